@@ -1,0 +1,76 @@
+use crate::{step::Cause, value::Duration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What holds for a run as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Policy {
+    /// Names of which one run at a time may hold each, across all hosts on one journal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
+    /// When a run may start, such as `Mon-Fri 09:00-17:00 America/Sao_Paulo`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<String>,
+    /// The time for the forward phase; approvals and waits are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Duration>,
+    /// What a step's failure does where the step does not say.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+}
+
+/// What a failure does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Undo what the run did.
+    #[default]
+    Undo,
+    /// Pause and ask on-call.
+    Pause,
+    /// Leave everything as it is; a person is needed.
+    Stop,
+    /// Go on; the run ends *failed*.
+    Continue,
+    /// Go on as if nothing had happened.
+    Ignore,
+}
+
+/// When a failed step is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Attempts in all, the first included.
+    pub attempts: u32,
+    /// How the delay grows.
+    pub backoff: Backoff,
+    /// The first delay.
+    pub delay: Duration,
+    /// The longest delay.
+    pub max_delay: Duration,
+    /// Causes that are retried although they are not transient.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Cause>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            backoff: Backoff::Exponential,
+            delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(30),
+            also: Vec::new(),
+        }
+    }
+}
+
+/// How a retry's delay grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backoff {
+    /// Doubles each time, with full jitter.
+    #[default]
+    Exponential,
+    /// Stays the same.
+    Constant,
+}

@@ -1,0 +1,190 @@
+//! Where runs are written down.
+//!
+//! A journal is append-only. One process at a time drives a run, under a lease with an epoch that
+//! grows; an append under a superseded lease is refused. Each run is a hash chain.
+use crate::{
+    machine::{Event, Holder, Submitted},
+    value::Timestamp,
+};
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+/// What a journal says when it cannot do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// No run has this id.
+    #[error("no run {0}")]
+    NoSuchRun(String),
+    /// A short id fits more than one run.
+    #[error("{prefix} fits {count} runs; give more of the id")]
+    Ambiguous {
+        /// What was given.
+        prefix: String,
+        /// How many fit.
+        count: usize,
+    },
+    /// Another process drives the run.
+    #[error("run {run} is driven by {} on {}, process {}, since {}", holder.user, holder.host, holder.pid, holder.since)]
+    LeaseHeld {
+        /// The run.
+        run: String,
+        /// Who.
+        holder: Box<Holder>,
+    },
+    /// The lease was superseded: somebody else drives the run now.
+    #[error("the lease on run {run} was taken by another process")]
+    LeaseLost {
+        /// The run.
+        run: String,
+    },
+    /// The place in the run is taken already.
+    #[error("event {seq} of run {run} is written already")]
+    SequenceTaken {
+        /// The run.
+        run: String,
+        /// The place.
+        seq: u64,
+    },
+    /// What stands in the journal is not what was written.
+    #[error("the journal is damaged at run {run}, event {seq}: {what}")]
+    Corrupt {
+        /// The run.
+        run: String,
+        /// The event's sequence number.
+        seq: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A newer Windlass wrote it.
+    #[error("the journal has format {found}, this windlass writes {known}; nothing was changed")]
+    Newer {
+        /// Its format.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The disk is full. Nothing that was written is lost.
+    #[error("no space left for the journal at {path}; nothing that was written is lost")]
+    DiskFull {
+        /// Where.
+        path: String,
+    },
+    /// The store failed. Whether the append happened is not known.
+    #[error("the journal failed: {0}")]
+    Store(String),
+}
+
+/// The right to append to one run. Dropping it gives it back.
+pub trait Lease: Send + Sync {
+    /// The run.
+    fn run(&self) -> &str;
+    /// Grows by one with each lease of the run.
+    fn epoch(&self) -> u64;
+}
+
+/// One run, for lists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Its id.
+    pub id: String,
+    /// The playbook's name.
+    pub playbook: String,
+    /// The environment's name.
+    pub environment: String,
+    /// Who started it.
+    pub by: String,
+    /// When.
+    pub started_at: Timestamp,
+    /// When the last event was written.
+    pub updated_at: Timestamp,
+    /// `running`, `waiting`, `stuck`, `paused`, or an outcome; as of the last append.
+    pub state: String,
+    /// How many events it has.
+    pub events: u64,
+    /// Who drives it now, if somebody does.
+    pub holder: Option<Holder>,
+}
+
+/// The head of a run's hash chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Number of events.
+    pub seq: u64,
+    /// SHA-256 over the whole chain, in hexadecimal.
+    pub hash: String,
+}
+
+/// One line of an audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// The run.
+    pub run: String,
+    /// The head, where the chain holds.
+    pub head: Head,
+    /// The first event that does not hold, and why.
+    pub broken: Option<(u64, String)>,
+}
+
+/// Where runs are written down. `seq` counts from 1.
+pub trait Journal: Send + Sync + 'static {
+    /// Makes a run with its first events and takes its lease, in one commit.
+    fn create(
+        &self,
+        run: &str,
+        holder: Holder,
+        events: Vec<Event>,
+    ) -> BoxFuture<'_, Result<Box<dyn Lease>, JournalError>>;
+    /// Takes the lease of a run, at once or not at all.
+    fn lease(
+        &self,
+        run: &str,
+        holder: Holder,
+    ) -> BoxFuture<'_, Result<Box<dyn Lease>, JournalError>>;
+    /// Appends, durably when it returns. `seq` is the place of the first event. Inbox entries that the events
+    /// accept or refuse are consumed in the same commit. `state` is what lists show from now on.
+    fn append<'a>(
+        &'a self,
+        lease: &'a dyn Lease,
+        seq: u64,
+        events: Vec<Event>,
+        state: &'static str,
+    ) -> BoxFuture<'a, Result<(), JournalError>>;
+    /// All events of a run from `from` on (1 is the first).
+    fn load(&self, run: &str, from: u64) -> BoxFuture<'_, Result<Vec<Event>, JournalError>>;
+    /// The full id for an id or the beginning or end of one.
+    fn find(&self, id: &str) -> BoxFuture<'_, Result<String, JournalError>>;
+    /// All runs, newest first.
+    fn runs(&self) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>>;
+    /// Puts a command into a run's inbox, durably. The same id twice is once.
+    fn submit(&self, command: Submitted) -> BoxFuture<'_, Result<(), JournalError>>;
+    /// Commands that no driver has taken yet, oldest first; of one run or of all.
+    fn inbox(&self, run: Option<&str>) -> BoxFuture<'_, Result<Vec<Submitted>, JournalError>>;
+    /// A number that changes whenever anything in the journal may have changed; cheap enough to ask often.
+    fn version(&self) -> BoxFuture<'_, Result<u64, JournalError>>;
+    /// Checks a run's hash chain and its blobs.
+    fn audit(&self, run: &str) -> BoxFuture<'_, Result<Audit, JournalError>>;
+    /// Named locks of `policy.locks`: takes all or none for a run that holds its lease.
+    ///
+    /// The error names who holds the first that is taken.
+    fn lock<'a>(
+        &'a self,
+        lease: &'a dyn Lease,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<(), LockHeld>>;
+}
+
+/// A lock of `policy.locks` is taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockHeld {
+    /// By another run.
+    #[error("lock {name:?} is held by run {run}")]
+    Held {
+        /// The lock.
+        name: String,
+        /// The run that holds it.
+        run: String,
+    },
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}

@@ -1,0 +1,598 @@
+//! What a run writes down. Stored formats: a change that old journals would not read needs a new version.
+use crate::{
+    graph::Graph,
+    step::{Evidence, Failure, Mark, Phase, RunInfo, Target, Vote, Wait, Woken},
+    value::{Timestamp, Value},
+};
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The version of the stored format of events.
+pub const EVENT_FORMAT: u32 = 1;
+
+/// The path of a node instance: `fill`, `fill[17]`, `fill[17]/copy`; the root is empty.
+pub type NodePath = Arc<str>;
+
+/// One durable line of the journal. Its sequence number is its place in the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When; never earlier than the event before it.
+    pub at: Timestamp,
+    /// What.
+    #[serde(rename = "event")]
+    pub body: EventBody,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventBody {
+    /// The first event of every run.
+    RunStarted(Box<RunStarted>),
+    /// A driver took the lease. What was in flight under the one before is lost.
+    LeaseTaken(LeaseTaken),
+    /// The items of a `foreach`, before any of them starts.
+    Expanded(Expanded),
+    /// An attempt starts, or a group, call or foreach opens.
+    Started(Box<Started>),
+    /// What undo will need.
+    Captured(Captured),
+    /// The act that cannot be taken back comes next.
+    Marked(Marked),
+    /// A checkpoint.
+    Progressed(Progressed),
+    /// A step sleeps.
+    Suspended(Suspended),
+    /// A sleeping step is called again.
+    Awoken(Awoken),
+    /// A step, group, call or foreach succeeded; in phase undo: it is undone.
+    Succeeded(Box<Succeeded>),
+    /// An attempt, group, call or foreach failed.
+    Failed(Box<Failed>),
+    /// A failed attempt will be repeated.
+    RetryScheduled(RetryScheduled),
+    /// A node does not run.
+    Skipped(Skipped),
+    /// It is not known whether a started step took effect; a probe follows.
+    Doubted(Doubted),
+    /// A probe answered anything but "done" (which is [`EventBody::Succeeded`] by [`SettledBy::Probe`]).
+    Probed(Probed),
+    /// A vote on an approval.
+    Voted(Voted),
+    /// A signal from outside; kept until a wait takes it.
+    Signalled(Signalled),
+    /// A command from the inbox was taken and what follows it in this batch is its doing.
+    CommandAccepted(CommandTaken),
+    /// A command from the inbox was refused.
+    CommandRefused(CommandRefused),
+    /// A person settled a doubt or a failed undo.
+    Resolved(Box<Resolved>),
+    /// A person ordered another attempt of a failed node.
+    RetryOrdered(RetryOrdered),
+    /// An input was changed by a person while the run was paused.
+    InputEdited(InputEdited),
+    /// Nothing new starts.
+    Paused(Paused),
+    /// Things start again.
+    Unpaused(Unpaused),
+    /// The run is cancelled.
+    Cancelled(Cancelled),
+    /// A scope starts to undo itself, once what runs has drained.
+    CompensationStarted(CompensationStarted),
+    /// A scope starts its clean-up of scratch resources after success.
+    CleanupStarted(ScopeEvent),
+    /// A scope starts its `finally`.
+    FinallyStarted(FinallyStarted),
+    /// The run is over.
+    Finished(Box<Finished>),
+    /// A finished run is undone, or a stopped one goes on, by a person's order.
+    Reopened(Reopened),
+}
+
+/// See [`EventBody::RunStarted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// [`EVENT_FORMAT`].
+    pub format: u32,
+    /// Id, playbook, environment, who, when.
+    pub run: RunInfo,
+    /// The definition that the run finishes on.
+    pub graph: Arc<Graph>,
+    /// The inputs, checked and with their defaults.
+    pub inputs: Value,
+    /// Named targets as resolved, with identities; `many` targets under `name[i]`.
+    pub targets: IndexMap<String, Target>,
+    /// Members of approver groups.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub approvers: IndexMap<String, Vec<String>>,
+    /// Where secrets come from (names and sources, no content), as the environment has it.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub secrets: Value,
+    /// Digest of the approved plan, or of the graph and inputs where there was no plan.
+    pub digest: String,
+    /// Version of the engine that started the run.
+    pub engine: String,
+}
+
+/// See [`EventBody::LeaseTaken`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseTaken {
+    /// Grows by one with each driver.
+    pub epoch: u64,
+    /// Who drives.
+    pub holder: Holder,
+}
+
+/// A process that drives a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The user.
+    pub user: String,
+    /// The host.
+    pub host: String,
+    /// The process id.
+    pub pid: u32,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// See [`EventBody::Expanded`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expanded {
+    /// The foreach.
+    pub node: NodePath,
+    /// The items that run, after `foreach.when`.
+    pub items: Vec<Value>,
+}
+
+/// Why an attempt starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartCause {
+    /// The first time.
+    First,
+    /// After a failure, by `retry`.
+    Retry,
+    /// The engine stopped while it ran, before anything happened.
+    Interrupted,
+    /// By a person's order.
+    Operator,
+}
+
+/// See [`EventBody::Started`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// Which of several undo steps; 0 otherwise.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub part: u32,
+    /// The attempt, from 1. Never used twice by one node in one phase.
+    pub attempt: u32,
+    /// Why.
+    pub cause: StartCause,
+    /// Resolved parameters, secrets as references; a call's inputs.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub input: Value,
+    /// Expressions that were decided, with their values (`when: true`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<Fact>,
+    /// Derived targets as bound for this attempt.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub targets: IndexMap<String, Target>,
+    /// When the attempt is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// An expression and what it gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// `when`, `gate`, `items`, …
+    pub what: String,
+    /// Its source.
+    pub expr: String,
+    /// Its value.
+    pub value: Value,
+}
+
+/// See [`EventBody::Captured`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Captured {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// The attempt.
+    pub attempt: u32,
+    /// What was read.
+    pub capture: Value,
+}
+
+/// See [`EventBody::Marked`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Marked {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// The attempt.
+    pub attempt: u32,
+    /// The mark.
+    pub mark: Mark,
+}
+
+/// See [`EventBody::Progressed`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progressed {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// The attempt.
+    pub attempt: u32,
+    /// What the step keeps.
+    pub state: Value,
+}
+
+/// See [`EventBody::Suspended`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Suspended {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// The attempt.
+    pub attempt: u32,
+    /// What the step keeps.
+    pub state: Value,
+    /// What wakes it.
+    pub wait: Wait,
+}
+
+/// See [`EventBody::Awoken`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Awoken {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// By what.
+    pub by: Woken,
+}
+
+/// Who says that a node succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettledBy {
+    /// The step itself.
+    Step,
+    /// A probe, after a doubt.
+    Probe,
+    /// A person.
+    Operator,
+}
+
+/// See [`EventBody::Succeeded`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Succeeded {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// Which of several undo steps; 0 otherwise.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub part: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// The output.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// What it keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Evidence>,
+    /// Who says so.
+    pub by: SettledBy,
+}
+
+/// See [`EventBody::Failed`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// Which of several undo steps; 0 otherwise.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub part: u32,
+    /// The attempt; 0 where it failed before one started (an expression).
+    pub attempt: u32,
+    /// Why.
+    pub failure: Failure,
+    /// What it keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Evidence>,
+    /// Expressions that were decided, with their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<Fact>,
+    /// Whether a retry, a probe or a person may still change it. A final failure is what `on_failure` looks at.
+    pub is_final: bool,
+}
+
+/// See [`EventBody::RetryScheduled`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryScheduled {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// When.
+    pub not_before: Timestamp,
+    /// Why: a failure, a gate that does not hold, an interruption.
+    pub cause: StartCause,
+}
+
+/// Why a node does not run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipCause {
+    /// Its `when` is false; the fact.
+    When(Fact),
+    /// The run ended before its turn.
+    Ended,
+    /// A person skipped it, with a reason and perhaps an output.
+    Operator {
+        /// Who.
+        who: String,
+        /// Why.
+        because: String,
+        /// What later steps read as its output.
+        output: Value,
+    },
+    /// Its undo has nothing to do.
+    NoEffect,
+    /// Its undo waits for one that is impossible or failed and was left.
+    Blocked,
+}
+
+/// See [`EventBody::Skipped`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// Why.
+    pub why: SkipCause,
+}
+
+/// See [`EventBody::Doubted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubted {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// The attempt.
+    pub attempt: u32,
+    /// Why it is not known.
+    pub why: String,
+}
+
+/// See [`EventBody::Probed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// The attempt that was asked about.
+    pub attempt: u32,
+    /// `None`: it did not happen and cannot any more. Otherwise why it still is not known.
+    pub in_doubt: Option<String>,
+}
+
+/// See [`EventBody::Voted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Voted {
+    /// The approval.
+    pub node: NodePath,
+    /// The vote.
+    pub vote: Vote,
+}
+
+/// See [`EventBody::Signalled`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Signalled {
+    /// The signal's name.
+    pub name: String,
+    /// What it carries.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub payload: Value,
+}
+
+/// See [`EventBody::CommandAccepted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandTaken {
+    /// The inbox entry.
+    pub id: String,
+    /// Who sent it.
+    pub who: String,
+    /// When it was sent.
+    pub sent: Timestamp,
+    /// What it says.
+    pub command: super::Command,
+}
+
+/// See [`EventBody::CommandRefused`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandRefused {
+    /// The inbox entry.
+    pub id: String,
+    /// Who sent it.
+    pub who: String,
+    /// When it was sent.
+    pub sent: Timestamp,
+    /// What it says.
+    pub command: super::Command,
+    /// Why not, for the one who sent it.
+    pub reason: String,
+}
+
+/// See [`EventBody::Resolved`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// Whether it took effect (forward) or is undone (undo).
+    pub done: bool,
+    /// The output, where it took effect.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// Who says so.
+    pub who: String,
+    /// On what grounds.
+    pub because: String,
+}
+
+/// See [`EventBody::RetryOrdered`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryOrdered {
+    /// The node.
+    pub node: NodePath,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// Who.
+    pub who: String,
+}
+
+/// See [`EventBody::InputEdited`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputEdited {
+    /// The input.
+    pub name: String,
+    /// Its new value.
+    pub value: Value,
+    /// Who.
+    pub who: String,
+}
+
+/// See [`EventBody::Paused`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Who, where a person did.
+    pub who: Option<String>,
+    /// Why.
+    pub why: String,
+}
+
+/// See [`EventBody::Unpaused`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unpaused {
+    /// Who.
+    pub who: String,
+}
+
+/// See [`EventBody::Cancelled`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Whether what was done is undone.
+    pub undo: bool,
+    /// Whether running steps are ended too, instead of awaited. A second cancel forces, and skips `finally`.
+    pub force: bool,
+    /// Who.
+    pub who: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+}
+
+/// See [`EventBody::CompensationStarted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompensationStarted {
+    /// The scope: empty for the root, or a call's path.
+    pub scope: NodePath,
+    /// Why.
+    pub why: String,
+}
+
+/// An event about a scope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeEvent {
+    /// The scope: empty for the root, or a call's path.
+    pub scope: NodePath,
+}
+
+/// See [`EventBody::FinallyStarted`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinallyStarted {
+    /// The scope: empty for the root, or a call's path.
+    pub scope: NodePath,
+    /// What `run.outcome` reads from here on.
+    pub outcome: Outcome,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything that should be done is done.
+    Succeeded,
+    /// It ran to its end with a failure that `continue` let pass.
+    Failed,
+    /// It failed and everything that it did is undone.
+    Compensated,
+    /// It failed and things are left as they are; a person is needed.
+    Stopped,
+    /// A person cancelled it.
+    Cancelled,
+}
+
+impl Outcome {
+    /// The word for people and for `run.outcome`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Compensated => "compensated",
+            Self::Stopped => "stopped",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// See [`EventBody::Finished`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// How.
+    pub outcome: Outcome,
+    /// The playbook's outputs.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub outputs: Value,
+    /// Steps of `finally` that failed: they stand beside the outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finally_failed: Vec<NodePath>,
+    /// An output that could not be evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<String>,
+}
+
+/// See [`EventBody::Reopened`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reopened {
+    /// Who.
+    pub who: String,
+    /// Whether it is undone now; otherwise it goes on where it stopped.
+    pub undo: bool,
+}

@@ -1,0 +1,229 @@
+use super::{Failure, Mark, Phase, Target};
+use crate::{
+    expr::{Expr, ExprError, Vars},
+    value::{Duration, SecretText, Timestamp, Value},
+};
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio_util::sync::CancellationToken;
+
+/// What every step may know about its run; expressions read it as `run`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// The run's id.
+    pub id: String,
+    /// Its last eight characters.
+    pub short_id: String,
+    /// The playbook's name.
+    pub playbook: String,
+    /// The environment's name.
+    pub environment: String,
+    /// Who started it.
+    pub by: String,
+    /// When.
+    pub started_at: Timestamp,
+    /// The run's page, where a server shows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// Something that a run keeps to prove what it saw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What it is: `stdout`, `rows`.
+    pub name: String,
+    /// Media type, such as `text/plain`.
+    pub media_type: String,
+    /// The content, cut to the step's cap.
+    pub content: Value,
+    /// Its full size in bytes before it was cut.
+    pub size: u64,
+    /// Whether it was cut.
+    pub truncated: bool,
+}
+
+/// A secret's content, or text with secrets put in. Never printed.
+#[derive(Clone)]
+pub struct Revealed(String);
+
+impl Revealed {
+    /// Wraps content.
+    #[must_use]
+    pub fn new(content: String) -> Self {
+        Self(content)
+    }
+    /// The content, for the driver of a target or the environment of a process.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Revealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Revealed(…)")
+    }
+}
+
+/// What step kinds share for the life of the process: connection pools and the like, by their type.
+#[derive(Default)]
+pub struct Resources(Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
+
+impl Resources {
+    /// The one value of this type, made on first use.
+    pub fn get<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let any = map
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Arc::new(T::default()))
+            .clone();
+        any.downcast().unwrap_or_default()
+    }
+}
+
+/// What the driver provides to a step. Steps use [`StepContext`] and [`PreviewContext`].
+pub trait StepHost: Send + Sync {
+    /// Journals a mark; durable when it returns.
+    fn mark(&self, mark: Mark) -> BoxFuture<'_, Result<(), Failure>>;
+    /// Journals a checkpoint without leaving the step.
+    fn progress(&self, state: Value) -> BoxFuture<'_, Result<(), Failure>>;
+    /// Evaluates a bare expression of the step's parameters; `extra` are the names that the kind adds.
+    fn evaluate(&self, expr: &Expr, extra: Vars) -> Result<Value, ExprError>;
+    /// A declared target that this step names.
+    fn target(&self, name: &str) -> Result<Target, Failure>;
+    /// The content of secrets.
+    fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>>;
+    /// The time.
+    fn now(&self) -> Timestamp;
+    /// Sleeps; ends early when the step is cancelled.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()>;
+    /// Keeps evidence with the event that ends this execution.
+    fn keep(&self, evidence: Evidence);
+    /// What kinds share.
+    fn resources(&self) -> &Resources;
+}
+
+/// What a step sees while it acts.
+pub struct StepContext {
+    /// The run.
+    pub run: RunInfo,
+    /// The digest of the approved plan, or of the graph where there was no plan.
+    pub digest: String,
+    /// The node's path, such as `fill[17]/copy`.
+    pub node: Arc<str>,
+    /// Forward or undo.
+    pub phase: Phase,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// When the first attempt of this execution started.
+    pub first_started_at: Timestamp,
+    /// When this attempt is over; a statement must end on the server by then.
+    pub deadline: Option<Timestamp>,
+    /// Cancelled when the step must end what it does on the server and return.
+    pub cancel: CancellationToken,
+    /// What the driver provides.
+    pub host: Arc<dyn StepHost>,
+}
+
+impl StepContext {
+    /// Journals a mark, durably, just before the act that cannot be taken back. Where this fails, do not act.
+    ///
+    /// # Errors
+    /// Where the journal refuses: the run has another driver now, or the disk is full.
+    pub async fn point_of_no_return(&self, mark: Mark) -> Result<(), Failure> {
+        self.host.mark(mark).await
+    }
+
+    /// Journals a checkpoint without leaving the step.
+    ///
+    /// # Errors
+    /// Where the journal refuses.
+    pub async fn progress(&self, state: &impl Serialize) -> Result<(), Failure> {
+        let state = crate::value::to_value(state)
+            .map_err(|error| Failure::new("step.stored_format", error.to_string()))?;
+        self.host.progress(state).await
+    }
+
+    /// Evaluates a bare expression of the parameters, with names that the kind adds.
+    ///
+    /// # Errors
+    /// Where the expression fails.
+    pub fn evaluate(&self, expr: &Expr, extra: Vars) -> Result<Value, ExprError> {
+        self.host.evaluate(expr, extra)
+    }
+
+    /// A target by the name that the parameters hold.
+    ///
+    /// # Errors
+    /// Where this step may not use it.
+    pub fn target(&self, name: &str) -> Result<Target, Failure> {
+        self.host.target(name)
+    }
+
+    /// The text of a value with its secrets revealed; only for the moment of use.
+    ///
+    /// # Errors
+    /// Where a provider does not have the secret.
+    pub async fn reveal(&self, value: &Value) -> Result<Revealed, Failure> {
+        reveal(self.host.as_ref(), value).await
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.host.now()
+    }
+
+    /// Time left for this attempt; `None` is without end.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| Duration::between(self.now(), deadline).max(Duration::ZERO))
+    }
+}
+
+/// What a step sees in a dry run. Nothing here writes.
+pub struct PreviewContext {
+    /// The digest's inputs, for text that a step shows.
+    pub run: RunInfo,
+    /// The node's path in the plan.
+    pub node: Arc<str>,
+    /// Whether DML may run in a transaction that is rolled back (`--rehearse`).
+    pub rehearse: bool,
+    /// Cancelled when the user interrupts.
+    pub cancel: CancellationToken,
+    /// What the planner provides; marks, progress and evidence are refused.
+    pub host: Arc<dyn StepHost>,
+}
+
+impl PreviewContext {
+    /// A target by the name that the parameters hold.
+    ///
+    /// # Errors
+    /// Where this step may not use it.
+    pub fn target(&self, name: &str) -> Result<Target, Failure> {
+        self.host.target(name)
+    }
+
+    /// The text of a value with its secrets revealed; only to connect.
+    ///
+    /// # Errors
+    /// Where a provider does not have the secret.
+    pub async fn reveal(&self, value: &Value) -> Result<Revealed, Failure> {
+        reveal(self.host.as_ref(), value).await
+    }
+}
+
+async fn reveal(host: &dyn StepHost, value: &Value) -> Result<Revealed, Failure> {
+    if let Value::Secret(secret) = value {
+        host.reveal(secret).await
+    } else {
+        Ok(Revealed::new(value.to_string()))
+    }
+}

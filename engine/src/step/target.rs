@@ -1,0 +1,63 @@
+use crate::{step::Failure, value::Value};
+use futures_util::future::BoxFuture;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// A target as the environment has it, ready for a connector. Secrets in it are still references.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// The name in the playbook.
+    pub name: String,
+    /// `sqlite`, `postgres`, …
+    pub kind: String,
+    /// Where it is; text or a text with secrets in it.
+    pub url: Value,
+    /// `primary`, `standby`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Labels for `select`.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub labels: IndexMap<String, String>,
+    /// The table that records which steps took effect, if the environment names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
+    /// All other keys of the environment (`connect_timeout`, `statement_timeout`, `tls`, …).
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub options: IndexMap<String, Value>,
+    /// Where the server was when the run started, kept with the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// Targets that this one must never turn out to be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never: Vec<String>,
+}
+
+/// Which server a target really is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// What tells this instance from every other (host and port, or the file's path); compared on resume.
+    pub instance: String,
+    /// What tells this database cluster from every other (system identifier, device and inode), if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// `primary`, `standby`, if it has roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Server version, for people.
+    pub version: String,
+}
+
+/// A kind of target: how to ask a server who it is. Reads only.
+pub trait TargetKind: Send + Sync + 'static {
+    /// `sqlite`.
+    fn name(&self) -> &'static str;
+    /// Connects, asks, disconnects.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached; the text never holds a secret.
+    fn identify<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+    ) -> BoxFuture<'a, Result<Identity, Failure>>;
+}
