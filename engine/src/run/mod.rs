@@ -1,1 +1,7 @@
-//! (being written)
+//! The driver: the only place that spawns tasks and reads the clock.
+//!
+//! It asks the machine what to do, appends the events as one batch, and only when they are durable starts
+//! what they order. After a crash it loads the events and goes on: there is no other path.
+mod api;
+
+pub use api::{DriveOptions, Ended, NewRun, RunError, RunHandle};

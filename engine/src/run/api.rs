@@ -1,0 +1,129 @@
+use crate::{
+    graph::Graph,
+    journal::{JournalError, LockHeld},
+    machine::{Event, Outcome},
+    step::Target,
+    value::Value,
+};
+use indexmap::IndexMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What a new run is made of.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// The compiled playbook.
+    pub graph: Arc<Graph>,
+    /// Checked inputs.
+    pub inputs: Value,
+    /// Bound targets, without identities: the driver asks each server who it is.
+    pub targets: IndexMap<String, Target>,
+    /// The environment's name.
+    pub environment: String,
+    /// Members of approver groups.
+    pub approvers: IndexMap<String, Vec<String>>,
+    /// Where secrets come from.
+    pub secrets: Value,
+    /// Who starts it.
+    pub by: String,
+    /// The digest of the approved plan, where there is one.
+    pub digest: Option<String>,
+}
+
+/// How a driver behaves for one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DriveOptions {
+    /// Give the lease back as soon as the run only waits (exit code 4) instead of waiting with it.
+    pub leave_when_waiting: bool,
+}
+
+/// Why a driver gave the run back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The run is over.
+    Finished(Outcome),
+    /// A person is needed: an undo failed or a doubt stands.
+    Stuck,
+    /// Paused, and nothing is in flight.
+    Paused,
+    /// Only waits (with [`DriveOptions::leave_when_waiting`]).
+    Waiting,
+    /// [`RunHandle::stop`] was called; what was in flight has finished, the run can be resumed.
+    Interrupted,
+}
+
+/// What keeps a run from being driven.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A lock of `policy.locks`.
+    #[error(transparent)]
+    Locked(#[from] LockHeld),
+    /// Outside every window of `policy.windows`.
+    #[error("outside the windows of this playbook: {0}")]
+    OutsideWindow(String),
+    /// A target is not what it was when the run started, or cannot be reached.
+    #[error("target {target}: {why}")]
+    Target {
+        /// The target.
+        target: String,
+        /// What is wrong.
+        why: String,
+        /// What to do.
+        help: Option<String>,
+    },
+    /// The journal holds a history that the machine does not allow.
+    #[error("run {run} cannot be replayed: {why}")]
+    Replay {
+        /// The run.
+        run: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The run is over.
+    #[error("run {run} is over: {outcome}")]
+    Over {
+        /// The run.
+        run: String,
+        /// How it ended.
+        outcome: &'static str,
+    },
+}
+
+/// A run that is being driven.
+pub struct RunHandle {
+    /// The run's id.
+    pub id: String,
+    /// Durable events, as they become durable, with their sequence numbers; ends when the driver ends.
+    pub events: mpsc::UnboundedReceiver<(u64, Arc<Event>)>,
+    pub(super) stop: CancellationToken,
+    pub(super) ended: watch::Receiver<Option<Result<Ended, Arc<RunError>>>>,
+}
+
+impl RunHandle {
+    /// Starts nothing new, lets what is in flight finish, and leaves the run resumable.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until the driver gives the run back.
+    ///
+    /// # Errors
+    /// Where the journal failed or the lease was lost.
+    pub async fn ended(&mut self) -> Result<Ended, Arc<RunError>> {
+        loop {
+            if let Some(ended) = self.ended.borrow_and_update().clone() {
+                return ended;
+            }
+            if self.ended.changed().await.is_err() {
+                return Err(Arc::new(RunError::Replay {
+                    run: self.id.clone(),
+                    why: "the driver stopped without saying why".to_owned(),
+                }));
+            }
+        }
+    }
+}
