@@ -2,6 +2,12 @@
 //!
 //! A journal is append-only. One process at a time drives a run, under a lease with an epoch that
 //! grows; an append under a superseded lease is refused. Each run is a hash chain.
+
+mod memory;
+mod record;
+
+pub use memory::{Fault, MemoryJournal, Snapshot};
+
 use crate::{
     machine::{Event, Holder, Submitted},
     value::Timestamp,
@@ -44,6 +50,14 @@ pub enum JournalError {
         run: String,
         /// The place.
         seq: u64,
+    },
+    /// An event takes a command that the inbox does not hold for this run. Nothing was written.
+    #[error("command {id} of run {run} was taken already, or never sent")]
+    NotInInbox {
+        /// The run.
+        run: String,
+        /// The command's id.
+        id: String,
     },
     /// What stands in the journal is not what was written.
     #[error("the journal is damaged at run {run}, event {seq}: {what}")]
