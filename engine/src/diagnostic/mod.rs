@@ -1,4 +1,10 @@
 //! What is wrong with a playbook, an environment or an input, as a compiler says it.
+pub mod codes;
+mod render;
+
+pub use codes::{CODES, Code};
+pub use render::MarkedLine;
+
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -42,4 +48,81 @@ pub struct Diagnostic {
     pub label: Option<String>,
     /// What to do ("did you mean `target`?").
     pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error at a place.
+    pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self {
+            span: Some(span),
+            ..Self::bare(code, message)
+        }
+    }
+
+    /// A warning at a place.
+    pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, span, message)
+        }
+    }
+
+    /// An error without a place.
+    pub fn bare(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            severity: Severity::Error,
+            message: message.into(),
+            span: None,
+            label: None,
+            help: None,
+        }
+    }
+
+    /// With what stands at the place.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// With what to do.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Whether it refuses the playbook.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+/// The nearest of `known` to what was written, if one is near enough to be what was meant.
+#[must_use]
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = match written.chars().count() {
+        0 => return None,
+        1..=3 => 1,
+        4..=6 => 2,
+        _ => 3,
+    };
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(written, name), name))
+        .filter(|(distance, name)| *distance <= limit && *distance < name.chars().count().max(2))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// `did you mean …?`, or the names that there are where none is near and they are few.
+#[must_use]
+pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<&str> = known.into_iter().collect();
+    if let Some(name) = nearest(written, known.iter().copied()) {
+        return Some(format!("did you mean `{name}`?"));
+    }
+    (!known.is_empty() && known.len() <= 12).then(|| format!("known here: {}", known.join(", ")))
 }
