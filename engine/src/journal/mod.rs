@@ -5,8 +5,10 @@
 
 mod memory;
 mod record;
+mod sqlite;
 
 pub use memory::{Fault, MemoryJournal, Snapshot};
+pub use sqlite::SqliteJournal;
 
 use crate::{
     machine::{Event, Holder, Submitted},

@@ -1,0 +1,369 @@
+//! What readers ask of the database, each on a connection of its own, beside the writer.
+use super::{
+    leases::Leases,
+    open::{is_damage, store_error},
+};
+use crate::{
+    journal::{
+        Audit, Head, JournalError, RunSummary,
+        memory::pick,
+        record::{self, Chain, Graphs, Hash, Unreadable},
+    },
+    machine::{Event, EventBody, RunStarted, Submitted},
+    value::Timestamp,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params, types::ValueRef};
+use serde::de::IgnoredAny;
+use std::path::Path;
+
+/// A connection and what its answers are read with.
+pub(super) struct Reader<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) path: &'a Path,
+    pub(super) graphs: &'a Graphs,
+}
+
+/// Why a walk along a run ended early.
+enum Stopped {
+    /// The first event that does not hold, and why.
+    Broken(u64, String),
+    Failed(JournalError),
+}
+
+struct RunRow {
+    no: i64,
+    playbook: String,
+    environment: String,
+    by: String,
+    started_at: String,
+    head_seq: u64,
+    head_hash: Vec<u8>,
+}
+
+impl Reader<'_> {
+    fn failed(&self, error: &rusqlite::Error) -> JournalError {
+        store_error(self.path, error)
+    }
+
+    /// A damaged page is a broken place of the run; anything else is a failure of the store.
+    fn stopped(&self, seq: u64, error: &rusqlite::Error) -> Stopped {
+        if is_damage(error) {
+            Stopped::Broken(seq, format!("the database file is damaged there: {error}"))
+        } else if error.sqlite_error().is_none() {
+            // Not the database's word but ours: a column does not hold what it must.
+            Stopped::Broken(
+                seq,
+                format!("a column does not hold what was written: {error}"),
+            )
+        } else {
+            Stopped::Failed(self.failed(error))
+        }
+    }
+
+    fn run_row(&self, run: &str) -> Result<RunRow, Stopped> {
+        let row = self
+            .conn
+            .prepare_cached(
+                "SELECT no, playbook, environment, \"by\", started_at, head_seq, head_hash FROM runs WHERE id = ?1",
+            )
+            .and_then(|mut select| {
+                select
+                    .query_row([run], |row| {
+                        Ok(RunRow {
+                            no: row.get(0)?,
+                            playbook: text(row, 1)?,
+                            environment: text(row, 2)?,
+                            by: text(row, 3)?,
+                            started_at: text(row, 4)?,
+                            head_seq: row.get(5)?,
+                            head_hash: row.get(6)?,
+                        })
+                    })
+                    .optional()
+            });
+        match row {
+            Ok(Some(row)) => Ok(row),
+            Ok(None) => Err(Stopped::Failed(JournalError::NoSuchRun(run.to_owned()))),
+            Err(error) => Err(self.stopped(0, &error)),
+        }
+    }
+
+    fn blob(&self, hash: &Hash) -> Result<Option<String>, Unreadable> {
+        let body = self
+            .conn
+            .prepare_cached("SELECT body FROM blobs WHERE hash = ?1")
+            .and_then(|mut select| {
+                let body = select.query_row([hash], |row| Ok(bytes(row.get_ref(0)?).to_vec()));
+                body.optional()
+            });
+        match body {
+            Ok(None) => Ok(None),
+            Ok(Some(body)) => String::from_utf8(body)
+                .map(Some)
+                .map_err(|_| Unreadable::Damaged("the blob that it names was changed".to_owned())),
+            Err(error) if is_damage(&error) => Err(Unreadable::Damaged(format!(
+                "the database file is damaged at the blob that it names: {error}"
+            ))),
+            Err(error) => Err(Unreadable::Store(self.failed(&error))),
+        }
+    }
+
+    /// Walks the stored events from `chain` on, in order, and checks each.
+    fn walk(
+        &self,
+        no: i64,
+        chain: &mut Chain,
+        visit: &mut dyn FnMut(&str, &str) -> Result<(), Unreadable>,
+    ) -> Result<(), Stopped> {
+        let mut select = self
+            .conn
+            .prepare_cached(
+                "SELECT seq, at, body, hash FROM events WHERE run_no = ?1 AND seq > ?2 ORDER BY seq",
+            )
+            .map_err(|error| self.stopped(chain.seq + 1, &error))?;
+        let mut rows = select
+            .query(params![no, chain.seq])
+            .map_err(|error| self.stopped(chain.seq + 1, &error))?;
+        loop {
+            let next = chain.seq + 1;
+            let damaged = |error: &rusqlite::Error| self.stopped(next, error);
+            let Some(row) = rows.next().map_err(|error| damaged(&error))? else {
+                return Ok(());
+            };
+            let seq: u64 = row.get(0).map_err(|error| damaged(&error))?;
+            let column = |index| row.get_ref(index).map(bytes).map_err(|e| damaged(&e));
+            let (at, body, hash) = (column(1)?, column(2)?, column(3)?);
+            chain.check(seq, at, body, hash).map_err(|(seq, what)| {
+                let json = serde_json::from_slice::<IgnoredAny>(body).is_ok();
+                let more = if json || seq != next {
+                    ""
+                } else {
+                    "; it is not even JSON"
+                };
+                Stopped::Broken(seq, format!("{what}{more}"))
+            })?;
+            let (Ok(at), Ok(body)) = (std::str::from_utf8(at), std::str::from_utf8(body)) else {
+                return Err(Stopped::Broken(seq, "its text is not UTF-8".to_owned()));
+            };
+            visit(at, body).map_err(|error| match error {
+                Unreadable::Damaged(what) => Stopped::Broken(seq, what),
+                Unreadable::Newer(_) | Unreadable::Store(_) => Stopped::Failed(error.at("", seq)),
+            })?;
+        }
+    }
+
+    /// All events from `from` on.
+    pub(super) fn load(&self, run: &str, from: u64) -> Result<Vec<Event>, JournalError> {
+        let loaded = self.in_snapshot(|| self.load_checked(run, from.max(1)));
+        loaded.map_err(|stopped| match stopped {
+            Stopped::Broken(seq, what) => JournalError::Corrupt {
+                run: run.to_owned(),
+                seq,
+                what,
+            },
+            Stopped::Failed(error) => error,
+        })
+    }
+
+    fn load_checked(&self, run: &str, from: u64) -> Result<Vec<Event>, Stopped> {
+        let row = self.run_row(run)?;
+        if from > row.head_seq {
+            return Ok(Vec::new());
+        }
+        let mut chain = Chain {
+            hash: self.hash_before(run, row.no, from)?,
+            seq: from - 1,
+        };
+        let expected = usize::try_from(row.head_seq - chain.seq).unwrap_or_default();
+        let mut events = Vec::with_capacity(expected.min(1 << 20));
+        self.walk(row.no, &mut chain, &mut |at, body| {
+            let mut blob = |hash: &Hash| self.blob(hash);
+            events.push(record::decode(at, body, self.graphs, &mut blob)?);
+            Ok(())
+        })?;
+        let ends = chain.check_head(row.head_seq, &row.head_hash);
+        ends.map_err(|(seq, what)| Stopped::Broken(seq, what))?;
+        Ok(events)
+    }
+
+    fn hash_before(&self, run: &str, no: i64, from: u64) -> Result<Hash, Stopped> {
+        if from == 1 {
+            return Ok(record::genesis(run));
+        }
+        let before = from - 1;
+        let hash = self
+            .conn
+            .prepare_cached("SELECT hash FROM events WHERE run_no = ?1 AND seq = ?2")
+            .and_then(|mut select| {
+                let hash = select.query_row(params![no, before], |row| row.get::<_, Hash>(0));
+                hash.optional()
+            });
+        match hash {
+            Ok(Some(hash)) => Ok(hash),
+            Ok(None) => Err(Stopped::Broken(before, "it is missing".to_owned())),
+            Err(error) => Err(self.stopped(before, &error)),
+        }
+    }
+
+    /// Checks the run's chain, its blobs, its head and what lists show of it.
+    pub(super) fn audit(&self, run: &str) -> Result<Audit, JournalError> {
+        let mut chain = Chain {
+            hash: record::genesis(run),
+            seq: 0,
+        };
+        let broken = match self.in_snapshot(|| self.audit_chain(run, &mut chain)) {
+            Ok(()) => None,
+            Err(Stopped::Broken(seq, what)) => Some((seq, what)),
+            Err(Stopped::Failed(error)) => return Err(error),
+        };
+        Ok(Audit {
+            run: run.to_owned(),
+            head: Head {
+                seq: chain.seq,
+                hash: hex::encode(chain.hash),
+            },
+            broken,
+        })
+    }
+
+    fn audit_chain(&self, run: &str, chain: &mut Chain) -> Result<(), Stopped> {
+        let row = self.run_row(run)?;
+        let mut first = None;
+        self.walk(row.no, chain, &mut |at, body| {
+            let mut blob = |hash: &Hash| self.blob(hash);
+            record::check_blobs(body, &mut blob)?;
+            if first.is_none() {
+                first = Some(record::decode(at, body, self.graphs, &mut blob)?);
+            }
+            Ok(())
+        })?;
+        let ends = chain.check_head(row.head_seq, &row.head_hash);
+        ends.map_err(|(seq, what)| Stopped::Broken(seq, what))?;
+        if let Some(EventBody::RunStarted(start)) = first.map(|event| event.body)
+            && let Some(column) = row.differs_from(&start)
+        {
+            let what = format!("the list of runs shows another {column} than this event");
+            return Err(Stopped::Broken(1, what));
+        }
+        Ok(())
+    }
+
+    /// One moment of the database for all that is read.
+    fn in_snapshot<T>(&self, read: impl FnOnce() -> Result<T, Stopped>) -> Result<T, Stopped> {
+        let tx = self.conn.unchecked_transaction();
+        let tx = tx.map_err(|error| self.stopped(0, &error))?;
+        let done = read();
+        drop(tx);
+        done
+    }
+
+    /// The full id.
+    pub(super) fn find(&self, given: &str) -> Result<String, JournalError> {
+        if given.is_empty() {
+            return Err(JournalError::NoSuchRun(given.to_owned()));
+        }
+        let fits = || {
+            let mut select = self.conn.prepare_cached(
+                "SELECT id FROM runs WHERE id = ?1 OR substr(id, 1, length(?1)) = ?1 OR substr(id, -length(?1)) = ?1",
+            )?;
+            let ids = select.query_map([given], |row| row.get(0))?;
+            ids.collect::<rusqlite::Result<Vec<String>>>()
+        };
+        pick(given, fits().map_err(|error| self.failed(&error))?)
+    }
+
+    /// All runs, newest first.
+    pub(super) fn runs(&self, leases: &Leases) -> Result<Vec<RunSummary>, JournalError> {
+        let ours = leases.ours();
+        let list = || {
+            let mut select = self.conn.prepare_cached(
+                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder
+                 FROM runs LEFT JOIN leases ON run_no = no ORDER BY no DESC",
+            )?;
+            let rows = select.query_map([], |row| {
+                let no = row.get(0)?;
+                let driven = ours.contains(&no) || leases.held_elsewhere(no);
+                let holder: Option<String> = row.get(9)?;
+                Ok(RunSummary {
+                    id: row.get(1)?,
+                    playbook: row.get(2)?,
+                    environment: row.get(3)?,
+                    by: row.get(4)?,
+                    started_at: timestamp(row, 5)?,
+                    updated_at: timestamp(row, 6)?,
+                    state: row.get(7)?,
+                    events: row.get(8)?,
+                    holder: holder
+                        .filter(|_| driven)
+                        .and_then(|holder| serde_json::from_str(&holder).ok()),
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        list().map_err(|error| self.failed(&error))
+    }
+
+    /// Commands that no driver has taken, oldest first.
+    pub(super) fn inbox(&self, run: Option<&str>) -> Result<Vec<Submitted>, JournalError> {
+        let list = || {
+            let mut select = self.conn.prepare_cached(
+                "SELECT id, run, who, at, body FROM inbox
+                 WHERE taken_by IS NULL AND (?1 IS NULL OR run = ?1) ORDER BY no",
+            )?;
+            let rows = select.query_map([run], |row| {
+                let body: String = row.get(4)?;
+                Ok(Submitted {
+                    id: row.get(0)?,
+                    run: row.get(1)?,
+                    who: row.get(2)?,
+                    at: timestamp(row, 3)?,
+                    command: serde_json::from_str(&body).map_err(|e| unreadable(4, e))?,
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        list().map_err(|error| self.failed(&error))
+    }
+}
+
+impl RunRow {
+    /// The first column that is not what the run's first event says.
+    fn differs_from(&self, start: &RunStarted) -> Option<&'static str> {
+        let run = &start.run;
+        let same_start = self.started_at == run.started_at.to_string();
+        [
+            ("playbook", self.playbook == run.playbook),
+            ("environment", self.environment == run.environment),
+            ("starter", self.by == run.by),
+            ("start", same_start),
+        ]
+        .iter()
+        .find(|(_, same)| !same)
+        .map(|(column, _)| *column)
+    }
+}
+
+/// Whatever bytes stand in a column.
+fn bytes(column: ValueRef<'_>) -> &[u8] {
+    match column {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => &[],
+    }
+}
+
+/// Text for comparison only: damage must not stop the reader.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(bytes(row.get_ref(column)?)).into_owned())
+}
+
+fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|e| unreadable(column, e))
+}
+
+fn unreadable(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
+}

@@ -1,0 +1,431 @@
+//! The one thread that writes. It takes all that is queued into one transaction, so that everything in flight
+//! shares one sync to the disk. What is refused is refused before it wrote anything, or rolled back alone.
+use super::{
+    leases::{Leases, SqliteLease, Tip},
+    open::store_error,
+};
+use crate::{
+    journal::{
+        JournalError,
+        memory::check_place,
+        record::{self, Batch, Hash},
+    },
+    machine::Holder,
+};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
+use tokio::sync::oneshot;
+
+/// The most that goes into one transaction, so that the first in it does not wait for thousands.
+const MOST_JOBS: usize = 2_048;
+
+/// What the writer is asked to do. Everything that costs time is done by the one who asks.
+pub(super) enum Request {
+    Create(Box<Create>),
+    Lease {
+        run: String,
+        holder: String,
+    },
+    Append {
+        run: String,
+        epoch: u64,
+        tip: Tip,
+        batch: Box<Batch>,
+        state: &'static str,
+    },
+    Submit {
+        id: String,
+        run: String,
+        who: String,
+        at: String,
+        body: String,
+    },
+    Lock {
+        run: String,
+        epoch: u64,
+        no: i64,
+        names: Vec<String>,
+    },
+    /// Bounds the size of the file, for tests of a full disk.
+    LimitPages(u32),
+}
+
+pub(super) struct Create {
+    pub(super) id: String,
+    pub(super) playbook: String,
+    pub(super) environment: String,
+    pub(super) by: String,
+    pub(super) started_at: String,
+    pub(super) holder: String,
+    pub(super) batch: Batch,
+}
+
+pub(super) enum Reply {
+    Done,
+    Leased(SqliteLease),
+    /// A lock is taken.
+    Taken {
+        name: String,
+        run: String,
+    },
+}
+
+pub(super) type Answer = Result<Reply, JournalError>;
+
+pub(super) struct Job {
+    pub(super) request: Request,
+    pub(super) answer: oneshot::Sender<Answer>,
+}
+
+/// A refusal of one request (inside), or a failure of the database (outside).
+type Tried<T> = rusqlite::Result<Result<T, JournalError>>;
+
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) path: PathBuf,
+    pub(super) leases: Arc<Leases>,
+}
+
+impl Writer {
+    /// Writes until nobody can ask any more.
+    pub(super) fn run(self, queue: &mpsc::Receiver<Job>) {
+        while let Ok(first) = queue.recv() {
+            let mut jobs = vec![first];
+            jobs.extend(queue.try_iter().take(MOST_JOBS - 1));
+            self.commit(jobs);
+        }
+    }
+
+    fn commit(&self, jobs: Vec<Job>) {
+        match self.transaction(&jobs) {
+            Ok(answers) => {
+                for (job, answer) in jobs.into_iter().zip(answers) {
+                    self.tell(job, answer);
+                }
+            }
+            // Nothing of it was written. One that is too large for the disk must not fail the others.
+            Err(failed) if jobs.len() > 1 && failed.clean => {
+                for job in jobs {
+                    self.commit(vec![job]);
+                }
+            }
+            Err(failed) => {
+                for job in jobs {
+                    let error = store_error(&self.path, &failed.error);
+                    self.tell(job, Err(error));
+                }
+            }
+        }
+    }
+
+    fn tell(&self, job: Job, answer: Answer) {
+        if let (
+            Request::Append {
+                run, epoch, batch, ..
+            },
+            Ok(_),
+        ) = (&job.request, &answer)
+        {
+            self.leases
+                .advance(run, *epoch, batch.last_seq(), batch.head);
+        }
+        // One who does not wait any more does not want to know; a lease in the answer is given back.
+        drop(job.answer.send(answer));
+    }
+
+    fn transaction(&self, jobs: &[Job]) -> Result<Vec<Answer>, Failed> {
+        let clean = |error| Failed { error, clean: true };
+        self.execute("BEGIN IMMEDIATE").map_err(|error| Failed {
+            // Busy: to ask again for each would wait as long again for each.
+            clean: false,
+            error,
+        })?;
+        let answers: rusqlite::Result<Vec<Answer>> =
+            jobs.iter().map(|job| self.apply(&job.request)).collect();
+        let done = answers.map_err(clean).and_then(|answers| {
+            let committed = self.execute("COMMIT");
+            committed.map(|()| answers).map_err(|error| Failed {
+                clean: error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+                error,
+            })
+        });
+        if !self.conn.is_autocommit() {
+            // Where even this fails, the next BEGIN fails too and says why.
+            drop(self.execute("ROLLBACK"));
+        }
+        done
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    fn apply(&self, request: &Request) -> Tried<Reply> {
+        match request {
+            Request::Create(create) => self.create(create),
+            Request::Lease { run, holder } => self.lease(run, holder),
+            Request::Append {
+                run,
+                epoch,
+                tip,
+                batch,
+                state,
+            } => self.append(run, *epoch, tip, batch, state),
+            Request::Submit {
+                id,
+                run,
+                who,
+                at,
+                body,
+            } => self.submit(id, run, who, at, body),
+            Request::Lock {
+                run,
+                epoch,
+                no,
+                names,
+            } => self.lock(run, *epoch, *no, names),
+            Request::LimitPages(pages) => {
+                let sql = format!("PRAGMA max_page_count = {pages}");
+                self.conn.query_row(&sql, [], |_| Ok(Ok(Reply::Done)))
+            }
+        }
+    }
+
+    fn create(&self, create: &Create) -> Tried<Reply> {
+        let mut insert = self.conn.prepare_cached(
+            "INSERT INTO runs (id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, head_hash)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7, ?8) ON CONFLICT (id) DO NOTHING",
+        )?;
+        let batch = &create.batch;
+        let updated_at = batch.records.last().map_or(&create.started_at, |r| &r.at);
+        let inserted = insert.execute(params![
+            create.id,
+            create.playbook,
+            create.environment,
+            create.by,
+            create.started_at,
+            updated_at,
+            batch.last_seq(),
+            batch.head,
+        ])?;
+        if inserted == 0 {
+            return Ok(Err(JournalError::SequenceTaken {
+                run: create.id.clone(),
+                seq: 1,
+            }));
+        }
+        let no = self.conn.last_insert_rowid();
+        self.write(no, batch)?;
+        self.grant(&create.id, no, &create.holder, batch.last_seq(), batch.head)
+    }
+
+    fn lease(&self, run: &str, holder: &str) -> Tried<Reply> {
+        let mut head = self
+            .conn
+            .prepare_cached("SELECT no, head_seq, head_hash FROM runs WHERE id = ?1")?;
+        let head = head.query_row([run], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get::<_, Hash>(2)?))
+        });
+        let Some((no, seq, hash)) = head.optional()? else {
+            return Ok(Err(JournalError::NoSuchRun(run.to_owned())));
+        };
+        self.grant(run, no, holder, seq, hash)
+    }
+
+    /// Takes the operating system's lock first: until then the run is another's.
+    fn grant(&self, run: &str, no: i64, holder: &str, seq: u64, hash: Hash) -> Tried<Reply> {
+        let mut lease = match self.leases.reserve(run, no) {
+            Ok(Some(lease)) => lease,
+            Ok(None) => return self.held(run, no),
+            Err(error) => {
+                return Ok(Err(JournalError::Store(format!(
+                    "the lock of run {run} beside {} cannot be taken: {error}",
+                    self.path.display()
+                ))));
+            }
+        };
+        let mut grow = self.conn.prepare_cached(
+            "INSERT INTO leases (run_no, epoch, holder) VALUES (?1, 1, ?2)
+             ON CONFLICT (run_no) DO UPDATE SET epoch = epoch + 1, holder = excluded.holder RETURNING epoch",
+        )?;
+        let epoch = grow.query_row(params![no, holder], |row| row.get(0))?;
+        lease.grant(epoch, seq, hash);
+        Ok(Ok(Reply::Leased(lease)))
+    }
+
+    fn held(&self, run: &str, no: i64) -> Tried<Reply> {
+        let mut holder = self
+            .conn
+            .prepare_cached("SELECT holder FROM leases WHERE run_no = ?1")?;
+        let holder = holder.query_row([no], |row| row.get::<_, String>(0));
+        let holder = holder.optional()?.unwrap_or_default();
+        Ok(Err(match serde_json::from_str::<Holder>(&holder) {
+            Ok(holder) => JournalError::LeaseHeld {
+                run: run.to_owned(),
+                holder: Box::new(holder),
+            },
+            Err(_) => JournalError::Store(format!(
+                "run {run} is driven by another process, which has not said who it is yet"
+            )),
+        }))
+    }
+
+    fn append(&self, run: &str, epoch: u64, tip: &Tip, batch: &Batch, state: &str) -> Tried<Reply> {
+        // Only an append that takes from the inbox can be refused after it wrote something.
+        let guarded = !batch.takes.is_empty();
+        if guarded {
+            self.execute("SAVEPOINT one")?;
+        }
+        let done = self.append_all(run, epoch, tip, batch, state)?;
+        if guarded {
+            if done.is_err() {
+                self.execute("ROLLBACK TO one")?;
+            }
+            self.execute("RELEASE one")?;
+        }
+        Ok(done.map(|()| Reply::Done))
+    }
+
+    fn append_all(
+        &self,
+        run: &str,
+        epoch: u64,
+        tip: &Tip,
+        batch: &Batch,
+        state: &str,
+    ) -> Tried<()> {
+        let mut head = self.conn.prepare_cached(
+            "UPDATE runs SET head_seq = ?2, head_hash = ?3, state = ?4, updated_at = coalesce(?5, updated_at)
+             WHERE no = ?1 AND head_seq = ?6 AND head_hash = ?7
+             AND (SELECT epoch FROM leases WHERE run_no = ?1) = ?8",
+        )?;
+        let moved = head.execute(params![
+            tip.no,
+            batch.last_seq(),
+            batch.head,
+            state,
+            batch.records.last().map(|record| &record.at),
+            tip.seq,
+            tip.hash,
+            epoch,
+        ])?;
+        if moved == 0 {
+            return self.why_refused(run, epoch, tip);
+        }
+        let mut take = self.conn.prepare_cached(
+            "UPDATE inbox SET taken_by = ?3 WHERE id = ?1 AND run = ?2 AND taken_by IS NULL",
+        )?;
+        for (id, seq) in &batch.takes {
+            if take.execute(params![id, run, seq])? == 0 {
+                return Ok(Err(JournalError::NotInInbox {
+                    run: run.to_owned(),
+                    id: id.clone(),
+                }));
+            }
+        }
+        self.write(tip.no, batch)?;
+        if batch.finished {
+            self.conn
+                .prepare_cached("DELETE FROM locks WHERE run = ?1")?
+                .execute([run])?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn why_refused(&self, run: &str, epoch: u64, tip: &Tip) -> Tried<()> {
+        let mut now = self.conn.prepare_cached(
+            "SELECT head_seq, epoch FROM runs LEFT JOIN leases ON run_no = no WHERE no = ?1",
+        )?;
+        let now = now.query_row([tip.no], |row| {
+            Ok((row.get::<_, u64>(0)?, row.get::<_, Option<u64>>(1)?))
+        });
+        let run = run.to_owned();
+        Ok(Err(match now.optional()? {
+            None => JournalError::NoSuchRun(run),
+            Some((_, now)) if now != Some(epoch) => JournalError::LeaseLost { run },
+            Some((written, _)) => match check_place(&run, tip.seq + 1, written) {
+                Err(error) => error,
+                Ok(()) => JournalError::Corrupt {
+                    run,
+                    seq: written,
+                    what: "the hash in the run's head is not the one that was written".to_owned(),
+                },
+            },
+        }))
+    }
+
+    fn write(&self, no: i64, batch: &Batch) -> rusqlite::Result<()> {
+        if !batch.blobs.is_empty() {
+            let mut insert = self.conn.prepare_cached(
+                "INSERT INTO blobs (hash, body) VALUES (?1, ?2) ON CONFLICT (hash) DO NOTHING",
+            )?;
+            for blob in &batch.blobs {
+                insert.execute(params![blob.hash, blob.body])?;
+            }
+        }
+        let mut insert = self.conn.prepare_cached(
+            "INSERT INTO events (run_no, seq, at, body, hash) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        for (seq, record) in (batch.seq..).zip(&batch.records) {
+            insert.execute(params![no, seq, record.at, record.body, record.hash])?;
+        }
+        Ok(())
+    }
+
+    fn submit(&self, id: &str, run: &str, who: &str, at: &str, body: &str) -> Tried<Reply> {
+        let mut known = self
+            .conn
+            .prepare_cached("SELECT 1 FROM runs WHERE id = ?1")?;
+        if !known.exists([run])? {
+            return Ok(Err(JournalError::NoSuchRun(run.to_owned())));
+        }
+        let mut insert = self.conn.prepare_cached(
+            "INSERT INTO inbox (id, run, who, at, body) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (id) DO NOTHING",
+        )?;
+        insert.execute([id, run, who, at, body])?;
+        Ok(Ok(Reply::Done))
+    }
+
+    fn lock(&self, run: &str, epoch: u64, no: i64, names: &[String]) -> Tried<Reply> {
+        let mut lease = self
+            .conn
+            .prepare_cached("SELECT 1 FROM leases WHERE run_no = ?1 AND epoch = ?2")?;
+        if !lease.exists(params![no, epoch])? {
+            let run = run.to_owned();
+            return Ok(Err(JournalError::LeaseLost { run }));
+        }
+        let mut holder = self.conn.prepare_cached(
+            "SELECT run, state FROM locks JOIN runs ON id = run WHERE name = ?1 AND run <> ?2",
+        )?;
+        for name in names {
+            let holder = holder.query_row([name.as_str(), run], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            });
+            if let Some((holder, state)) = holder.optional()?
+                && !record::is_over(&state)
+            {
+                return Ok(Ok(Reply::Taken {
+                    name: name.clone(),
+                    run: holder,
+                }));
+            }
+        }
+        let mut take = self
+            .conn
+            .prepare_cached("INSERT OR REPLACE INTO locks (name, run) VALUES (?1, ?2)")?;
+        for name in names {
+            take.execute([name.as_str(), run])?;
+        }
+        Ok(Ok(Reply::Done))
+    }
+}
+
+struct Failed {
+    error: rusqlite::Error,
+    /// Nothing was written, and to try each alone is worth it.
+    clean: bool,
+}
