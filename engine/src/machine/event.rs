@@ -52,6 +52,8 @@ pub enum EventBody {
     Failed(Box<Failed>),
     /// A failed attempt will be repeated.
     RetryScheduled(RetryScheduled),
+    /// A node waits: its gate does not hold.
+    Gated(Gated),
     /// A node does not run.
     Skipped(Skipped),
     /// It is not known whether a started step took effect; a probe follows.
@@ -78,6 +80,8 @@ pub enum EventBody {
     Unpaused(Unpaused),
     /// The run is cancelled.
     Cancelled(Cancelled),
+    /// The forward phase took longer than `policy.max_duration`.
+    Overran(Overran),
     /// A scope starts to undo itself, once what runs has drained.
     CompensationStarted(CompensationStarted),
     /// A scope starts its clean-up of scratch resources after success.
@@ -338,6 +342,22 @@ pub struct RetryScheduled {
     pub not_before: Timestamp,
     /// Why: a failure, a gate that does not hold, an interruption.
     pub cause: StartCause,
+}
+
+/// See [`EventBody::Gated`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gated {
+    /// The node.
+    pub node: NodePath,
+    /// The gate, which is false.
+    pub gate: Fact,
+}
+
+/// See [`EventBody::Overran`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overran {
+    /// `policy.max_duration`.
+    pub limit: crate::value::Duration,
 }
 
 /// Why a node does not run.

@@ -41,6 +41,104 @@ pub enum NodeState {
     UndoFailed,
 }
 
+/// Where one execution of an instance stands. Forward and undo go through the same stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Not started.
+    #[default]
+    Idle,
+    /// An attempt runs, or the group, call or foreach is open.
+    Running,
+    /// Waits for its next attempt, or for its gate.
+    Backoff,
+    /// Sleeps until a time or a signal.
+    Waiting,
+    /// Sleeps until people decide.
+    AwaitingApproval,
+    /// It is not known whether it took effect.
+    InDoubt,
+    /// Done.
+    Succeeded,
+    /// Did not run.
+    Skipped,
+    /// Failed for good.
+    Failed,
+}
+
+impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 9] = [
+        Self::Idle,
+        Self::Running,
+        Self::Backoff,
+        Self::Waiting,
+        Self::AwaitingApproval,
+        Self::InDoubt,
+        Self::Succeeded,
+        Self::Skipped,
+        Self::Failed,
+    ];
+
+    /// Whether it sleeps: nothing is in flight, and something may wake it.
+    #[must_use]
+    pub fn is_asleep(self) -> bool {
+        matches!(self, Self::Backoff | Self::Waiting | Self::AwaitingApproval)
+    }
+
+    /// Whether it has started and not settled.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        self.is_asleep() || matches!(self, Self::Running | Self::InDoubt)
+    }
+}
+
+impl NodeState {
+    /// The state of a node whose executions stand so.
+    #[must_use]
+    pub fn of(forward: Stage, undo: Stage) -> Self {
+        match undo {
+            Stage::Idle | Stage::Skipped => match forward {
+                Stage::Idle => Self::Pending,
+                Stage::Running => Self::Running,
+                Stage::Backoff => Self::Backoff,
+                Stage::Waiting => Self::Waiting,
+                Stage::AwaitingApproval => Self::AwaitingApproval,
+                Stage::InDoubt => Self::InDoubt,
+                Stage::Succeeded => Self::Succeeded,
+                Stage::Skipped => Self::Skipped,
+                Stage::Failed => Self::Failed,
+            },
+            Stage::Running
+            | Stage::Backoff
+            | Stage::Waiting
+            | Stage::AwaitingApproval
+            | Stage::InDoubt => Self::Undoing,
+            Stage::Succeeded => Self::Undone,
+            Stage::Failed => Self::UndoFailed,
+        }
+    }
+
+    /// The word for people and for `steps.ID.state`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Backoff => "backoff",
+            Self::Waiting => "waiting",
+            Self::AwaitingApproval => "awaiting_approval",
+            Self::InDoubt => "in_doubt",
+            Self::Succeeded => "succeeded",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+            Self::Undoing => "undoing",
+            Self::Undone => "undone",
+            Self::UndoFailed => "undo_failed",
+        }
+    }
+}
+
 /// The state of a run as lists and pages show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +175,8 @@ impl RunState {
 /// One execution of an instance: forward, or undo.
 #[derive(Debug, Clone, Default)]
 pub struct Execution {
+    /// Where it stands.
+    pub stage: Stage,
     /// The last attempt, from 1; 0 before the first.
     pub attempt: u32,
     /// Attempts that count against `retry`.
@@ -125,9 +225,9 @@ pub struct Instance {
     /// Its state.
     pub state: NodeState,
     /// Forward.
-    pub forward: Execution,
+    pub forward: Box<Execution>,
     /// Undo.
-    pub undo: Execution,
+    pub undo: Box<Execution>,
     /// What expressions read as its output.
     pub output: Value,
     /// When it started.
@@ -140,11 +240,22 @@ pub struct Instance {
     pub votes: Vec<Vote>,
     /// Why it was skipped, in words.
     pub skipped: Option<String>,
-    /// Instances inside, by id or item.
+    /// Instances inside, in the order of the list or of the items; a call's `finally` comes last.
     pub children: Vec<InstanceId>,
+    /// What it is.
+    pub role: Role,
+    /// Whether it, or something inside, may have changed the world (a failure without effect has not).
+    pub took_effect: bool,
 }
 
 impl Instance {
+    pub(super) fn execution_mut(&mut self, phase: Phase) -> &mut Execution {
+        match phase {
+            Phase::Do => &mut self.forward,
+            Phase::Undo => &mut self.undo,
+        }
+    }
+
     /// The execution of a phase.
     #[must_use]
     pub fn execution(&self, phase: Phase) -> &Execution {
@@ -153,6 +264,22 @@ impl Instance {
             Phase::Undo => &self.undo,
         }
     }
+}
+
+/// What an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The run itself.
+    Root,
+    /// The list of items of a foreach.
+    Foreach,
+    /// A group, or one item of a foreach over a group.
+    Group,
+    /// A call of another playbook.
+    Call,
+    /// A step.
+    Step,
 }
 
 /// What is wanted of the driver, level-triggered: it starts what is wanted and not in flight, and cancels

@@ -1,0 +1,99 @@
+//! Which target a name means, from where a step stands.
+use super::{
+    core::{Machine, ROOT},
+    state::{InstanceId, Role},
+};
+use crate::{
+    graph::{Body, TargetDecl},
+    step::{Failure, Phase, Target},
+};
+
+impl Machine {
+    /// The target that a name means for an instance, as it stands in the run or was bound for the last attempt.
+    #[must_use]
+    pub fn target(&self, id: InstanceId, phase: Phase, name: &str) -> Option<&Target> {
+        self.get(id)
+            .execution(phase)
+            .targets
+            .get(name)
+            .or_else(|| self.started.targets.get(&self.global_name(id, name)))
+    }
+
+    /// The name that the root playbook uses for a name of the scope that an instance is in.
+    fn global_name(&self, id: InstanceId, name: &str) -> String {
+        let mut name = name.to_owned();
+        let mut scope = self.meta(id).scope;
+        while scope != ROOT && self.get(scope).role == Role::Call {
+            if let Some(Body::Call(call)) = self.def(scope).map(|node| &node.body)
+                && let Some(outer) = call.targets.get(&name)
+            {
+                name.clone_from(outer);
+            }
+            scope = self.meta(scope).scope;
+        }
+        name
+    }
+
+    /// The binding that an attempt must keep: of a derived target, or of one that a call renames.
+    pub(super) fn bind_target(
+        &self,
+        id: InstanceId,
+        phase: Phase,
+        name: &str,
+    ) -> Result<Option<Target>, Failure> {
+        let global = self.global_name(id, name);
+        if let Some(target) = self.started.targets.get(&global) {
+            return Ok((global != name).then(|| target.clone()));
+        }
+        self.derive(id, phase, &global, 0).map(Some)
+    }
+
+    fn derive(
+        &self,
+        id: InstanceId,
+        phase: Phase,
+        name: &str,
+        depth: u32,
+    ) -> Result<Target, Failure> {
+        let unknown = || {
+            Failure::new(
+                "target.unknown",
+                format!("{name:?} is not a declared target"),
+            )
+        };
+        if let Some(target) = self.started.targets.get(name) {
+            return Ok(target.clone());
+        }
+        let Some(TargetDecl::Derived {
+            like, with, never, ..
+        }) = self.graph.targets.get(name)
+        else {
+            return Err(unknown());
+        };
+        if depth > 16 {
+            return Err(unknown());
+        }
+        let base = self.derive(id, phase, like, depth + 1)?;
+        let mut overrides = crate::value::Map::new();
+        for (key, template) in with {
+            let value = self.evaluate(id, phase, &format!("target {name}, {key}"), template)?;
+            overrides.insert(key.as_str().into(), value);
+        }
+        let mut target = super::shim::derive(name, &base, &overrides)?;
+        for other in never {
+            if let Some(other) = self.started.targets.get(other)
+                && other.url == target.url
+            {
+                return Err(Failure::new(
+                    "target.never",
+                    format!(
+                        "target {name} would be {}, which `never` forbids; nothing was started",
+                        other.name
+                    ),
+                ));
+            }
+        }
+        target.never.clone_from(never);
+        Ok(target)
+    }
+}
