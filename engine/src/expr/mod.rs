@@ -1,19 +1,41 @@
 //! Expressions: rhai without I/O, clock or random.
+//!
+//! The source is read twice: [`lex`] finds tokens, from which [`refs`] learns what is read and [`rewrite`]
+//! makes what rhai compiles; rhai evaluates with the operators of [`ops`] and the functions of [`helpers`]
+//! only. Lists and maps stay where they are: rhai sees a shared [`Value`].
+mod engine;
+mod helpers;
+mod lex;
+mod number;
+mod ops;
+mod reference_page;
+mod refs;
+mod rewrite;
 mod template;
+#[cfg(test)]
+mod tests;
 mod vars;
 
-pub use template::{Template, TemplatePart};
+pub use reference_page::reference_page;
+pub use template::{Template, TemplatePart, expression_ranges};
 pub use vars::Vars;
 
 use crate::value::Value;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use std::sync::Arc;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::{Arc, OnceLock};
 
 /// A parsed expression. In the journal it is its source text.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Expr {
     source: Arc<str>,
-    references: Arc<[Reference]>,
+    /// Made on first use: a stored graph may hold many expressions of which a run needs few.
+    lazy: Arc<Lazy>,
+}
+
+#[derive(Default)]
+struct Lazy {
+    references: OnceLock<Vec<Reference>>,
+    compiled: OnceLock<Result<engine::Compiled, ExprError>>,
 }
 
 /// A name that an expression reads, with the members it reads from it: `steps.fill.output.rows`.
@@ -43,16 +65,62 @@ pub struct ExprError {
     pub help: Option<String>,
 }
 
+impl ExprError {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            offset: None,
+            help: None,
+        }
+    }
+    fn at(offset: usize, message: impl Into<String>) -> Self {
+        Self {
+            offset: Some(offset),
+            ..Self::new(message)
+        }
+    }
+    fn with_help(self, help: impl Into<String>) -> Self {
+        self.maybe_help(Some(help))
+    }
+    fn maybe_help(mut self, help: Option<impl Into<String>>) -> Self {
+        self.help = help.map(Into::into);
+        self
+    }
+}
+
+/// The longest source of one expression, in bytes.
+const MAX_SOURCE: usize = 16 * 1024;
+
 impl Expr {
     /// Parses and finds the references.
     ///
     /// # Errors
     /// Where it is not an expression of the language.
     pub fn parse(source: &str) -> Result<Self, ExprError> {
-        Ok(Self {
+        let expr = Self::lazy(source);
+        match expr.compiled() {
+            Ok(_) => Ok(expr),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    fn lazy(source: &str) -> Self {
+        Self {
             source: source.into(),
-            references: Arc::new([]),
-        })
+            lazy: Arc::default(),
+        }
+    }
+
+    fn compiled(&self) -> Result<&engine::Compiled, &ExprError> {
+        self.lazy
+            .compiled
+            .get_or_init(|| {
+                if self.source.len() > MAX_SOURCE {
+                    return Err(ExprError::at(0, "the expression is longer than 16 KiB"));
+                }
+                engine::compile(&lex::tokens(&self.source)?)
+            })
+            .as_ref()
     }
 
     /// As it was written.
@@ -64,7 +132,11 @@ impl Expr {
     /// What it reads.
     #[must_use]
     pub fn references(&self) -> &[Reference] {
-        &self.references
+        self.lazy.references.get_or_init(|| {
+            lex::tokens(&self.source)
+                .map(|tokens| refs::references(&tokens))
+                .unwrap_or_default()
+        })
     }
 
     /// Its value. Pure: the same variables give the same value.
@@ -72,8 +144,14 @@ impl Expr {
     /// # Errors
     /// Where types do not fit, a member is missing or a limit is reached.
     pub fn evaluate(&self, vars: &Vars) -> Result<Value, ExprError> {
-        let _ = vars;
-        Ok(Value::Null)
+        let compiled = self.compiled().map_err(Clone::clone)?;
+        engine::evaluate(compiled, self.references(), vars)
+    }
+}
+
+impl std::fmt::Debug for Expr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Expr").field(&self.source).finish()
     }
 }
 
@@ -89,8 +167,25 @@ impl Serialize for Expr {
     }
 }
 
+/// It was parsed before it was written, so it is compiled only when it is used; a source that was
+/// tampered with fails there.
 impl<'de> Deserialize<'de> for Expr {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(d)?).map_err(D::Error::custom)
+        Ok(Self::lazy(&String::deserialize(d)?))
     }
+}
+
+/// The name that was probably meant.
+fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|near| {
+            (
+                strsim::damerau_levenshtein(&name.to_lowercase(), &near.to_lowercase()),
+                near,
+            )
+        })
+        .filter(|(distance, near)| *distance <= 1 + near.len().min(name.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, near)| near)
 }
