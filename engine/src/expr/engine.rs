@@ -384,9 +384,7 @@ fn explain(error: EvalAltResult) -> (String, Option<String>) {
         EvalAltResult::ErrorStackOverflow(_) => {
             ("the expression calls itself too deeply".to_owned(), None)
         }
-        EvalAltResult::ErrorMismatchDataType(wanted, got, _) if wanted != "bool" => {
-            (format!("{} has no such member", plain_type(&got)), None)
-        }
+        EvalAltResult::ErrorMismatchDataType(wanted, _, _) if wanted != "bool" => no_member(),
         EvalAltResult::ErrorMismatchDataType(wanted, got, _) => (
             format!(
                 "a {} is needed here, not {}",
@@ -403,9 +401,7 @@ fn explain(error: EvalAltResult) -> (String, Option<String>) {
             format!("there is no item {index} in a list of {len} items"),
             None,
         ),
-        EvalAltResult::ErrorIndexingType(of, _) => {
-            (format!("{} has no such member", plain_type(&of)), None)
-        }
+        EvalAltResult::ErrorIndexingType(..) => no_member(),
         EvalAltResult::ErrorVariableNotFound(name, _) => {
             (format!("there is no name `{name}` here"), None)
         }
@@ -414,6 +410,13 @@ fn explain(error: EvalAltResult) -> (String, Option<String>) {
         }
         other => (first_lower(&plain_types(&other)), None),
     }
+}
+
+fn no_member() -> (String, Option<String>) {
+    (
+        "this value has no such member".to_owned(),
+        Some("it is a text, a number or a boolean, not a map or a list".to_owned()),
+    )
 }
 
 fn plain_types(error: &EvalAltResult) -> String {
@@ -447,7 +450,7 @@ fn no_function(signature: &str) -> (String, Option<String>) {
         );
     }
     if signature.contains('[') || name.starts_with("index$") {
-        return ("this value has no such member".to_owned(), None);
+        return no_member();
     }
     let types: Vec<&str> = signature
         .split_once('(')

@@ -183,12 +183,14 @@ fn interpolate(parts: &[TemplatePart], vars: &Vars) -> Result<Value, ExprError> 
     for part in parts {
         match part {
             TemplatePart::Text(text) => push(SecretPart::Text(text.clone())),
-            TemplatePart::Expr(expr) => match evaluate(expr, vars)? {
-                Value::Secret(inner) => {
+            TemplatePart::Expr(expr) => {
+                let value = evaluate(expr, vars)?;
+                if let Value::Secret(inner) = value {
                     secret = true;
                     inner.parts.iter().cloned().for_each(&mut push);
+                    continue;
                 }
-                value => match engine::inside_text(&value) {
+                match engine::inside_text(&value) {
                     Ok(text) => push(SecretPart::Text(text)),
                     Err(trouble) => {
                         return Err(ExprError::at(
@@ -197,8 +199,8 @@ fn interpolate(parts: &[TemplatePart], vars: &Vars) -> Result<Value, ExprError> 
                         )
                         .maybe_help(trouble.help));
                     }
-                },
-            },
+                }
+            }
         }
     }
     if secret {
