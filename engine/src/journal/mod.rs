@@ -2,7 +2,8 @@
 //!
 //! A journal is append-only. One process at a time drives a run, under a lease with an epoch that
 //! grows; an append under a superseded lease is refused. Each run is a hash chain.
-
+#[doc(hidden)]
+pub mod conformance;
 mod memory;
 mod record;
 mod sqlite;

@@ -12,7 +12,7 @@ use crate::{
     value::{Timestamp, Value},
 };
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     borrow::Cow,
@@ -234,12 +234,32 @@ fn encode_start(start: &RunStarted, batch: &mut Batch, graphs: &Graphs) -> Resul
 /// Refuses what would be written and never read again.
 fn check_depth(body: &str) -> Result<(), String> {
     let openings = body.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
-    if openings <= MAX_DEPTH {
+    if openings <= MAX_DEPTH || depth(body) <= MAX_DEPTH {
         return Ok(());
     }
-    serde_json::from_str::<IgnoredAny>(body)
-        .map(drop)
-        .map_err(|error| format!("a value is nested too deep to be read back ({error})"))
+    Err(format!(
+        "a value is nested too deep to be read back (more than {MAX_DEPTH} lists and maps in each other)"
+    ))
+}
+
+fn depth(json: &str) -> usize {
+    let (mut now, mut most) = (0_usize, 0);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'{' | b'[' => {
+                now += 1;
+                most = most.max(now);
+            }
+            b'}' | b']' => now -= 1,
+            _ => {}
+        }
+    }
+    most
 }
 
 /// Why a stored event cannot be read.

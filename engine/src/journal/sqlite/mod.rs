@@ -33,6 +33,8 @@ struct Inner {
     queue: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     leases: Arc<Leases>,
+    #[cfg(test)]
+    commits: Arc<std::sync::atomic::AtomicU64>,
     graphs: Graphs,
     readers: Mutex<Vec<Connection>>,
     /// Only asked for its `data_version`, which changes with commits of any other connection.
@@ -68,7 +70,11 @@ impl SqliteJournal {
             conn,
             path: path.clone(),
             leases: leases.clone(),
+            #[cfg(test)]
+            commits: Arc::default(),
         };
+        #[cfg(test)]
+        let commits = writer.commits.clone();
         let thread = std::thread::Builder::new()
             .name("windlass-journal".to_owned())
             .spawn(move || writer.run(&jobs))
@@ -78,6 +84,8 @@ impl SqliteJournal {
             queue: Some(queue),
             thread: Some(thread),
             leases,
+            #[cfg(test)]
+            commits,
             graphs: Graphs::default(),
             readers: Mutex::default(),
             watcher,

@@ -87,6 +87,8 @@ pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) path: PathBuf,
     pub(super) leases: Arc<Leases>,
+    #[cfg(test)]
+    pub(super) commits: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Writer {
@@ -147,6 +149,9 @@ impl Writer {
             jobs.iter().map(|job| self.apply(&job.request)).collect();
         let done = answers.map_err(clean).and_then(|answers| {
             let committed = self.execute("COMMIT");
+            #[cfg(test)]
+            self.commits
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             committed.map(|()| answers).map_err(|error| Failed {
                 clean: error.sqlite_error_code() == Some(ErrorCode::DiskFull),
                 error,
