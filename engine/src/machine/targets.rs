@@ -97,3 +97,20 @@ impl Machine {
         Ok(target)
     }
 }
+
+impl Machine {
+    /// The target names that stand in the parameters of an action.
+    #[must_use]
+    pub fn target_names(
+        &self,
+        action: &crate::graph::Action,
+        input: &crate::value::Value,
+    ) -> Vec<String> {
+        action
+            .targets
+            .iter()
+            .filter_map(|path| super::decide::at_path(input, path))
+            .filter_map(|value| value.as_str().map(str::to_owned))
+            .collect()
+    }
+}

@@ -1,1 +1,2 @@
-//! (being written)
+//! What a run must respect before it starts. Locks live in the journal.
+pub mod windows;

@@ -3,5 +3,11 @@
 //! It asks the machine what to do, appends the events as one batch, and only when they are durable starts
 //! what they order. After a crash it loads the events and goes on: there is no other path.
 mod api;
+mod clock;
+mod drive;
+mod driver;
+mod work;
 
 pub use api::{DriveOptions, Ended, NewRun, RunError, RunHandle};
+pub use clock::{Clock, SystemClock};
+pub use driver::Driver;

@@ -1,0 +1,370 @@
+//! Starts and resumes runs.
+use super::{
+    api::{DriveOptions, Ended, NewRun, RunError, RunHandle},
+    clock::{Clock, SystemClock},
+    drive::{Drive, spawn},
+    work::Message,
+};
+use crate::{
+    graph::Graph,
+    journal::{Journal, Lease, LockHeld},
+    machine::{Cancelled, EVENT_FORMAT, Event, EventBody, Holder, LeaseTaken, Machine, RunStarted},
+    step::{Failure, Registry, Resources, Revealed, RunInfo, Target},
+    value::{Duration, SecretText, Value},
+};
+use indexmap::IndexMap;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How often the inbox is looked at for commands of other processes.
+const INBOX_POLL: Duration = Duration::from_millis(250);
+
+/// Drives runs: one task each, and one that watches the inbox of all.
+#[derive(Clone)]
+pub struct Driver(Arc<Shared>);
+
+pub(super) struct Shared {
+    pub journal: Arc<dyn Journal>,
+    pub registry: Arc<Registry>,
+    pub clock: Arc<dyn Clock>,
+    pub holder: Holder,
+    pub resources: Resources,
+    runs: Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>,
+    polling: AtomicBool,
+}
+
+impl Shared {
+    /// The content of secrets. No provider is configured yet, so every reference is refused.
+    pub(super) async fn reveal(&self, secret: &SecretText) -> Result<Revealed, Failure> {
+        let names: Vec<&str> = secret.names().collect();
+        Err(Failure::new(
+            "secret.no_provider",
+            format!("there is no provider for {}", names.join(", ")),
+        ))
+    }
+
+    fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Message>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Driver {
+    /// A driver on a journal, with the step kinds of this build, under the name of a process.
+    #[must_use]
+    pub fn new(journal: Arc<dyn Journal>, registry: Arc<Registry>, holder: Holder) -> Self {
+        Self::with_clock(journal, registry, holder, Arc::new(SystemClock))
+    }
+
+    /// With a clock of its own, for tests.
+    #[must_use]
+    pub fn with_clock(
+        journal: Arc<dyn Journal>,
+        registry: Arc<Registry>,
+        holder: Holder,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            journal,
+            registry,
+            clock,
+            holder,
+            resources: Resources::default(),
+            runs: Mutex::default(),
+            polling: AtomicBool::new(false),
+        }))
+    }
+
+    /// Starts a run. It is in the journal when this returns, and goes on in the background.
+    ///
+    /// # Errors
+    /// Where a target cannot be reached, a lock is held, or the journal fails.
+    pub async fn start(&self, new: NewRun, options: DriveOptions) -> Result<RunHandle, RunError> {
+        let now = self.0.clock.now();
+        crate::policy::windows::check(&new.graph.policy.windows, now)
+            .map_err(RunError::OutsideWindow)?;
+        let targets = self.identify(&new.targets).await?;
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let short_id = id.chars().skip(id.len().saturating_sub(8)).collect();
+        let digest = new
+            .digest
+            .unwrap_or_else(|| digest(&new.graph, &new.inputs, &targets));
+        let run = RunInfo {
+            id: id.clone(),
+            short_id,
+            playbook: new.graph.playbook.clone(),
+            environment: new.environment,
+            by: new.by,
+            started_at: now,
+            url: None,
+        };
+        let locks = new.graph.policy.locks.clone();
+        let started = Event {
+            at: now,
+            body: EventBody::RunStarted(Box::new(RunStarted {
+                format: EVENT_FORMAT,
+                run,
+                graph: new.graph,
+                inputs: new.inputs,
+                targets,
+                approvers: new.approvers,
+                secrets: new.secrets,
+                digest,
+                engine: env!("CARGO_PKG_VERSION").to_owned(),
+            })),
+        };
+        let mut machine = Machine::recover([&started]).map_err(|e| replay(&id, &e))?;
+        let lease = self
+            .0
+            .journal
+            .create(&id, self.holder(), vec![started.clone()])
+            .await?;
+        if !locks.is_empty()
+            && let Err(held) = self.0.journal.lock(lease.as_ref(), &locks).await
+        {
+            self.give_up(&mut machine, lease.as_ref(), &held).await?;
+            return Err(held.into());
+        }
+        Ok(self.drive(machine, lease, options, vec![(1, started)]))
+    }
+
+    /// A run that may not begin ends before its first step.
+    async fn give_up(
+        &self,
+        machine: &mut Machine,
+        lease: &dyn Lease,
+        held: &LockHeld,
+    ) -> Result<(), RunError> {
+        let now = self.0.clock.now();
+        let first = machine.seq() + 1;
+        let mut events = Vec::new();
+        // The second passes over `finally`.
+        for _ in 0..2 {
+            let event = Event {
+                at: now,
+                body: EventBody::Cancelled(Cancelled {
+                    undo: false,
+                    force: true,
+                    who: self.0.holder.user.clone(),
+                    because: Some(held.to_string()),
+                }),
+            };
+            machine.apply(&event).map_err(|e| replay(lease.run(), &e))?;
+            events.push(event);
+        }
+        events.extend(machine.settle(now).map_err(|e| replay(lease.run(), &e))?);
+        Ok(self
+            .0
+            .journal
+            .append(lease, first, events, machine.state().as_str())
+            .await?)
+    }
+
+    /// Takes a run's lease and goes on where it stands.
+    ///
+    /// # Errors
+    /// Where another process drives it, a target is another server now, or the journal fails.
+    pub async fn resume(&self, run: &str, options: DriveOptions) -> Result<RunHandle, RunError> {
+        let lease = self.0.journal.lease(run, self.holder()).await?;
+        let events = self.0.journal.load(run, 1).await?;
+        let mut machine = Machine::recover(&events).map_err(|e| replay(run, &e))?;
+        drop(events);
+        if let Some(finished) = machine.finished()
+            && self.0.journal.inbox(Some(run)).await?.is_empty()
+        {
+            return Err(RunError::Over {
+                run: run.to_owned(),
+                outcome: finished.outcome.as_str(),
+            });
+        }
+        self.still_the_same(&machine).await?;
+        let taken = Event {
+            at: self.0.clock.now().max(machine.last_at()),
+            body: EventBody::LeaseTaken(LeaseTaken {
+                epoch: lease.epoch(),
+                holder: self.holder(),
+            }),
+        };
+        machine.apply(&taken).map_err(|e| replay(run, &e))?;
+        let seq = machine.seq();
+        self.0
+            .journal
+            .append(
+                lease.as_ref(),
+                seq,
+                vec![taken.clone()],
+                machine.state().as_str(),
+            )
+            .await?;
+        Ok(self.drive(machine, lease, options, vec![(seq, taken)]))
+    }
+
+    fn holder(&self) -> Holder {
+        Holder {
+            since: self.0.clock.now(),
+            ..self.0.holder.clone()
+        }
+    }
+
+    fn drive(
+        &self,
+        machine: Machine,
+        lease: Box<dyn Lease>,
+        options: DriveOptions,
+        seen: Vec<(u64, Event)>,
+    ) -> RunHandle {
+        let id = lease.run().to_owned();
+        let (tx, rx) = mpsc::unbounded_channel();
+        let (observers, events) = mpsc::unbounded_channel();
+        for (seq, event) in seen {
+            drop(observers.send((seq, Arc::new(event))));
+        }
+        let stop = CancellationToken::new();
+        let (told, ended) = watch::channel(None);
+        self.0.runs().insert(id.clone(), tx.clone());
+        self.poll_inbox();
+        let drive = Drive {
+            shared: self.0.clone(),
+            machine,
+            lease,
+            options,
+            rx,
+            tx,
+            observers,
+            stop: stop.clone(),
+            in_flight: HashMap::new(),
+            taken: HashSet::new(),
+            batch: Vec::new(),
+        };
+        let shared = self.0.clone();
+        let run = id.clone();
+        spawn(async move {
+            let result: Result<Ended, RunError> = drive.run().await;
+            shared.runs().remove(&run);
+            told.send_replace(Some(result.map_err(Arc::new)));
+        });
+        RunHandle {
+            id,
+            events,
+            stop,
+            ended,
+        }
+    }
+
+    /// One task looks for commands of other processes, for all runs of this driver.
+    fn poll_inbox(&self) {
+        if self.0.polling.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let shared: Weak<Shared> = Arc::downgrade(&self.0);
+        spawn(async move {
+            let mut seen = None;
+            while let Some(shared) = shared.upgrade() {
+                let clock = shared.clock.clone();
+                if let Ok(version) = shared.journal.version().await
+                    && seen != Some(version)
+                    && let Ok(commands) = shared.journal.inbox(None).await
+                {
+                    seen = Some(version);
+                    let runs = shared.runs();
+                    let waiting: HashSet<&str> = commands
+                        .iter()
+                        .map(|command| command.run.as_str())
+                        .collect();
+                    for run in waiting {
+                        if let Some(tx) = runs.get(run) {
+                            drop(tx.send(Message::Inbox));
+                        }
+                    }
+                }
+                drop(shared);
+                clock.sleep_until(INBOX_POLL.after(clock.now())).await;
+            }
+        });
+    }
+
+    /// Asks every target who it is.
+    async fn identify(
+        &self,
+        targets: &IndexMap<String, Target>,
+    ) -> Result<IndexMap<String, Target>, RunError> {
+        let mut known = IndexMap::new();
+        for (name, target) in targets {
+            let mut target = target.clone();
+            target.identity = Some(self.ask(&target).await?);
+            known.insert(name.clone(), target);
+        }
+        Ok(known)
+    }
+
+    async fn ask(&self, target: &Target) -> Result<crate::step::Identity, RunError> {
+        let refused = |failure: Failure| RunError::Target {
+            target: target.name.clone(),
+            why: failure.message,
+            help: failure.help,
+        };
+        let kind = self.0.registry.target(&target.kind).ok_or_else(|| {
+            refused(Failure::new(
+                "target.kind",
+                format!("this windlass cannot reach a {}", target.kind),
+            ))
+        })?;
+        let url = match &target.url {
+            Value::Secret(secret) => self.0.reveal(secret).await.map_err(refused)?,
+            plain => Revealed::new(plain.to_string()),
+        };
+        kind.identify(target, url.expose()).await.map_err(refused)
+    }
+
+    /// A target that is another server now is refused: what was read of the first does not hold for the second.
+    async fn still_the_same(&self, machine: &Machine) -> Result<(), RunError> {
+        for target in machine.started().targets.values() {
+            let Some(before) = &target.identity else {
+                continue;
+            };
+            let now = self.ask(target).await?;
+            if now.instance != before.instance || now.system != before.system {
+                return Err(RunError::Target {
+                    target: target.name.clone(),
+                    why: format!(
+                        "it is {} now, and was {} when the run started",
+                        now.instance, before.instance
+                    ),
+                    help: Some(
+                        "point the target back at the server that the run started on".to_owned(),
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn replay(run: &str, error: &crate::machine::IllegalEvent) -> RunError {
+    RunError::Replay {
+        run: run.to_owned(),
+        why: error.to_string(),
+    }
+}
+
+/// What a run without an approved plan is known by: its definition, inputs and targets.
+fn digest(graph: &Graph, inputs: &Value, targets: &IndexMap<String, Target>) -> String {
+    let mut hasher = Sha256::new();
+    for source in &graph.sources {
+        hasher.update(source.sha256.as_bytes());
+    }
+    for part in [serde_json::to_vec(inputs), serde_json::to_vec(targets)]
+        .into_iter()
+        .flatten()
+    {
+        hasher.update(part);
+    }
+    hex::encode(hasher.finalize())
+}

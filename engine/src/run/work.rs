@@ -1,0 +1,448 @@
+//! One execution of one step, from what the machine wants to what the driver reports.
+use super::driver::Shared;
+use crate::{
+    expr::{Expr, ExprError, Vars},
+    graph::{Action, Body, Undo},
+    machine::{Machine, Report, Wanted, Work},
+    step::{
+        Cause, Certainty, DynStep, Evidence, Failure, Mark, Outcome, Phase, Probed, Resources,
+        Resume, Revealed, StepContext, StepHost, Target,
+    },
+    value::{Duration, SecretText, Timestamp, Value},
+};
+use futures_util::{FutureExt, future::BoxFuture};
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// How long a step that was told to end may take to do so.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// What reaches a run's driver.
+pub(super) enum Message {
+    /// From a step; the answer comes when the events are durable.
+    Report(Wanted, Report, Option<oneshot::Sender<Result<(), Failure>>>),
+    /// A task has ended.
+    Ended(Wanted),
+    /// There may be something in the inbox.
+    Inbox,
+}
+
+/// Everything that one execution needs; made while the machine is at hand.
+pub(super) struct Assignment {
+    wanted: Wanted,
+    action: Action,
+    auto_undo: bool,
+    probe: Option<(Expr, Vars)>,
+    input: Value,
+    capture: Value,
+    captured: bool,
+    mark: Option<Mark>,
+    output: Option<Value>,
+    resume: Resume<Value>,
+    context: StepContext,
+    host: Arc<Host>,
+    shared: Arc<Shared>,
+}
+
+impl Assignment {
+    /// Reads from the machine what a wanted execution needs.
+    pub(super) fn new(
+        machine: &Machine,
+        wanted: Wanted,
+        shared: &Arc<Shared>,
+        tx: &mpsc::UnboundedSender<Message>,
+        cancel: CancellationToken,
+    ) -> Result<Self, Failure> {
+        let gone = || {
+            Failure::new(
+                "step.no_definition",
+                "the step is not in the run's definition",
+            )
+        };
+        let (id, phase) = (wanted.instance, wanted.phase);
+        let instance = machine.get(id);
+        let execution = instance.execution(phase);
+        let Some(Body::Step(step)) = machine.def(id).map(|node| &node.body) else {
+            return Err(gone());
+        };
+        let auto_undo = phase == Phase::Undo && matches!(step.undo, Undo::Auto { .. });
+        let own = match (phase, &step.undo) {
+            (Phase::Undo, Undo::Steps(parts)) => {
+                parts.get(execution.part as usize).ok_or_else(gone)?
+            }
+            (Phase::Undo, _) | (Phase::Do, _) => &step.action,
+        };
+        let custom = step
+            .probe
+            .as_ref()
+            .filter(|_| wanted.work == Work::Probe && phase == Phase::Do);
+        let action = custom.map_or(own, |probe| &probe.action);
+        let failed = |e: ExprError| Failure::new("expression.failed", e.message);
+        let vars = machine
+            .vars(id, phase, &action.expressions)
+            .map_err(failed)?;
+        let (probe, input) = match custom {
+            None => (None, execution.input.clone()),
+            Some(probe) => {
+                let vars = machine.vars(id, phase, [&probe.done]).map_err(failed)?;
+                let all = machine
+                    .vars(id, phase, action.with.expressions())
+                    .map_err(failed)?;
+                (
+                    Some((probe.done.clone(), vars)),
+                    action.with.evaluate(&all).map_err(failed)?,
+                )
+            }
+        };
+        let mut targets = HashMap::new();
+        for name in machine.target_names(action, &input) {
+            if let Some(target) = machine.target(id, phase, &name) {
+                targets.insert(name, target.clone());
+            }
+        }
+        let forward = &instance.forward;
+        let capture = if phase == Phase::Undo && auto_undo {
+            &forward.capture
+        } else {
+            &execution.capture
+        };
+        let host = Arc::new(Host {
+            wanted,
+            vars,
+            targets,
+            evidence: Mutex::new(Vec::new()),
+            tx: tx.clone(),
+            shared: shared.clone(),
+            cancel: cancel.clone(),
+        });
+        Ok(Self {
+            wanted,
+            action: action.clone(),
+            auto_undo,
+            probe,
+            input,
+            capture: capture.clone().unwrap_or_default(),
+            captured: capture.is_some(),
+            mark: execution.mark.clone(),
+            output: auto_undo
+                .then(|| instance.output.clone())
+                .filter(|output| !output.is_null()),
+            resume: Resume {
+                state: execution.state.clone().unwrap_or_default(),
+                resumed: execution.state.is_some(),
+                woken: execution.woken.clone(),
+            },
+            context: StepContext {
+                run: machine.started().run.clone(),
+                digest: machine.started().digest.clone(),
+                node: instance.path.clone(),
+                phase,
+                attempt: wanted.attempt,
+                first_started_at: execution.first_started_at.unwrap_or(machine.last_at()),
+                deadline: if wanted.work == Work::Probe {
+                    None
+                } else {
+                    execution.deadline
+                },
+                cancel,
+                host: host.clone(),
+            },
+            host,
+            shared: shared.clone(),
+        })
+    }
+
+    /// Runs it to its report.
+    pub(super) async fn run(self) -> Report {
+        let marked = |this: &Self| this.mark.is_some() || !this.action.traits.marks;
+        let certainty = if marked(&self) {
+            Certainty::Unknown
+        } else {
+            Certainty::NoEffect
+        };
+        let report = AssertUnwindSafe(self.perform()).catch_unwind().await;
+        let mut report = report.unwrap_or_else(|_| {
+            let failure = Failure::new(
+                "step.panicked",
+                "the step's code failed; this is a defect of Windlass",
+            )
+            .certainty(certainty);
+            Report::Failed {
+                failure,
+                evidence: Vec::new(),
+            }
+        });
+        let kept = std::mem::take(
+            &mut *self
+                .host
+                .evidence
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        match &mut report {
+            Report::Done { evidence, .. } | Report::Failed { evidence, .. } => {
+                evidence.extend(kept)
+            }
+            Report::Captured(_)
+            | Report::Marked(_)
+            | Report::Progressed(_)
+            | Report::Suspended { .. }
+            | Report::Probed(_) => {}
+        }
+        report
+    }
+
+    async fn perform(&self) -> Report {
+        let failed = |failure| Report::Failed {
+            failure,
+            evidence: Vec::new(),
+        };
+        let step = match self.prepare() {
+            Ok(step) => step,
+            Err(failure) if self.wanted.work == Work::Probe => {
+                return Report::Probed(Probed::InDoubt(failure.message));
+            }
+            Err(failure) => return failed(failure),
+        };
+        if self.wanted.work == Work::Probe {
+            return Report::Probed(self.ask(step.as_ref()).await);
+        }
+        let acting = self.act(step.as_ref());
+        tokio::pin!(acting);
+        let deadline = self.context.deadline;
+        // A step ends its statement by its own deadline; this is for one that does not.
+        let late = async {
+            match deadline {
+                Some(at) => {
+                    self.shared
+                        .clock
+                        .sleep_until(Duration::from_secs(1).after(at))
+                        .await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let cancelled = self.context.cancel.cancelled();
+        let timed_out = tokio::select! {
+            report = &mut acting => return report,
+            () = late => true,
+            () = cancelled => false,
+        };
+        self.context.cancel.cancel();
+        let cause = if timed_out {
+            Cause::Timeout
+        } else {
+            Cause::Cancelled
+        };
+        let end = GRACE.after(self.shared.clock.now());
+        tokio::select! {
+            report = &mut acting => match report {
+                Report::Failed { mut failure, evidence } if failure.cause == Cause::Cancelled => {
+                    failure.cause = cause;
+                    Report::Failed { failure, evidence }
+                }
+                other => other,
+            },
+            () = self.shared.clock.sleep_until(end) => failed(
+                Failure::new("step.abandoned", format!("the step did not end within {GRACE} of being told to"))
+                    .cause(cause)
+                    .certainty(Certainty::Unknown),
+            ),
+        }
+    }
+
+    fn prepare(&self) -> Result<Arc<dyn DynStep>, Failure> {
+        let kind = self
+            .shared
+            .registry
+            .kind(&self.action.kind)
+            .ok_or_else(|| {
+                Failure::new(
+                    "step.unknown_kind",
+                    format!("this windlass has no step kind {}", self.action.kind),
+                )
+            })?;
+        (kind.prepare)(&self.input).map_err(|errors| {
+            let all: Vec<String> = errors
+                .into_iter()
+                .map(|e| {
+                    if e.path.is_empty() {
+                        e.message
+                    } else {
+                        format!("{}: {}", e.path, e.message)
+                    }
+                })
+                .collect();
+            Failure::new("step.parameters", all.join("; "))
+        })
+    }
+
+    async fn act(&self, step: &dyn DynStep) -> Report {
+        let failed = |failure| Report::Failed {
+            failure,
+            evidence: Vec::new(),
+        };
+        let mut capture = self.capture.clone();
+        if self.action.traits.captures && !self.captured && !self.auto_undo {
+            match step.capture(&self.context).await {
+                Ok(read) => {
+                    capture = read.clone();
+                    if let Err(failure) = self.host.send(Report::Captured(read)).await {
+                        return failed(failure);
+                    }
+                }
+                Err(failure) => return failed(failure.certainty(Certainty::NoEffect)),
+            }
+        }
+        let mut resume = self.resume.clone();
+        loop {
+            let outcome = if self.auto_undo {
+                step.undo(&capture, self.output.as_ref(), resume, &self.context)
+                    .await
+            } else {
+                step.execute(&capture, resume, &self.context).await
+            };
+            match outcome {
+                Ok(Outcome::Done(output)) => {
+                    return Report::Done {
+                        output,
+                        evidence: Vec::new(),
+                    };
+                }
+                Ok(Outcome::Suspend { state, wait }) => return Report::Suspended { state, wait },
+                Ok(Outcome::Checkpoint(state)) => {
+                    if let Err(failure) = self.host.send(Report::Progressed(state.clone())).await {
+                        return failed(failure);
+                    }
+                    resume = Resume {
+                        state,
+                        resumed: true,
+                        woken: None,
+                    };
+                }
+                Err(failure) => return failed(failure),
+            }
+        }
+    }
+
+    async fn ask(&self, step: &dyn DynStep) -> Probed<Value> {
+        let unsure = |e: Failure| Probed::InDoubt(format!("the probe failed: {}", e.message));
+        let Some((done, vars)) = &self.probe else {
+            return step
+                .probe(&self.capture, self.mark.as_ref(), &self.context)
+                .await
+                .unwrap_or_else(unsure);
+        };
+        let resume = Resume {
+            state: Value::Null,
+            resumed: false,
+            woken: None,
+        };
+        let output = match step.execute(&Value::Null, resume, &self.context).await {
+            Ok(Outcome::Done(output)) => output,
+            Ok(Outcome::Checkpoint(_) | Outcome::Suspend { .. }) => {
+                return Probed::InDoubt("the probe did not come to an answer".to_owned());
+            }
+            Err(failure) => return unsure(failure),
+        };
+        let mut vars = vars.clone().with("output", output.clone());
+        for (name, value) in output.as_map().into_iter().flatten() {
+            vars.set(name.clone(), value.clone());
+        }
+        match done.evaluate(&vars) {
+            Ok(Value::Bool(true)) => Probed::Done(None),
+            Ok(Value::Bool(false)) => Probed::NotDone,
+            Ok(other) => Probed::InDoubt(format!("probe.done is {other}, not true or false")),
+            Err(error) => Probed::InDoubt(format!("probe.done: {}", error.message)),
+        }
+    }
+}
+
+/// What a step may ask of the driver.
+pub(super) struct Host {
+    wanted: Wanted,
+    vars: Vars,
+    targets: HashMap<String, Target>,
+    evidence: Mutex<Vec<Evidence>>,
+    tx: mpsc::UnboundedSender<Message>,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+}
+
+impl Host {
+    /// Has a report journalled; durable when it returns.
+    async fn send(&self, report: Report) -> Result<(), Failure> {
+        let refused = || {
+            Failure::new(
+                "journal.refused",
+                "the journal did not take it: this process no longer drives the run",
+            )
+            .cause(Cause::Interrupted)
+        };
+        let (answer, durable) = oneshot::channel();
+        self.tx
+            .send(Message::Report(self.wanted, report, Some(answer)))
+            .map_err(|_| refused())?;
+        durable.await.unwrap_or_else(|_| Err(refused()))
+    }
+}
+
+impl StepHost for Host {
+    fn mark(&self, mark: Mark) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(self.send(Report::Marked(mark)))
+    }
+
+    fn progress(&self, state: Value) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(self.send(Report::Progressed(state)))
+    }
+
+    fn evaluate(&self, expr: &Expr, extra: Vars) -> Result<Value, ExprError> {
+        expr.evaluate(&self.vars.clone().and(extra))
+    }
+
+    fn target(&self, name: &str) -> Result<Target, Failure> {
+        self.targets.get(name).cloned().ok_or_else(|| {
+            Failure::new(
+                "target.unknown",
+                format!("target {name:?} is not one that this step names"),
+            )
+        })
+    }
+
+    fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
+        Box::pin(self.shared.reveal(secret))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
+        let sleep = self
+            .shared
+            .clock
+            .sleep_until(duration.after(self.shared.clock.now()));
+        Box::pin(async move {
+            tokio::select! {
+                () = sleep => {}
+                () = self.cancel.cancelled() => {}
+            }
+        })
+    }
+
+    fn keep(&self, evidence: Evidence) {
+        self.evidence
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(evidence);
+    }
+
+    fn resources(&self) -> &Resources {
+        &self.shared.resources
+    }
+}
