@@ -458,6 +458,7 @@ impl Machine {
         }
         let role = self.get(id).role;
         self.shift(id, Phase::Do, Trigger::Succeed)?;
+        self.closing.remove(&id);
         let output = match role {
             Role::Foreach => self.foreach_view(id),
             Role::Group => self.group_view(id),

@@ -6,6 +6,8 @@ mod api;
 mod clock;
 mod drive;
 mod driver;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use api::{DriveOptions, Ended, NewRun, RunError, RunHandle};
