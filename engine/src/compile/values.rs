@@ -1,0 +1,701 @@
+//! Values of the file read by the shape that is expected at their place.
+use super::{
+    references::Names,
+    scope::Scoped,
+    shape::{Fields, Shape},
+};
+use crate::{
+    diagnostic::{Diagnostic, codes, nearest, suggest},
+    expr::{Expr, Template, TemplatePart},
+    playbook::inputs,
+    source::{Map, Node, NodeKind, Range, Scalar, Style, quoted},
+    value::{Duration, Size, Value},
+};
+use indexmap::IndexMap;
+
+/// What is collected while parameters are read.
+pub(super) struct With<'n> {
+    pub(super) names: &'n Names,
+    /// Bare expressions among the parameters.
+    pub(super) expressions: Vec<Expr>,
+    /// Where names of targets stand.
+    pub(super) targets: Vec<Vec<String>>,
+    /// Keys and positions from the root to the value that is read.
+    pub(super) path: Vec<String>,
+}
+
+impl<'n> With<'n> {
+    pub(super) fn new(names: &'n Names) -> Self {
+        Self {
+            names,
+            expressions: Vec::new(),
+            targets: Vec::new(),
+            path: Vec::new(),
+        }
+    }
+}
+
+impl<'s> Scoped<'s, '_, '_> {
+    /// A bare expression, parsed and checked.
+    pub(super) fn bare(&mut self, node: &'s Node, what: &str, names: &Names) -> Option<Expr> {
+        let (expr, base) = self.parse_bare(node, what)?;
+        self.check(&expr, node, base, names);
+        Some(expr)
+    }
+
+    /// The items of a `foreach`: a bare expression, or a list of literals.
+    pub(super) fn items(&mut self, node: &'s Node, names: &Names) -> Option<Expr> {
+        if node.list().is_none() {
+            return self.bare(node, "`items`", names);
+        }
+        let text = rhai_literal(&inputs::untyped(node));
+        if text.contains("${{") {
+            self.reader.error_help(
+                codes::WRAPPED,
+                node.range,
+                "a list of items holds literals only",
+                "write the list as one expression: \"[inputs.a, inputs.b]\"",
+            );
+            return None;
+        }
+        match Expr::parse(&text) {
+            Ok(expr) => Some(expr),
+            Err(error) => {
+                self.reader
+                    .error(codes::EXPRESSION, node.range, error.message);
+                None
+            }
+        }
+    }
+
+    /// A bare expression, with the place in the node's text where it starts.
+    pub(super) fn parse_bare(&mut self, node: &'s Node, what: &str) -> Option<(Expr, usize)> {
+        let Some(scalar) = node.scalar().filter(|_| !node.is_null()) else {
+            if !self.reader.swallowed(node, what) {
+                let range = crate::playbook::first_line(self.file, node.range);
+                self.reader.error_help(
+                    codes::EXPRESSION,
+                    range,
+                    format!("{what} must be an expression, not {}", node.type_name()),
+                    "an expression that starts with `[` or `{` needs quotes around the whole",
+                );
+            }
+            return None;
+        };
+        let text = &*scalar.text;
+        let mut inner = text.trim();
+        if let Some(start) = text.find("${{") {
+            let stripped = inner
+                .strip_prefix("${{")
+                .and_then(|rest| rest.strip_suffix("}}"));
+            let whole = stripped
+                .map(str::trim)
+                .filter(|inside| !inside.contains("${{"));
+            let help = match whole {
+                Some(inside) => format!("write {what} without it: {inside}"),
+                None => {
+                    "write the names bare, and text in quotes: steps.a.output.value > inputs.max"
+                        .to_owned()
+                }
+            };
+            let range = self.file.within(node, start, 3);
+            let message = format!("{what} holds an expression already, without `${{{{ }}}}`");
+            self.reader.error_help(codes::WRAPPED, range, message, help);
+            inner = whole?;
+        }
+        let base = inner.as_ptr() as usize - text.as_ptr() as usize;
+        match Expr::parse(inner) {
+            Ok(expr) => Some((expr, base)),
+            Err(error) => {
+                if !self.cut(node, scalar) {
+                    let offset = base + error.offset.unwrap_or(0);
+                    let range = match error.offset {
+                        Some(_) => self.file.within(node, offset, 1),
+                        None => node.range,
+                    };
+                    self.expression_error(range, what, error);
+                }
+                None
+            }
+        }
+    }
+
+    fn expression_error(&mut self, range: Range, what: &str, error: crate::expr::ExprError) {
+        let diagnostic = Diagnostic::error(
+            codes::EXPRESSION,
+            self.file.span(range),
+            format!("{what} is not an expression: {}", error.message),
+        );
+        self.reader.diagnostics.push(match error.help {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        });
+    }
+
+    /// Tells of a plain scalar that YAML ended at ` #`, if that is what happened.
+    fn cut(&mut self, node: &Node, scalar: &Scalar) -> bool {
+        if scalar.style != Style::Plain {
+            return false;
+        }
+        let end = node.range.end as usize;
+        let rest = self.file.rest_of_line(end);
+        if !rest.trim_start().starts_with('#') || rest.starts_with('#') {
+            return false;
+        }
+        let last = self
+            .file
+            .slice(node.range)
+            .lines()
+            .last()
+            .unwrap_or("")
+            .trim_start()
+            .len();
+        let whole = Range::new(end - last, end + rest.trim_end().len());
+        let start = end + rest.len() - rest.trim_start().len();
+        let range = Range::new(start, whole.end as usize);
+        self.reader.error_help(
+            codes::CUT_EXPRESSION,
+            range,
+            "YAML takes this as a comment, so the expression ends before it",
+            format!("write {}", quoted(self.file.slice(whole))),
+        );
+        true
+    }
+
+    /// A value by its shape.
+    pub(super) fn template(
+        &mut self,
+        node: &'s Node,
+        shape: &Shape,
+        with: &mut With<'_>,
+        what: &str,
+    ) -> Template {
+        let shape = if let Shape::OneOf(shapes) = shape {
+            let Some(shape) = choose(node, shapes) else {
+                self.param_type(node, shape, what);
+                return Template::default();
+            };
+            shape
+        } else {
+            shape
+        };
+        match (&node.kind, shape) {
+            (NodeKind::Scalar(_), Shape::Expression { names }) => {
+                let names = with.names.with_extra(names);
+                match self.bare(node, what, &names) {
+                    Some(expr) => {
+                        let text = Value::text(expr.source());
+                        with.expressions.push(expr);
+                        Template::Literal(text)
+                    }
+                    None => Template::default(),
+                }
+            }
+            (NodeKind::Scalar(scalar), shape) if scalar.text.contains("${{") => {
+                self.interpolated(node, scalar, shape, with, what)
+            }
+            (NodeKind::Scalar(_), shape) if node.is_null() => {
+                if !matches!(shape, Shape::Any | Shape::Null) {
+                    self.param_type(node, shape, what);
+                } else if matches!(shape, Shape::Any) && self.reader.swallowed(node, what) {
+                    return Template::default();
+                }
+                Template::Literal(Value::Null)
+            }
+            (NodeKind::Scalar(scalar), shape) => Template::Literal(
+                self.literal(node, scalar, shape, with, what)
+                    .unwrap_or_default(),
+            ),
+            (NodeKind::List(items), Shape::List(inner)) => {
+                self.list_template(items, inner, with, what)
+            }
+            (NodeKind::List(items), Shape::Any) => {
+                self.list_template(items, &Shape::Any, with, what)
+            }
+            (NodeKind::Map(map), Shape::Map(fields)) => {
+                let first = crate::playbook::first_line(self.file, node.range);
+                self.map_template(map, fields, with, what, first)
+            }
+            (NodeKind::Map(map), Shape::Any) => {
+                let any = Fields {
+                    known: IndexMap::new(),
+                    rest: Some(Box::new(Shape::Any)),
+                };
+                self.map_template(map, &any, with, what, node.range)
+            }
+            (NodeKind::List(_) | NodeKind::Map(_), shape) => {
+                self.param_type(node, shape, what);
+                Template::default()
+            }
+        }
+    }
+
+    fn list_template(
+        &mut self,
+        items: &'s [Node],
+        shape: &Shape,
+        with: &mut With<'_>,
+        what: &str,
+    ) -> Template {
+        let mut all = Vec::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate() {
+            with.path.push(at.to_string());
+            all.push(self.template(item, shape, with, what));
+            with.path.pop();
+        }
+        list_of(all)
+    }
+
+    /// A map with the members of a struct.
+    pub(super) fn map_template(
+        &mut self,
+        map: &'s Map,
+        fields: &Fields,
+        with: &mut With<'_>,
+        what: &str,
+        range: Range,
+    ) -> Template {
+        let mut all = IndexMap::with_capacity(map.entries.len());
+        for entry in &map.entries {
+            if let Some(template) = self.field(entry, fields, with, what) {
+                all.insert(entry.key.to_string(), template);
+            }
+        }
+        for (name, field) in &fields.known {
+            if field.required && map.get(name).is_none() {
+                self.missing_param(range, name, what);
+            }
+        }
+        map_of(all)
+    }
+
+    /// One member; `None` where there is no such member.
+    pub(super) fn field(
+        &mut self,
+        entry: &'s crate::source::Entry,
+        fields: &Fields,
+        with: &mut With<'_>,
+        what: &str,
+    ) -> Option<Template> {
+        let shape = match (fields.known.get(&*entry.key), &fields.rest) {
+            (Some(field), _) => &field.shape,
+            (None, Some(rest)) => rest,
+            (None, None) => {
+                let diagnostic = Diagnostic::error(
+                    codes::UNKNOWN_PARAM,
+                    self.file.span(entry.key_range),
+                    format!("{what} has no parameter `{}`", entry.key),
+                );
+                let help = suggest(&entry.key, fields.known.keys().map(String::as_str));
+                self.reader.diagnostics.push(match help {
+                    Some(help) => diagnostic.help(help),
+                    None => diagnostic,
+                });
+                return None;
+            }
+        };
+        with.path.push(entry.key.to_string());
+        let template = self.template(&entry.value, shape, with, &format!("`{}`", entry.key));
+        with.path.pop();
+        Some(template)
+    }
+
+    pub(super) fn missing_param(&mut self, range: Range, name: &str, what: &str) {
+        self.reader.error_help(
+            codes::MISSING_PARAM,
+            range,
+            format!("{what} needs the parameter `{name}`"),
+            format!("add `{name}:`"),
+        );
+    }
+
+    fn param_type(&mut self, node: &Node, shape: &Shape, what: &str) {
+        if self.reader.swallowed(node, what) {
+            return;
+        }
+        let range = crate::playbook::first_line(self.file, node.range);
+        let expected = shape.words();
+        let stands = match node.scalar() {
+            Some(scalar) if !node.is_null() => format!("`{}`", scalar.text.trim()),
+            _ => node.type_name().to_owned(),
+        };
+        self.reader.diagnostics.push(
+            Diagnostic::error(
+                codes::PARAM_TYPE,
+                self.file.span(range),
+                format!("{what} must be {expected}, not {stands}"),
+            )
+            .label(format!("expected {expected}")),
+        );
+    }
+
+    fn literal(
+        &mut self,
+        node: &Node,
+        scalar: &Scalar,
+        shape: &Shape,
+        with: &mut With<'_>,
+        what: &str,
+    ) -> Option<Value> {
+        let text = &*scalar.text;
+        let value = match shape {
+            Shape::Any => Some(inputs::untyped(node)),
+            Shape::Sql | Shape::Text | Shape::String => Some(Value::text(text)),
+            Shape::Target => {
+                self.use_target_in(text, node.range, with.names);
+                with.targets.push(with.path.clone());
+                return Some(Value::text(text));
+            }
+            Shape::Duration => text.parse::<Duration>().ok().map(Value::from),
+            Shape::Size => text.parse::<Size>().ok().map(Value::from),
+            Shape::Words(words) => {
+                if words.iter().any(|word| word == text) {
+                    return Some(Value::text(text));
+                }
+                let diagnostic = Diagnostic::error(
+                    codes::NOT_ALLOWED,
+                    self.file.span(node.range),
+                    format!("{what} cannot be `{text}`"),
+                )
+                .label(format!("expected {}", shape.words()));
+                self.reader.diagnostics.push(
+                    match nearest(text, words.iter().map(String::as_str)) {
+                        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+                        None => diagnostic,
+                    },
+                );
+                return None;
+            }
+            Shape::Integer { min, max } => {
+                let int = text.parse::<i64>().ok();
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "a limit that is told, not a sum"
+                )]
+                let outside = int.is_some_and(|int| {
+                    min.is_some_and(|min| (int as f64) < min)
+                        || max.is_some_and(|max| int as f64 > max)
+                });
+                if outside {
+                    let least = min.map(|min| format!("at least {min}"));
+                    let most = max.map(|max| format!("at most {max}"));
+                    let limits: Vec<String> = least.into_iter().chain(most).collect();
+                    self.reader.error(
+                        codes::NUMBER,
+                        node.range,
+                        format!("{what} must be {}, not {text}", limits.join(" and ")),
+                    );
+                    return None;
+                }
+                int.map(Value::Int)
+            }
+            Shape::Number => text.parse::<i64>().map(Value::Int).ok().or_else(|| {
+                text.parse::<f64>()
+                    .ok()
+                    .filter(|x| x.is_finite())
+                    .map(Value::Float)
+            }),
+            Shape::Boolean => return self.reader.boolean(node, what).map(Value::Bool),
+            Shape::Null
+            | Shape::List(_)
+            | Shape::Map(_)
+            | Shape::OneOf(_)
+            | Shape::Expression { .. } => None,
+        };
+        if value.is_none() {
+            let help = if matches!(shape, Shape::Duration) {
+                text.parse::<Duration>()
+                    .err()
+                    .map(|error| error.to_string())
+            } else if matches!(shape, Shape::Size) {
+                text.parse::<Size>().err().map(|error| error.to_string())
+            } else {
+                None
+            };
+            match help {
+                Some(message) => {
+                    let range = node.range;
+                    self.reader
+                        .error(codes::PARAM_TYPE, range, format!("{what}: {message}"));
+                }
+                None => self.param_type(node, shape, what),
+            }
+        }
+        value
+    }
+
+    /// A scalar with `${{ }}` in it.
+    fn interpolated(
+        &mut self,
+        node: &'s Node,
+        scalar: &Scalar,
+        shape: &Shape,
+        with: &mut With<'_>,
+        what: &str,
+    ) -> Template {
+        let text = &*scalar.text;
+        let ranges = match crate::expr::expression_ranges(text) {
+            Ok(ranges) => ranges,
+            Err(error) => {
+                if !self.cut(node, scalar) {
+                    let at = error.offset.unwrap_or(0);
+                    let range = self.file.within(node, at, 3);
+                    self.reader.error_help(
+                        codes::UNCLOSED,
+                        range,
+                        "this `${{` has no `}}`",
+                        "close the expression with `}}`",
+                    );
+                }
+                return Template::default();
+            }
+        };
+        if *shape == Shape::Sql {
+            for range in &ranges {
+                self.sql_expression(node, text, range);
+            }
+            return Template::default();
+        }
+        let mut parts = Vec::new();
+        let mut from = 0;
+        for range in &ranges {
+            let plain = text.get(from..range.start.saturating_sub(3)).unwrap_or("");
+            if !plain.is_empty() {
+                parts.push(TemplatePart::Text(plain.to_owned()));
+            }
+            from = range.end + 2;
+            let inside = text.get(range.clone()).unwrap_or("");
+            let lead = inside.len() - inside.trim_start().len();
+            let base = range.start + lead;
+            match Expr::parse(inside.trim()) {
+                Ok(expr) => {
+                    self.check(&expr, node, base, with.names);
+                    parts.push(TemplatePart::Expr(expr));
+                }
+                Err(error) => {
+                    let at = base + error.offset.unwrap_or(0);
+                    let place = self.file.within(node, at, 1);
+                    self.expression_error(place, what, error);
+                }
+            }
+        }
+        let rest = text.get(from..).unwrap_or("");
+        if !rest.is_empty() {
+            parts.push(TemplatePart::Text(rest.to_owned()));
+        }
+        if *shape == Shape::Target {
+            self.any_target = true;
+            with.targets.push(with.path.clone());
+        }
+        let blank = |part: &TemplatePart| matches!(part, TemplatePart::Text(text) if text.trim().is_empty());
+        let mut solid = parts.iter().filter(|part| !blank(part));
+        if let (Some(TemplatePart::Expr(only)), None) = (solid.next(), solid.next()) {
+            return Template::Expr(only.clone());
+        }
+        if matches!(shape, Shape::List(_) | Shape::Map(_)) {
+            self.reader.error_help(
+                codes::PARAM_TYPE,
+                node.range,
+                format!(
+                    "{what} must be {}, and text around `${{{{ }}}}` makes it text",
+                    shape.words()
+                ),
+                "write one `${{ }}` and nothing around it",
+            );
+        }
+        Template::Text(parts)
+    }
+
+    fn sql_expression(&mut self, node: &Node, text: &str, range: &std::ops::Range<usize>) {
+        let inside = text.get(range.clone()).unwrap_or("").trim();
+        let name: String = inside
+            .rsplit('.')
+            .next()
+            .unwrap_or("")
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect();
+        let name = if name.is_empty() {
+            "value".to_owned()
+        } else {
+            name
+        };
+        let place = self
+            .file
+            .within(node, range.start.saturating_sub(3), range.len() + 5);
+        self.reader.error_help(
+            codes::SQL_EXPRESSION,
+            place,
+            "`${{ }}` cannot stand inside SQL: values are bound by name",
+            format!(
+                "write `:{name}` here and bind it under `params:` as `{name}: ${{{{ {inside} }}}}`; an identifier is `:\"{name}\"`"
+            ),
+        );
+    }
+}
+
+/// A list, literal where all of it is.
+pub(super) fn list_of(all: Vec<Template>) -> Template {
+    if all.iter().all(|one| matches!(one, Template::Literal(_))) {
+        Template::Literal(Value::list(
+            all.into_iter().filter_map(into_literal).collect(),
+        ))
+    } else {
+        Template::List(all)
+    }
+}
+
+/// A map, literal where all of it is.
+pub(super) fn map_of(all: IndexMap<String, Template>) -> Template {
+    if all.values().all(|one| matches!(one, Template::Literal(_))) {
+        let pairs = all
+            .into_iter()
+            .filter_map(|(key, one)| Some((key, into_literal(one)?)));
+        Template::Literal(Value::map(pairs))
+    } else {
+        Template::Map(all)
+    }
+}
+
+fn into_literal(template: Template) -> Option<Value> {
+    match template {
+        Template::Literal(value) => Some(value),
+        Template::Expr(_) | Template::Text(_) | Template::List(_) | Template::Map(_) => None,
+    }
+}
+
+/// The literal parts of a template; what is computed is left out of maps and null in lists.
+pub(super) fn literal_parts(template: &Template) -> Value {
+    match template {
+        Template::Literal(value) => value.clone(),
+        Template::Expr(_) | Template::Text(_) => Value::Null,
+        Template::List(items) => Value::list(items.iter().map(literal_parts).collect()),
+        Template::Map(map) => Value::map(
+            map.iter()
+                .filter(|(_, one)| !matches!(one, Template::Expr(_) | Template::Text(_)))
+                .map(|(key, one)| (key.as_str(), literal_parts(one))),
+        ),
+    }
+}
+
+/// The alternative that fits best what is written.
+fn choose<'a>(node: &Node, shapes: &'a [Shape]) -> Option<&'a Shape> {
+    let fits = |shape: &Shape| -> Option<i64> {
+        match (&node.kind, shape) {
+            (_, Shape::Any) => Some(1),
+            (NodeKind::Scalar(scalar), shape) => scalar_fit(node, scalar, shape),
+            (NodeKind::List(_), Shape::List(_)) => Some(10),
+            (NodeKind::Map(map), Shape::Map(fields)) => Some(map_fit(map, fields)),
+            (NodeKind::List(_) | NodeKind::Map(_), _) => None,
+        }
+    };
+    let scored = shapes
+        .iter()
+        .filter_map(|shape| fits(shape).map(|score| (score, shape)));
+    // The first of the best.
+    scored
+        .fold(
+            None,
+            |best: Option<(i64, &Shape)>, (score, shape)| match best {
+                Some((high, _)) if high >= score => best,
+                _ => Some((score, shape)),
+            },
+        )
+        .map(|(_, shape)| shape)
+}
+
+fn scalar_fit(node: &Node, scalar: &Scalar, shape: &Shape) -> Option<i64> {
+    let text = &*scalar.text;
+    if node.is_null() {
+        return (*shape == Shape::Null).then_some(10);
+    }
+    let computed = text.contains("${{");
+    let plain = scalar.style == Style::Plain;
+    match shape {
+        Shape::Words(words) => words
+            .iter()
+            .any(|word| word == text)
+            .then_some(9)
+            .or(Some(0)),
+        Shape::Boolean => (plain && matches!(text, "true" | "false")).then_some(8),
+        Shape::Integer { .. } => (plain && text.parse::<i64>().is_ok()).then_some(7),
+        Shape::Number => (plain && text.parse::<f64>().is_ok()).then_some(6),
+        Shape::Duration => text.parse::<Duration>().is_ok().then_some(5),
+        Shape::Size => text.parse::<Size>().is_ok().then_some(5),
+        Shape::Sql | Shape::Target | Shape::Expression { .. } | Shape::Text | Shape::String => {
+            Some(3)
+        }
+        // A list or map may be computed as a whole.
+        Shape::List(_) | Shape::Map(_) => computed.then_some(2),
+        Shape::Null | Shape::Any | Shape::OneOf(_) => None,
+    }
+}
+
+fn map_fit(map: &Map, fields: &Fields) -> i64 {
+    let mut score = 0;
+    for (name, field) in &fields.known {
+        let value = map.get(name);
+        match (&field.shape, value.and_then(Node::scalar)) {
+            (Shape::Words(words), Some(scalar)) if words.len() == 1 => {
+                let same = words.first().is_some_and(|word| **word == *scalar.text);
+                score += if same { 100 } else { -100 };
+            }
+            _ if value.is_some() => score += 10,
+            _ if field.required => score -= 5,
+            _ => {}
+        }
+    }
+    let unknown = map
+        .entries
+        .iter()
+        .filter(|entry| !fields.known.contains_key(&*entry.key))
+        .count();
+    if fields.rest.is_none() {
+        score -= 8 * i64::try_from(unknown).unwrap_or(0);
+    }
+    score
+}
+
+/// A literal as the expression language writes it.
+fn rhai_literal(value: &Value) -> String {
+    match value {
+        Value::Null => "()".to_owned(),
+        Value::List(items) => {
+            let all: Vec<String> = items.iter().map(rhai_literal).collect();
+            format!("[{}]", all.join(", "))
+        }
+        Value::Map(map) => {
+            let all: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{}: {}", text_literal(key), rhai_literal(value)))
+                .collect();
+            format!("#{{{}}}", all.join(", "))
+        }
+        Value::Text(text) => text_literal(text),
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Decimal(_)
+        | Value::Float(_)
+        | Value::Duration(_)
+        | Value::Size(_)
+        | Value::Timestamp(_)
+        | Value::Bytes(_)
+        | Value::Secret(_) => value.to_string(),
+    }
+}
+
+fn text_literal(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
