@@ -10,7 +10,8 @@
 //! | [`expr`] | rhai: parse, references, evaluate; templates |
 //! | [`step`] | the contract with step kinds |
 //! | [`graph`] | the compiled playbook |
-//! | [`playbook`] | the document model of playbooks and environments |
+//! | [`environment`] | `windlass.yaml`, and targets found in it |
+//! | [`playbook`] | the document model of playbooks |
 //! | [`compile`] | document → graph and diagnostics |
 //! | [`secret`] | references, providers, redaction |
 //! | [`machine`] | events, state, apply, decide: pure |
@@ -21,6 +22,7 @@
 //! | [`report`] | events → timeline |
 pub mod compile;
 pub mod diagnostic;
+pub mod environment;
 pub mod expr;
 pub mod graph;
 pub mod journal;

@@ -175,6 +175,10 @@ codes! {
         "The value has the right type and is outside `enum`, `pattern`, `min` or `max`.";
     INPUT_DECLARATION = "WL0905", "an input's declaration contradicts itself",
         "The default, the limits or the pattern of the input do not fit its type.";
+    ENVIRONMENT = "WL0906", "no such environment",
+        "The environment file does not have the environment that was chosen.";
+    TARGET = "WL0907", "a target that cannot be bound",
+        "The environment has no such target, or one of another kind.";
 }
 
 #[cfg(test)]

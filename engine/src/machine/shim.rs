@@ -1,10 +1,5 @@
 //! temporary
-use crate::{
-    diagnostic::Diagnostic,
-    graph::InputDecl,
-    step::{Failure, Target},
-    value::{Map, Value},
-};
+use crate::{diagnostic::Diagnostic, graph::InputDecl, value::Value};
 use indexmap::IndexMap;
 pub(super) fn check_value(
     _d: &IndexMap<String, InputDecl>,
@@ -19,7 +14,4 @@ pub(super) fn check(
     Ok(Value::map(
         g.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))),
     ))
-}
-pub(super) fn derive(_n: &str, b: &Target, _o: &Map) -> Result<Target, Failure> {
-    Ok(b.clone())
 }

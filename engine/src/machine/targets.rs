@@ -79,7 +79,7 @@ impl Machine {
             let value = self.evaluate(id, phase, &format!("target {name}, {key}"), template)?;
             overrides.insert(key.as_str().into(), value);
         }
-        let mut target = super::shim::derive(name, &base, &overrides)?;
+        let mut target = crate::environment::derive(name, &base, &overrides)?;
         for other in never {
             if let Some(other) = self.started.targets.get(other)
                 && other.url == target.url

@@ -1,0 +1,208 @@
+//! The targets of a playbook, found in an environment.
+use super::{Environment, TargetEntry};
+use crate::{
+    diagnostic::{Diagnostic, codes, suggest},
+    graph::{Graph, TargetDecl},
+    step::{Failure, Target},
+    value::{Map, Value},
+};
+use indexmap::IndexMap;
+use std::path::Path;
+
+/// Binds the named and many targets of a graph. `overrides` are `--target name=other` or `name=URL`; relative
+/// paths of the environment start at `base`. Derived targets are bound when a step first uses them.
+///
+/// # Errors
+/// Every target that is missing or of another kind.
+pub fn bind(
+    graph: &Graph,
+    environment: &Environment,
+    overrides: &[(String, String)],
+    base: &Path,
+) -> Result<IndexMap<String, Target>, Vec<Diagnostic>> {
+    let mut bound = IndexMap::new();
+    let mut diagnostics = Vec::new();
+    let wrong = |message: String, help: String| Diagnostic::bare(codes::TARGET, message).help(help);
+    for (name, _) in overrides {
+        if !graph.targets.contains_key(name) {
+            let help = suggest(name, graph.targets.keys().map(String::as_str))
+                .unwrap_or_else(|| "the playbook declares no such target".to_owned());
+            diagnostics.push(wrong(
+                format!("--target names an unknown target {name:?}"),
+                help,
+            ));
+        }
+    }
+    for (name, decl) in &graph.targets {
+        match decl {
+            TargetDecl::Derived { .. } => {}
+            TargetDecl::Named { kind, role, .. } => {
+                let given = overrides
+                    .iter()
+                    .rev()
+                    .find(|(key, _)| key == name)
+                    .map(|(_, value)| value.as_str());
+                let entry = match given {
+                    Some(url) if url.contains(':') => Some((
+                        TargetEntry {
+                            url: url.to_owned(),
+                            ..TargetEntry::default()
+                        },
+                        Path::new(""),
+                    )),
+                    Some(other) => environment
+                        .targets
+                        .get(other)
+                        .cloned()
+                        .map(|entry| (entry, base)),
+                    None => environment
+                        .targets
+                        .get(name)
+                        .cloned()
+                        .map(|entry| (entry, base)),
+                };
+                match entry {
+                    None => {
+                        let wanted = given.unwrap_or(name);
+                        let help = suggest(wanted, environment.targets.keys().map(String::as_str)).unwrap_or_else(
+                            || format!("add it to windlass.yaml under `targets`, or give --target {name}={kind}:…"),
+                        );
+                        diagnostics.push(wrong(
+                            format!("the environment has no target {wanted:?}"),
+                            help,
+                        ));
+                    }
+                    Some((entry, base)) => match target(name, kind, role.as_ref(), &entry, base) {
+                        Ok(target) => {
+                            bound.insert(name.clone(), target);
+                        }
+                        Err(diagnostic) => diagnostics.push(diagnostic),
+                    },
+                }
+            }
+            TargetDecl::Many { kind, select, .. } => {
+                let fits = environment
+                    .targets
+                    .values()
+                    .filter(|entry| kind_of(entry) == *kind)
+                    .filter(|entry| {
+                        select
+                            .iter()
+                            .all(|(key, value)| entry.labels.get(key) == Some(value))
+                    });
+                for (index, entry) in fits.enumerate() {
+                    let name = format!("{name}[{index}]");
+                    match target(&name, kind, None, entry, base) {
+                        Ok(target) => {
+                            bound.insert(name, target);
+                        }
+                        Err(diagnostic) => diagnostics.push(diagnostic),
+                    }
+                }
+            }
+        }
+    }
+    if diagnostics.is_empty() {
+        Ok(bound)
+    } else {
+        Err(diagnostics)
+    }
+}
+
+fn kind_of(entry: &TargetEntry) -> String {
+    let scheme = entry.url.split(':').next().unwrap_or_default();
+    entry.kind.clone().unwrap_or_else(|| scheme.to_owned())
+}
+
+fn target(
+    name: &str,
+    kind: &str,
+    role: Option<&String>,
+    entry: &TargetEntry,
+    base: &Path,
+) -> Result<Target, Diagnostic> {
+    let found = kind_of(entry);
+    if found != kind {
+        return Err(Diagnostic::bare(
+            codes::TARGET,
+            format!("target {name:?} is a {found}, the playbook wants a {kind}"),
+        )
+        .help("bind another one with --target, or mend windlass.yaml"));
+    }
+    let mut options = IndexMap::new();
+    for (key, value) in [
+        ("statement_timeout", &entry.statement_timeout),
+        ("busy_timeout", &entry.busy_timeout),
+    ] {
+        if let Some(text) = value {
+            options.insert(key.to_owned(), Value::from(text.as_str()));
+        }
+    }
+    if let Some(create) = entry.create {
+        options.insert("create".to_owned(), Value::Bool(create));
+    }
+    Ok(Target {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        url: Value::from(place(&entry.url, base)),
+        role: role.cloned(),
+        labels: entry.labels.clone(),
+        ledger: entry.ledger.clone(),
+        options,
+        identity: None,
+        never: Vec::new(),
+    })
+}
+
+/// A relative path of a file-based URL starts where the environment file is.
+fn place(url: &str, base: &Path) -> String {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            format!("sqlite:{}", base.join(path).display())
+        }
+        None => url.to_owned(),
+    }
+}
+
+/// A derived target: another one with some keys replaced. `url` and `path` say where it is; every other key
+/// is an option of the target.
+///
+/// # Errors
+/// Where a key has a value that it cannot have.
+pub fn derive(name: &str, base: &Target, overrides: &Map) -> Result<Target, Failure> {
+    let mut target = base.clone();
+    name.clone_into(&mut target.name);
+    target.identity = None;
+    for (key, value) in overrides {
+        let text = || {
+            value.as_str().ok_or_else(|| {
+                Failure::new(
+                    "target.derive",
+                    format!(
+                        "{key} of target {name} must be text, not {}",
+                        value.type_name()
+                    ),
+                )
+            })
+        };
+        match &**key {
+            "url" => target.url = Value::from(text()?),
+            "path" => {
+                // Relative to the folder of the target that it is like.
+                let base = base
+                    .url
+                    .as_str()
+                    .and_then(|url| url.strip_prefix("sqlite:"))
+                    .unwrap_or_default();
+                let folder = Path::new(base).parent().unwrap_or(Path::new(""));
+                target.url = Value::from(format!("sqlite:{}", folder.join(text()?).display()));
+            }
+            "ledger" => target.ledger = Some(text()?.to_owned()),
+            other => {
+                target.options.insert(other.to_owned(), value.clone());
+            }
+        }
+    }
+    Ok(target)
+}

@@ -1,0 +1,119 @@
+//! Where things are: `windlass.yaml`, and the targets of a playbook found in it.
+mod bind;
+mod read;
+
+pub use bind::{bind, derive};
+
+use crate::diagnostic::Diagnostic;
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An environment file, `windlass.yaml`, found upward from the working directory.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnvironmentFile {
+    /// The environment that is used where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// The file of the embedded journal, relative to this file; `.windlass/journal.db` where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
+    /// Environments by name.
+    #[serde(default)]
+    pub environments: IndexMap<String, Environment>,
+    /// Groups of people who may vote on approvals.
+    #[serde(default)]
+    pub approvers: IndexMap<String, Vec<String>>,
+}
+
+/// One environment.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Targets by the name that playbooks use.
+    #[serde(default)]
+    pub targets: IndexMap<String, TargetEntry>,
+}
+
+/// A target of an environment.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetEntry {
+    /// Where it is, such as `sqlite:data/shop.db`; a relative path starts at this file.
+    pub url: String,
+    /// `sqlite`; where not given, what the URL begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Labels, for targets that a playbook selects.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub labels: IndexMap<String, String>,
+    /// The table that records which steps took effect; made on first use. Without it, a step that is killed
+    /// between its COMMIT and the journal is in doubt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
+    /// The longest that a statement may take, such as `30s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement_timeout: Option<String>,
+    /// The longest to wait for a lock, such as `5s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_timeout: Option<String>,
+    /// Whether the database may be created by the first step that writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<bool>,
+}
+
+impl EnvironmentFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(path: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        read::read(path, text)
+    }
+
+    /// The environment of a name, or the default, or the only one, or an empty one named `local`.
+    ///
+    /// # Errors
+    /// Where the name is not there, or several are and none is the default.
+    pub fn choose(&self, name: Option<&str>) -> Result<(String, Environment), Diagnostic> {
+        let known = || self.environments.keys().map(String::as_str);
+        let wrong = |message: String, help: Option<String>| {
+            let diagnostic = Diagnostic::bare(crate::diagnostic::codes::ENVIRONMENT, message);
+            match help {
+                Some(help) => diagnostic.help(help),
+                None => diagnostic,
+            }
+        };
+        let name = match name.or(self.default.as_deref()) {
+            Some(name) => name,
+            None => match self.environments.len() {
+                0 => return Ok(("local".to_owned(), Environment::default())),
+                1 => known().next().unwrap_or("local"),
+                _ => {
+                    let all: Vec<&str> = known().collect();
+                    return Err(wrong(
+                        "several environments and none is chosen".to_owned(),
+                        Some(format!(
+                            "name one with --env ({}), or set `default`",
+                            all.join(", ")
+                        )),
+                    ));
+                }
+            },
+        };
+        self.environments
+            .get(name)
+            .map(|environment| (name.to_owned(), environment.clone()))
+            .ok_or_else(|| {
+                let help = crate::diagnostic::suggest(name, known());
+                wrong(format!("there is no environment {name:?}"), help)
+            })
+    }
+}
+
+/// The JSON Schema of an environment file.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(EnvironmentFile).to_value()
+}

@@ -1,0 +1,239 @@
+//! From the tree of the file to its model, with a place for every mistake.
+use super::{Environment, EnvironmentFile, TargetEntry};
+use crate::{
+    diagnostic::{Diagnostic, codes, suggest},
+    source::{Map, Node, SourceFile, SourceTree},
+    value::Duration,
+};
+use indexmap::IndexMap;
+
+pub(super) fn read(path: &str, text: &str) -> Result<EnvironmentFile, Vec<Diagnostic>> {
+    let tree = SourceTree::parse(path, text)?;
+    let mut reader = Reader {
+        file: &tree.file,
+        diagnostics: Vec::new(),
+    };
+    let file = reader.file(&tree.root);
+    if reader.diagnostics.is_empty() {
+        Ok(file)
+    } else {
+        Err(reader.diagnostics)
+    }
+}
+
+struct Reader<'f> {
+    file: &'f SourceFile,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn error(
+        &mut self,
+        code: &'static str,
+        range: crate::source::Range,
+        message: String,
+        help: Option<String>,
+    ) {
+        let diagnostic = Diagnostic::error(code, self.file.span(range), message);
+        self.diagnostics.push(match help {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        });
+    }
+
+    fn map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n Map> {
+        if node.map().is_none() {
+            self.error(
+                codes::WRONG_TYPE,
+                node.range,
+                format!("{what} must be a map, not {}", node.type_name()),
+                None,
+            );
+        }
+        node.map()
+    }
+
+    fn keys(&mut self, map: &Map, known: &[&str], what: &str) {
+        for entry in &map.entries {
+            if !known.contains(&&*entry.key) {
+                let help = suggest(&entry.key, known.iter().copied())
+                    .unwrap_or_else(|| format!("{what} knows: {}", known.join(", ")));
+                self.error(
+                    codes::UNKNOWN_KEY,
+                    entry.key_range,
+                    format!("{what} has no key `{}`", entry.key),
+                    Some(help),
+                );
+            }
+        }
+    }
+
+    fn text(&mut self, node: &Node, what: &str) -> Option<String> {
+        let text = node.scalar().map(|scalar| scalar.text.to_string());
+        if text.is_none() {
+            self.error(
+                codes::WRONG_TYPE,
+                node.range,
+                format!("{what} must be text, not {}", node.type_name()),
+                None,
+            );
+        }
+        text
+    }
+
+    fn file(&mut self, root: &Node) -> EnvironmentFile {
+        let mut file = EnvironmentFile::default();
+        let Some(map) = self.map(root, "an environment file") else {
+            return file;
+        };
+        self.keys(
+            map,
+            &["default", "journal", "environments", "approvers"],
+            "an environment file",
+        );
+        file.default = map
+            .get("default")
+            .and_then(|node| self.text(node, "default"));
+        file.journal = map
+            .get("journal")
+            .and_then(|node| self.text(node, "journal"));
+        if let Some(groups) = map
+            .get("approvers")
+            .and_then(|node| self.map(node, "approvers"))
+        {
+            for entry in &groups.entries {
+                let Some(members) = entry.value.list() else {
+                    let message = format!("group `{}` must be a list of people", entry.key);
+                    self.error(codes::WRONG_TYPE, entry.value.range, message, None);
+                    continue;
+                };
+                let members = members
+                    .iter()
+                    .filter_map(|node| self.text(node, "a member"))
+                    .collect();
+                file.approvers.insert(entry.key.to_string(), members);
+            }
+        }
+        if let Some(all) = map
+            .get("environments")
+            .and_then(|node| self.map(node, "environments"))
+        {
+            for entry in &all.entries {
+                let environment = self.environment(&entry.value);
+                file.environments.insert(entry.key.to_string(), environment);
+            }
+        }
+        file
+    }
+
+    fn environment(&mut self, node: &Node) -> Environment {
+        let mut environment = Environment::default();
+        let Some(map) = self.map(node, "an environment") else {
+            return environment;
+        };
+        self.keys(map, &["targets"], "an environment");
+        if let Some(targets) = map
+            .get("targets")
+            .and_then(|node| self.map(node, "targets"))
+        {
+            for entry in &targets.entries {
+                if let Some(target) = self.target(&entry.value, &entry.key) {
+                    environment.targets.insert(entry.key.to_string(), target);
+                }
+            }
+        }
+        environment
+    }
+
+    fn target(&mut self, node: &Node, name: &str) -> Option<TargetEntry> {
+        let what = format!("target `{name}`");
+        let map = self.map(node, &what)?;
+        let known = [
+            "url",
+            "kind",
+            "labels",
+            "ledger",
+            "statement_timeout",
+            "busy_timeout",
+            "create",
+        ];
+        self.keys(map, &known, &what);
+        let Some(url) = map.get("url") else {
+            let message = format!("{what} has no `url`");
+            self.error(
+                codes::MISSING_KEY,
+                node.range,
+                message,
+                Some("such as `url: sqlite:data/shop.db`".to_owned()),
+            );
+            return None;
+        };
+        let mut labels = IndexMap::new();
+        if let Some(map) = map.get("labels").and_then(|node| self.map(node, "labels")) {
+            for entry in &map.entries {
+                labels.extend(
+                    self.text(&entry.value, "a label")
+                        .map(|text| (entry.key.to_string(), text)),
+                );
+            }
+        }
+        let create = match map
+            .get("create")
+            .map(|node| (node, node.scalar().map(|s| &*s.text)))
+        {
+            None => None,
+            Some((_, Some("true"))) => Some(true),
+            Some((_, Some("false"))) => Some(false),
+            Some((node, _)) => {
+                self.error(
+                    codes::BOOLEAN,
+                    node.range,
+                    "create must be true or false".to_owned(),
+                    None,
+                );
+                None
+            }
+        };
+        Some(TargetEntry {
+            url: self.text(url, "url")?,
+            kind: map.get("kind").and_then(|node| self.text(node, "kind")),
+            labels,
+            ledger: map.get("ledger").and_then(|node| self.text(node, "ledger")),
+            statement_timeout: self.duration(map, "statement_timeout"),
+            busy_timeout: self.duration(map, "busy_timeout"),
+            create,
+        })
+    }
+
+    fn duration(&mut self, map: &Map, key: &str) -> Option<String> {
+        let node = map.get(key)?;
+        let text = self.text(node, key)?;
+        if let Err(error) = text.parse::<Duration>() {
+            self.error(codes::DURATION, node.range, error.to_string(), None);
+        }
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_tells_every_mistake() {
+        let good = "default: dev\njournal: j.db\nenvironments:\n  dev:\n    targets:\n      shop: { url: 'sqlite:a.db', ledger: l, statement_timeout: 5s, create: true }\napprovers:\n  dba: [ana, bruno]\n";
+        let file = read("windlass.yaml", good).unwrap();
+        assert_eq!(
+            file.environments["dev"].targets["shop"].ledger.as_deref(),
+            Some("l")
+        );
+        assert_eq!(file.approvers["dba"], ["ana", "bruno"]);
+        let bad = "defualt: dev\nenvironments:\n  dev:\n    targets:\n      shop: { uri: x, create: yes }\n      other: { url: y, busy_timeout: 5 }\n";
+        let codes: Vec<&str> = read("windlass.yaml", bad)
+            .unwrap_err()
+            .iter()
+            .map(|d| d.code)
+            .collect();
+        assert_eq!(codes.len(), 4, "{codes:?}");
+    }
+}
