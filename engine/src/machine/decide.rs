@@ -629,7 +629,7 @@ impl Machine {
         for (name, template) in &call.inputs {
             given.insert(name.clone(), self.evaluate(id, Phase::Do, name, template)?);
         }
-        super::shim::check_value(&call.scope.inputs, &given).map_err(|error| {
+        crate::compile::inputs::check_value(&call.scope.inputs, &given).map_err(|error| {
             Failure::new(
                 "call.inputs",
                 format!("{} cannot be called: {error}", node.id),
@@ -906,6 +906,17 @@ fn truth(what: &str, expr: &Expr, vars: &crate::expr::Vars) -> Result<bool, Fail
 pub(super) fn at_path<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, key| match value {
         Value::List(items) => key.parse::<usize>().ok().and_then(|index| items.get(index)),
-        other => other.get(key),
+        Value::Map(map) => map.get(key.as_str()),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Decimal(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Duration(_)
+        | Value::Size(_)
+        | Value::Timestamp(_)
+        | Value::Bytes(_)
+        | Value::Secret(_) => None,
     })
 }

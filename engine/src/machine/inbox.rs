@@ -306,15 +306,14 @@ impl Machine {
             return Err(format!("there is no input {name:?}"));
         };
         let decls: IndexMap<_, _> = [(name.to_owned(), decl.clone())].into();
-        let checked = super::shim::check(&decls, &[(name.to_owned(), value.to_owned())]).map_err(
-            |diagnostics| {
+        let checked = crate::compile::inputs::check(&decls, &[(name.to_owned(), value.to_owned())])
+            .map_err(|diagnostics| {
                 diagnostics
                     .into_iter()
                     .map(|d| d.message)
                     .collect::<Vec<_>>()
                     .join("; ")
-            },
-        )?;
+            })?;
         let value = checked.get(name).cloned().unwrap_or_default();
         Ok(vec![EventBody::InputEdited(InputEdited {
             name: name.to_owned(),
