@@ -2,7 +2,6 @@
 //!
 //! A float meets a decimal as the shortest decimal that reads back as that float, so `0.1` in a
 //! playbook equals NUMERIC `0.1`.
-#![expect(clippy::wildcard_enum_match_arm, reason = "only numbers count here")]
 use super::ops::{Trouble, shown};
 use crate::value::{Decimal, Value};
 use bigdecimal::{BigDecimal, RoundingMode, Signed, ToPrimitive, Zero};
