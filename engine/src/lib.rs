@@ -12,11 +12,11 @@
 //! | [`graph`] | the compiled playbook |
 //! | [`environment`] | `windlass.yaml`, and targets found in it |
 //! | [`playbook`] | the document model of playbooks |
+//! | [`policy`] | locks, windows |
 //! | [`compile`] | document → graph and diagnostics |
 //! | [`secret`] | references, providers, redaction |
 //! | [`machine`] | events, state, apply, decide: pure |
 //! | [`journal`] | where runs are written down |
-//! | [`policy`] | locks, windows |
 //! | [`plan`] | the dry run |
 //! | [`run`] | the driver: the only place that spawns and reads the clock |
 //! | [`report`] | events → timeline |

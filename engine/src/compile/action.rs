@@ -17,9 +17,6 @@ use crate::{
 use indexmap::IndexMap;
 use std::rc::Rc;
 
-/// What the output of a probe is called in its `done`.
-const PROBE_NAMES: &[&str] = &["row", "rows", "value", "output"];
-
 /// What an action has beside its kind and parameters.
 #[derive(Default)]
 struct Around {
@@ -364,7 +361,11 @@ impl<'s> Scoped<'s, '_, '_> {
                 "use a kind that only reads, such as sql.query",
             );
         }
-        let extra: Vec<String> = PROBE_NAMES.iter().map(|name| (*name).to_owned()).collect();
+        let info = compiled
+            .as_ref()
+            .and_then(|action| self.compiler.kind(&action.kind));
+        let mut extra = vec!["output".to_owned()];
+        extra.extend(info.iter().flat_map(|info| info.output().members()));
         let names = names.with_extra(&extra);
         let done = probe
             .done

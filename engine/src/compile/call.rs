@@ -53,7 +53,7 @@ impl<'s> Scoped<'s, '_, '_> {
             .and_then(Node::map)
             .and_then(|map| map.get("outputs"));
         let names = outputs.and_then(Node::map).map(|map| &map.entries);
-        Output::Call(
+        Output::Named(
             names
                 .into_iter()
                 .flatten()
@@ -330,7 +330,8 @@ impl<'s> Scoped<'s, '_, '_> {
             self.use_target_in(name.value, name.range, names);
             if let Some(info) = self.targets.get(name.value).cloned() {
                 self.same_kind(target, &info, name.value, name.range);
-                bound.insert(entry.key.to_string(), info);
+                let outer_name = name.value.to_owned();
+                bound.insert(entry.key.to_string(), TargetInfo { outer_name, ..info });
             }
         }
         let given = |name: &str| map.is_some_and(|map| map.get(name).is_some());
@@ -348,7 +349,8 @@ impl<'s> Scoped<'s, '_, '_> {
                     if !info.many && info.kind.as_deref().is_none_or(|k| k == kind.value) =>
                 {
                     self.use_target_in(name, range, names);
-                    bound.insert(name.to_owned(), info);
+                    let outer_name = name.to_owned();
+                    bound.insert(name.to_owned(), TargetInfo { outer_name, ..info });
                 }
                 _ => {
                     let near: Vec<&str> = self

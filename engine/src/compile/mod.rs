@@ -11,10 +11,9 @@ mod scope;
 mod shape;
 mod targets;
 mod values;
-mod window;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::playbook::inputs;
 

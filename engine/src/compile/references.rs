@@ -54,8 +54,8 @@ pub(super) enum Output {
     Kind(Rc<KindInfo>),
     /// A `foreach`.
     Items,
-    /// A call, with the names of its outputs.
-    Call(Vec<String>),
+    /// A call with the names of its outputs, a group with the ids of its steps.
+    Named(Vec<String>),
     Any,
 }
 
@@ -330,7 +330,7 @@ impl<'s> Scoped<'s, '_, '_> {
                     info.output() != &super::shape::Shape::Any && info.output().member(path).is_ok()
                 }
                 Output::Items => ITEMS_MEMBERS.contains(&member.as_str()),
-                Output::Call(outputs) => outputs.contains(member),
+                Output::Named(outputs) => outputs.contains(member),
                 Output::Any => false,
             };
             if in_output {
@@ -482,7 +482,7 @@ impl<'s> Scoped<'s, '_, '_> {
                     self.unknown_member(&of, first, ITEMS_MEMBERS, range);
                 }
             }
-            Output::Call(outputs) => {
+            Output::Named(outputs) => {
                 if !outputs.contains(first) {
                     let known: Vec<&str> = outputs.iter().map(String::as_str).collect();
                     self.unknown_member(&of, first, &known, range);

@@ -4,13 +4,13 @@ use super::{
     order::Order,
     references::{Level, ListInfo, Names, Output, StepInfo},
     targets::TargetInfo,
-    window,
 };
 use crate::{
     diagnostic::{codes, suggest},
     expr::{Expr, Template},
     graph::{self, Body, Foreach, InputDecl, NodeId, OnFailure, Scope},
     playbook::{self, Document, Name, Reader, Step, StepBody},
+    policy::windows::Window,
     source::{Node, Range, SourceFile},
 };
 use indexmap::IndexMap;
@@ -76,7 +76,7 @@ pub(super) fn compile<'s>(
     compile_with_targets(compiler, reader, document, place).0
 }
 
-/// Also gives what the scope's targets are called in the graph.
+/// Also gives what the scope's targets are called outside.
 pub(super) fn compile_with_targets<'s>(
     compiler: &mut Compiler<'_>,
     reader: Reader<'s>,
@@ -101,7 +101,7 @@ pub(super) fn compile_with_targets<'s>(
     let targets = scoped
         .targets
         .iter()
-        .map(|(name, info)| ((*name).to_owned(), info.graph_name.clone()))
+        .map(|(name, info)| ((*name).to_owned(), info.outer_name.clone()))
         .collect();
     let found = std::mem::take(&mut scoped.reader.diagnostics);
     scoped.compiler.diagnostics.extend(found);
@@ -127,7 +127,7 @@ impl<'s> Scoped<'s, '_, '_> {
                 .insert(input.name.value.to_owned(), input.decl.clone());
         }
         for (window, range) in document.policy.windows.iter().zip(&document.windows) {
-            if let Err(message) = window::check(window) {
+            if let Err(message) = Window::parse(window).map(drop) {
                 self.reader.error_help(
                     codes::WINDOW,
                     *range,
@@ -346,7 +346,10 @@ impl<'s> Scoped<'s, '_, '_> {
                 .compiler
                 .kind(uses.kind.value)
                 .map_or(Output::Any, Output::Kind),
-            StepBody::Group(_) | StepBody::Broken => Output::Any,
+            StepBody::Group(steps) => {
+                Output::Named(steps.iter().map(|step| step.id.value.to_owned()).collect())
+            }
+            StepBody::Broken => Output::Any,
         };
         let when = step
             .when
@@ -486,6 +489,7 @@ impl<'s> Scoped<'s, '_, '_> {
             }
             None => "item",
         };
+        names.items.push("item".into());
         names.items.push(name.into());
         let when = foreach
             .when

@@ -296,6 +296,15 @@ impl Shape {
         }
     }
 
+    /// The names of its members, where it is a map that declares them.
+    pub(super) fn members(&self) -> Vec<String> {
+        if let Self::Map(fields) = self {
+            fields.known.keys().cloned().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Follows members; `Err` holds the place of the first that cannot be and what there is instead.
     pub(super) fn member(&self, path: &[String]) -> Result<(), (usize, Vec<&str>)> {
         let mut shape = self;

@@ -15,6 +15,8 @@ use std::{collections::HashSet, rc::Rc};
 pub(super) struct TargetInfo {
     /// Its name in the graph.
     pub(super) graph_name: String,
+    /// Its name where the scope around this one stands: the caller's, or the graph's for a scope's own.
+    pub(super) outer_name: String,
     /// `sqlite`; `None` where it could not be told.
     pub(super) kind: Option<String>,
     pub(super) many: bool,
@@ -37,6 +39,7 @@ impl<'s> Scoped<'s, '_, '_> {
                 TargetSort::Derived { .. } | TargetSort::Broken => (None, false),
             };
             let info = TargetInfo {
+                outer_name: graph_name.clone(),
                 graph_name,
                 kind,
                 many,
@@ -204,8 +207,7 @@ impl<'s> Scoped<'s, '_, '_> {
                 at = like.value;
                 if let Some(from) = path.iter().position(|name| *name == at) {
                     let cycle: Vec<&str> = path.iter().skip(from).copied().chain([at]).collect();
-                    if cycle.iter().all(|name| told.insert(name)) || told.insert(target.name.value)
-                    {
+                    if !cycle.iter().any(|name| told.contains(name)) {
                         self.reader.error_help(
                             codes::TARGET_CYCLE,
                             target.name.range,

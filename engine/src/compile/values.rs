@@ -171,7 +171,11 @@ impl<'s> Scoped<'s, '_, '_> {
         what: &str,
     ) -> Template {
         let shape = if let Shape::OneOf(shapes) = shape {
-            let Some(shape) = choose(node, shapes) else {
+            let mut solid = shapes.iter().filter(|shape| **shape != Shape::Null);
+            let only = solid
+                .next()
+                .filter(|_| solid.next().is_none() && !node.is_null());
+            let Some(shape) = only.or_else(|| choose(node, shapes)) else {
                 self.param_type(node, shape, what);
                 return Template::default();
             };

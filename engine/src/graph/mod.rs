@@ -386,13 +386,14 @@ pub struct CallDef {
     pub path: String,
     /// Inputs that it is given.
     pub inputs: IndexMap<String, Template>,
-    /// The callee's target names, by the caller's.
+    /// For each target name of the callee, the caller's name for it; for one that the callee derives or
+    /// selects itself, its name in [`Graph::targets`] (`CALL/PATH/name`).
     pub targets: IndexMap<String, String>,
     /// The callee.
     pub scope: Scope,
     /// The callee's own policy for failures.
     pub on_failure: OnFailure,
-    /// The callee's own derived targets, under names unique in [`Graph::targets`].
+    /// The time for the callee's forward phase.
     #[serde(default)]
     pub max_duration: Option<Duration>,
 }

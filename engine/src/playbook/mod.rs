@@ -3,6 +3,7 @@
 //! Readers collect every mistake and read on. Values of `with`, `inputs` of a call and `outputs` stay
 //! nodes of the tree: their types are known only to [`crate::compile`].
 mod document;
+mod file;
 pub mod inputs;
 mod read;
 mod schema;

@@ -354,6 +354,10 @@ impl<'a> Builder<'a> {
                     ScalarStyle::Literal => Style::Literal,
                     ScalarStyle::Folded => Style::Folded,
                 };
+                if style == Style::Plain && range.bytes().is_empty() {
+                    // Nothing is written; the parser calls that `~`.
+                    text = "".into();
+                }
                 if tag.is_some() {
                     let start = self.tag(&span, range);
                     // Read on with what was most likely meant: the text, `!` and all.
