@@ -1,0 +1,2 @@
+//! Connections; one file a database.
+pub mod sqlite;
