@@ -1,0 +1,129 @@
+//! What may be typed.
+use crate::{commands, exit, ui::ColorChoice};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Runs the runbooks of database reliability engineers: a playbook is a DAG of typed steps that survives a
+/// crash at any instant and undoes itself when it fails.
+#[derive(Debug, Parser)]
+#[command(name = "windlass", version, after_help = exit::table(), arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The journal's file; where not given, `journal` of the environment file, or .windlass/journal.db beside it
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "WINDLASS_JOURNAL",
+        help_heading = "Global options"
+    )]
+    pub(crate) journal: Option<PathBuf>,
+    /// The environment file; where not given, the nearest windlass.yaml upward from here
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "WINDLASS_ENV_FILE",
+        help_heading = "Global options"
+    )]
+    pub(crate) env_file: Option<PathBuf>,
+    /// When to colour; `auto` honours NO_COLOR
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    pub(crate) color: ColorChoice,
+    /// Say only what was asked for, and errors
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub(crate) quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write windlass.yaml and a first playbook; nothing that stands is overwritten
+    Init(commands::init::InitArgs),
+    /// Check playbooks without touching any target
+    Validate(commands::validate::ValidateArgs),
+    /// Start a run and drive it
+    Run(Box<commands::run::RunArgs>),
+    /// Go on with a run from where it stands
+    Resume(commands::resume::ResumeArgs),
+    /// Vote for what a step asks
+    Approve(commands::approve::ApproveArgs),
+    /// Vote against what a step asks
+    Reject(commands::approve::RejectArgs),
+    /// Send a signal that a step waits for
+    Signal(commands::signal::SignalArgs),
+    /// Settle a doubt or a failed undo
+    Resolve(commands::resolve::ResolveArgs),
+    /// Try a failed step, a failed undo or a probe again
+    Retry(commands::retry::RetryArgs),
+    /// Pass over a step that is pending or failed
+    Skip(commands::skip::SkipArgs),
+    /// Let a run start nothing new
+    Pause(commands::pause::PauseArgs),
+    /// Let a paused run go on
+    Unpause(commands::pause::UnpauseArgs),
+    /// End a run
+    Cancel(commands::cancel::CancelArgs),
+    /// Undo what a finished, stopped or paused run did
+    Undo(commands::undo::UndoArgs),
+    /// List the runs
+    Runs(commands::runs::RunsArgs),
+    /// All about one run: where it stands, what it did, what to do next
+    Show(commands::show::ShowArgs),
+    /// Follow a run that another process drives
+    Watch(commands::watch::WatchArgs),
+    /// Prove that the journal is what was written
+    Audit(commands::audit::AuditArgs),
+    /// List the kinds of steps, or show one
+    Steps(commands::steps::StepsArgs),
+    /// Explain a diagnostic, the expression language or the exit codes
+    Explain(commands::explain::ExplainArgs),
+    /// Print a JSON Schema
+    Schema(commands::schema::SchemaArgs),
+    /// Print completions for a shell
+    Completions(commands::completions::CompletionsArgs),
+}
+
+/// `NAME=VALUE`.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.to_owned()))
+        }
+        Some(_) | None => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_hold() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn pairs() {
+        assert_eq!(pair("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert!(pair("=b").is_err());
+        assert!(pair("a").is_err());
+    }
+}

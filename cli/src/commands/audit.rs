@@ -1,0 +1,93 @@
+//! `windlass audit`: proves that the journal is what was written.
+use crate::{
+    error::{CliError, short},
+    exit::Exit,
+    session::{self, Session},
+};
+
+/// What `audit` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AuditArgs {
+    /// The run: its id, the beginning or end of it, or `last`; all runs where not given
+    run: Option<String>,
+    /// The head that you kept elsewhere: a chain alone does not show that its tail was cut off
+    #[arg(long, value_name = "HASH", requires = "run")]
+    expect: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, CliError> {
+    let journal = session.journal_of_runs()?;
+    let runs = match &args.run {
+        Some(run) => vec![session::find(journal.as_ref(), run).await?],
+        None => journal
+            .runs()
+            .await?
+            .into_iter()
+            .map(|run| run.id)
+            .collect(),
+    };
+    let style = session.ui.out;
+    let mut all_hold = true;
+    let mut audits = Vec::new();
+    for run in &runs {
+        let audit = journal.audit(run).await?;
+        let expected = args.expect.as_deref().map(str::trim);
+        let is_expected = expected.is_none_or(|hash| hash.eq_ignore_ascii_case(&audit.head.hash));
+        if audit.broken.is_some() || !is_expected {
+            all_hold = false;
+        }
+        if args.json {
+            audits.push(audit);
+            continue;
+        }
+        match &audit.broken {
+            Some((seq, what)) => session.ui.line(&format!(
+                "{} run {}, event {seq}: {what}",
+                style.red("damaged"),
+                audit.run
+            )),
+            None if !is_expected => {
+                session.ui.line(&format!(
+                    "{} run {}: the chain holds, but its head is not the one expected",
+                    style.red("differs"),
+                    audit.run
+                ));
+                session
+                    .ui
+                    .line(&format!("  expected  {}", expected.unwrap_or_default()));
+                session.ui.line(&format!(
+                    "  found     {} at event {}",
+                    audit.head.hash, audit.head.seq
+                ));
+                session
+                    .ui
+                    .line("  = events were cut off, replaced, or added since that head was kept");
+            }
+            None => session.ui.line(&format!(
+                "{} run {}: {} events, head {}",
+                style.green("holds"),
+                short(&audit.run),
+                audit.head.seq,
+                audit.head.hash
+            )),
+        }
+    }
+    if args.json {
+        let text = serde_json::to_string_pretty(&audits).map_err(|error| {
+            CliError::new(Exit::Failed, format!("cannot write the audit: {error}"))
+        })?;
+        session.ui.line(&text);
+    }
+    if !all_hold {
+        return Err(CliError::new(Exit::Failed, "the journal is not what was written")
+            .note("something other than windlass changed the file, or the disk is failing")
+            .help("keep a copy of the file as it is; runs that hold can be resumed, damaged ones cannot"));
+    }
+    if runs.is_empty() {
+        session.ui.say("no runs: nothing to prove");
+    }
+    Ok(Exit::Succeeded)
+}

@@ -1,0 +1,41 @@
+//! `windlass cancel`: ends a run; what it did is undone or left, as the user says.
+use crate::{
+    ask::{AskArgs, ask},
+    error::CliError,
+    exit::Exit,
+    session::{self, Session},
+};
+use windlass_engine::machine::Command;
+
+/// What `cancel` takes.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["undo", "leave"]))]
+pub(crate) struct CancelArgs {
+    /// The run: its id, the beginning or end of it, or `last`
+    run: String,
+    /// Undo what it did, in reverse order
+    #[arg(long)]
+    undo: bool,
+    /// Leave what it did as it is
+    #[arg(long)]
+    leave: bool,
+    /// End running steps on their server too, instead of letting them finish; a second time, pass over `finally`
+    #[arg(long)]
+    force: bool,
+    /// Why
+    #[arg(long, value_name = "REASON")]
+    because: Option<String>,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+pub(crate) async fn run(session: &Session, args: &CancelArgs) -> Result<Exit, CliError> {
+    let journal = session.journal_of_runs()?;
+    let run = session::find(journal.as_ref(), &args.run).await?;
+    let command = Command::Cancel {
+        undo: args.undo,
+        force: args.force,
+        because: args.because.clone(),
+    };
+    ask(session, journal, &run, command, args.ask).await
+}

@@ -1,0 +1,42 @@
+//! `windlass skip`: passes over a step.
+use crate::{
+    ask::{AskArgs, ask},
+    error::CliError,
+    exit::Exit,
+    session::{self, Session},
+};
+use windlass_engine::{machine::Command, value::Value};
+
+/// What `skip` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SkipArgs {
+    /// The run: its id, the beginning or end of it, or `last`
+    run: String,
+    /// The step, by its path
+    step: String,
+    /// Why; it stands in the journal
+    #[arg(long, value_name = "REASON")]
+    because: String,
+    /// What later steps read as the step's output
+    #[arg(long, value_name = "JSON")]
+    output: Option<String>,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+pub(crate) async fn run(session: &Session, args: &SkipArgs) -> Result<Exit, CliError> {
+    let output = match &args.output {
+        Some(text) => super::json("--output", text)?,
+        None => Value::Null,
+    };
+    let journal = session.journal_of_runs()?;
+    let run = session::find(journal.as_ref(), &args.run).await?;
+    let machine = session::machine(journal.as_ref(), &run).await?;
+    super::resolve::check_output(&machine, session.registry(), &args.step, &output)?;
+    let command = Command::Skip {
+        node: args.step.clone(),
+        output,
+        because: args.because.clone(),
+    };
+    ask(session, journal, &run, command, args.ask).await
+}

@@ -1,0 +1,117 @@
+//! `windlass watch`: follows a run that another process drives, from the journal.
+use crate::{
+    clock, drive,
+    error::CliError,
+    exit::Exit,
+    reporter::Reporter,
+    session::{self, Session},
+    ui::summary,
+};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use windlass_engine::{
+    journal::Journal,
+    machine::{Machine, RunState},
+    run::Ended,
+};
+
+/// How often the journal is asked for news.
+const POLL: Duration = Duration::from_millis(100);
+/// How often nobody may be found to drive the run before that is believed: between two drivers there is a gap.
+const ALONE: u32 = 10;
+
+/// What `watch` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WatchArgs {
+    /// The run: its id, the beginning or end of it, or `last`
+    #[arg(default_value = "last")]
+    run: String,
+    /// Tell the events as JSON, one a line, from the first
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: &WatchArgs) -> Result<Exit, CliError> {
+    let journal = session.journal_of_runs()?;
+    let run = session::find(journal.as_ref(), &args.run).await?;
+    let mut reporter = Reporter::new(&session.ui, &run, args.json);
+    let wrong = |error: std::io::Error| {
+        CliError::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+    };
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(wrong)?;
+    let mut ticks = tokio::time::interval(POLL);
+    let (mut seen, mut version, mut alone) = (0_u64, None, 0_u32);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = interrupts.recv() => {
+                reporter.settle();
+                session.ui.say("the run goes on without being watched");
+                return Ok(Exit::Interrupted);
+            }
+        }
+        let now = journal.version().await?;
+        if version != Some(now) {
+            version = Some(now);
+            seen = news(journal.as_ref(), &run, seen, &mut reporter).await?;
+        }
+        reporter.draw();
+        let Some(machine) = reporter.machine() else {
+            continue;
+        };
+        if matches!(machine.state(), RunState::Finished(_)) {
+            break;
+        }
+        if session::summary(journal.as_ref(), &run)
+            .await?
+            .holder
+            .is_some()
+        {
+            alone = 0;
+        } else {
+            alone += 1;
+        }
+        if alone >= ALONE {
+            break;
+        }
+    }
+    reporter.settle();
+    let Some(machine) = reporter.machine() else {
+        return Ok(Exit::Succeeded);
+    };
+    if !args.json {
+        session.ui.print(&summary::render(
+            machine,
+            None,
+            clock::now(),
+            session.ui.out,
+        ));
+    }
+    Ok(exit(machine))
+}
+
+async fn news(
+    journal: &dyn Journal,
+    run: &str,
+    seen: u64,
+    reporter: &mut Reporter<'_>,
+) -> Result<u64, CliError> {
+    let mut seen = seen;
+    for event in journal.load(run, seen + 1).await? {
+        seen += 1;
+        reporter.take(journal, seen, &event).await?;
+    }
+    Ok(seen)
+}
+
+/// As if this process had driven it.
+fn exit(machine: &Machine) -> Exit {
+    drive::exit_of(&match machine.state() {
+        RunState::Finished(outcome) => Ended::Finished(outcome),
+        RunState::Stuck => Ended::Stuck,
+        RunState::Paused => Ended::Paused,
+        RunState::Waiting => Ended::Waiting,
+        // Left in the middle: whoever drove it is gone.
+        RunState::Running | RunState::Compensating => Ended::Interrupted,
+    })
+}

@@ -1,0 +1,181 @@
+//! Driving a run in the foreground: events to the reporter, Ctrl-C to the driver, an exit code at the end.
+use crate::{
+    clock,
+    error::{CliError, short},
+    exit::Exit,
+    reporter::Reporter,
+    session::{self, Session},
+    ui::summary,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use windlass_engine::{
+    journal::Journal,
+    machine::{Command, Outcome, Submitted},
+    run::{Driver, Ended, RunHandle},
+};
+
+/// How often the live tree is redrawn.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// With what the process ends.
+pub(crate) fn exit_of(ended: &Ended) -> Exit {
+    match ended {
+        Ended::Finished(Outcome::Succeeded) => Exit::Succeeded,
+        Ended::Finished(Outcome::Failed | Outcome::Compensated | Outcome::Cancelled) => {
+            Exit::Failed
+        }
+        Ended::Finished(Outcome::Stopped) | Ended::Stuck | Ended::Paused => Exit::Person,
+        Ended::Waiting => Exit::Waiting,
+        Ended::Interrupted => Exit::Interrupted,
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind)
+        .map_err(|error| CliError::new(Exit::Failed, format!("cannot listen for signals: {error}")))
+}
+
+/// A driver of this process.
+pub(crate) fn driver(session: &Session, journal: &Arc<dyn Journal>) -> Driver {
+    Driver::new(
+        journal.clone(),
+        session.registry().clone(),
+        session.holder(),
+    )
+}
+
+/// Follows a run that this process drives until it gives it back, and sums it up.
+pub(crate) async fn follow(
+    session: &Session,
+    journal: &Arc<dyn Journal>,
+    mut handle: RunHandle,
+    reporter: &mut Reporter<'_>,
+) -> Result<Exit, CliError> {
+    let mut interrupts = listen(SignalKind::interrupt())?;
+    let mut terminations = listen(SignalKind::terminate())?;
+    let mut frames = tokio::time::interval(FRAME);
+    frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut stops = 0_u32;
+    let mut broken = None;
+    loop {
+        tokio::select! {
+            event = handle.events.recv() => match event {
+                None => break,
+                Some((seq, event)) => {
+                    if broken.is_none()
+                        && let Err(error) = reporter.take(journal.as_ref(), seq, &event).await
+                    {
+                        // The run goes on: only this process cannot tell it any more.
+                        broken = Some(error);
+                        handle.stop();
+                    }
+                }
+            },
+            _ = frames.tick(), if reporter.is_live() => reporter.draw(),
+            _ = interrupts.recv() => {
+                stops += 1;
+                stop(session, journal, &handle, reporter, stops).await;
+            }
+            _ = terminations.recv() => {
+                stops = stops.max(1);
+                handle.stop();
+                reporter.note(&stopping(reporter, &handle.id));
+            }
+        }
+    }
+    let ended = handle.ended().await;
+    match (ended, broken) {
+        (Err(error), _) => {
+            reporter.settle();
+            Err(CliError::from(error.as_ref()))
+        }
+        (Ok(_), Some(error)) => {
+            reporter.clear();
+            Err(error)
+        }
+        (Ok(ended), None) => {
+            reporter.settle();
+            sum_up(session, journal.as_ref(), reporter, &ended).await?;
+            Ok(exit_of(&ended))
+        }
+    }
+}
+
+async fn stop(
+    session: &Session,
+    journal: &Arc<dyn Journal>,
+    handle: &RunHandle,
+    reporter: &mut Reporter<'_>,
+    stops: u32,
+) {
+    if stops == 1 {
+        handle.stop();
+        reporter.note(&stopping(reporter, &handle.id));
+        return;
+    }
+    if stops > 2 {
+        return;
+    }
+    reporter
+        .note("ending what runs on its server; the run is cancelled, what it did is left as it is");
+    let command = Submitted {
+        id: uuid::Uuid::now_v7().simple().to_string(),
+        run: handle.id.clone(),
+        who: session.user(),
+        at: clock::now(),
+        command: Command::Cancel {
+            undo: false,
+            force: true,
+            because: Some("a second Ctrl-C".to_owned()),
+        },
+    };
+    if let Err(error) = journal.submit(command).await {
+        reporter.note(&format!("the journal does not take the cancel: {error}"));
+    }
+}
+
+fn stopping(reporter: &Reporter<'_>, run: &str) -> String {
+    use windlass_engine::machine::{Role, Stage};
+    let running: Vec<String> = reporter.machine().map_or_else(Vec::new, |machine| {
+        machine
+            .instances()
+            .filter(|instance| {
+                instance.role == Role::Step
+                    && crate::ui::words::current(instance).1.stage == Stage::Running
+            })
+            .map(|instance| instance.path.to_string())
+            .collect()
+    });
+    let what = if running.is_empty() {
+        "nothing is running".to_owned()
+    } else {
+        format!("letting {} finish", running.join(", "))
+    };
+    format!(
+        "starting nothing new; {what}; go on with: windlass resume {0}; Ctrl-C again ends what runs on its server",
+        short(run)
+    )
+}
+
+async fn sum_up(
+    session: &Session,
+    journal: &dyn Journal,
+    reporter: &Reporter<'_>,
+    _ended: &Ended,
+) -> Result<(), CliError> {
+    if reporter.is_json() {
+        return Ok(());
+    }
+    let Some(machine) = reporter.machine() else {
+        return Ok(());
+    };
+    let holder = session::summary(journal, &machine.started().run.id)
+        .await?
+        .holder
+        .filter(|holder| holder.pid != std::process::id());
+    let ui = &session.ui;
+    let text = summary::render(machine, holder.as_ref(), clock::now(), ui.out);
+    ui.print(&text);
+    Ok(())
+}

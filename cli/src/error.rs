@@ -1,0 +1,218 @@
+//! What the command line says when it cannot do as asked: what, where or why, and what to do next.
+use crate::{exit::Exit, ui::Style};
+use windlass_engine::{
+    journal::{JournalError, LockHeld},
+    run::RunError,
+};
+
+/// An error as the user reads it.
+#[derive(Debug, Clone)]
+pub(crate) struct CliError {
+    /// With what the process ends.
+    pub(crate) exit: Exit,
+    /// What happened: one sentence, lower case, without a full stop.
+    pub(crate) message: String,
+    /// Where it is, or what it means.
+    pub(crate) notes: Vec<String>,
+    /// What to do next.
+    pub(crate) help: Vec<String>,
+    /// Everything was said already; only the exit code is left.
+    pub(crate) said: bool,
+}
+
+impl CliError {
+    /// An error that ends the process so.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            notes: Vec::new(),
+            help: Vec::new(),
+            said: false,
+        }
+    }
+
+    /// Wrong usage, input or file.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Exit::Invalid, message)
+    }
+
+    /// All that there is to say is on the screen.
+    pub(crate) fn said(exit: Exit) -> Self {
+        Self {
+            said: true,
+            ..Self::new(exit, "")
+        }
+    }
+
+    /// With where it is or what it means.
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// With what to do next.
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help.push(help.into());
+        self
+    }
+
+    /// A file that cannot be read or written.
+    pub(crate) fn file(path: &std::path::Path, doing: &str, error: &std::io::Error) -> Self {
+        Self::invalid(format!("cannot {doing} {}: {error}", path.display()))
+    }
+
+    /// As it is printed.
+    pub(crate) fn render(&self, style: Style) -> String {
+        let mut text = format!("{}: {}\n", style.red("error"), self.message);
+        for note in &self.notes {
+            indent(&mut text, &format!("  {} ", style.blue("=")), "    ", note);
+        }
+        for help in &self.help {
+            let lead = format!("  {} {}: ", style.blue("="), style.bold("help"));
+            indent(&mut text, &lead, "          ", help);
+        }
+        text
+    }
+}
+
+fn indent(text: &mut String, first: &str, rest: &str, body: &str) {
+    for (index, line) in body.lines().enumerate() {
+        let lead = if index == 0 { first } else { rest };
+        text.push_str(&format!("{lead}{line}\n"));
+    }
+}
+
+impl From<JournalError> for CliError {
+    fn from(error: JournalError) -> Self {
+        let message = error.to_string();
+        match error {
+            JournalError::NoSuchRun(_) => Self::invalid(message)
+                .help("`windlass runs` lists the runs of this journal; `--journal PATH` names another journal"),
+            JournalError::Ambiguous { .. } => Self::invalid(message).help("`windlass runs` shows the whole ids"),
+            JournalError::LeaseHeld { run, holder } => Self::new(Exit::Refused, message)
+                .note("one process at a time drives a run")
+                .help(format!(
+                    "`windlass watch {0}` follows it; `windlass cancel {0} --undo` or Ctrl-C in process {1} on {2} ends it",
+                    short(&run),
+                    holder.pid,
+                    holder.host
+                )),
+            JournalError::LeaseLost { run } => Self::new(Exit::Refused, message)
+                .note("this process started nothing after that")
+                .help(format!("`windlass show {}` says who drives it now", short(&run))),
+            JournalError::SequenceTaken { run, .. } => Self::new(Exit::Refused, message)
+                .note("another process wrote to this run")
+                .help(format!("`windlass show {}` says where it stands", short(&run))),
+            JournalError::NotInInbox { run, .. } => Self::new(Exit::Refused, message)
+                .help(format!("`windlass show {}` says what became of it", short(&run))),
+            JournalError::Corrupt { run, .. } => Self::new(Exit::Failed, message)
+                .note("the file was changed by something other than windlass, or the disk is failing")
+                .help(format!(
+                    "keep a copy of the journal, then `windlass audit {}`; nothing is run from a history that does not hold",
+                    short(&run)
+                )),
+            JournalError::Newer { .. } => {
+                Self::new(Exit::Refused, message).help("use the windlass that wrote it, or a newer one")
+            }
+            JournalError::DiskFull { .. } => Self::new(Exit::Failed, message)
+                .help("free some space, then `windlass resume RUN` goes on from where it stands"),
+            JournalError::Store(_) => Self::new(Exit::Failed, message)
+                .help("`--journal PATH` names the journal; check that its folder can be written"),
+        }
+    }
+}
+
+impl From<LockHeld> for CliError {
+    fn from(error: LockHeld) -> Self {
+        let message = error.to_string();
+        match error {
+            LockHeld::Held { run, .. } => Self::new(Exit::Refused, message)
+                .note("`policy.locks` lets one run at a time hold it")
+                .help(format!(
+                    "`windlass show {}` says where that run stands; start again when it has ended",
+                    short(&run)
+                )),
+            LockHeld::Journal(error) => error.into(),
+        }
+    }
+}
+
+/// The short form of a run's id: its last eight characters, as lists show it.
+pub(crate) fn short(run: &str) -> &str {
+    let start = run.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
+    run.get(start..).unwrap_or(run)
+}
+
+impl From<&RunError> for CliError {
+    fn from(error: &RunError) -> Self {
+        let message = error.to_string();
+        match error {
+            RunError::Journal(inner) => match inner {
+                JournalError::LeaseHeld { run, holder } => Self::from(JournalError::LeaseHeld {
+                    run: run.clone(),
+                    holder: holder.clone(),
+                }),
+                JournalError::NoSuchRun(run) => JournalError::NoSuchRun(run.clone()).into(),
+                JournalError::Ambiguous { prefix, count } => JournalError::Ambiguous {
+                    prefix: prefix.clone(),
+                    count: *count,
+                }
+                .into(),
+                JournalError::LeaseLost { run } => JournalError::LeaseLost { run: run.clone() }.into(),
+                JournalError::SequenceTaken { run, seq } => JournalError::SequenceTaken {
+                    run: run.clone(),
+                    seq: *seq,
+                }
+                .into(),
+                JournalError::NotInInbox { run, id } => JournalError::NotInInbox {
+                    run: run.clone(),
+                    id: id.clone(),
+                }
+                .into(),
+                JournalError::Corrupt { run, seq, what } => JournalError::Corrupt {
+                    run: run.clone(),
+                    seq: *seq,
+                    what: what.clone(),
+                }
+                .into(),
+                JournalError::Newer { found, known } => JournalError::Newer {
+                    found: *found,
+                    known: *known,
+                }
+                .into(),
+                JournalError::DiskFull { path } => JournalError::DiskFull { path: path.clone() }.into(),
+                JournalError::Store(what) => JournalError::Store(what.clone()).into(),
+            },
+            RunError::Locked(LockHeld::Held { name, run }) => LockHeld::Held {
+                name: name.clone(),
+                run: run.clone(),
+            }
+            .into(),
+            RunError::Locked(LockHeld::Journal(_)) => Self::new(Exit::Failed, message),
+            RunError::OutsideWindow(_) => Self::new(Exit::Refused, message)
+                .note("`policy.windows` of the playbook says when it may start")
+                .help("start it inside a window"),
+            RunError::Target { help, .. } => {
+                let error = Self::new(Exit::Refused, message);
+                match help {
+                    Some(help) => error.help(help.clone()),
+                    None => error.help("check the target's url in windlass.yaml and that the server answers"),
+                }
+            }
+            RunError::Replay { run, .. } => Self::new(Exit::Failed, message)
+                .note("the journal was changed by something other than windlass, or this windlass is older")
+                .help(format!("`windlass audit {}` says whether the chain holds", short(run))),
+            RunError::Over { run, .. } => Self::new(Exit::Refused, message).help(format!(
+                "`windlass show {0}` shows it; `windlass undo {0}` undoes what it did",
+                short(run)
+            )),
+        }
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        Self::from(&error)
+    }
+}

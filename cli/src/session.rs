@@ -1,0 +1,200 @@
+//! What every command shares: the terminal, the journal, who the user is, which step kinds there are.
+use crate::{
+    args::Global,
+    clock,
+    environment::{self, Loaded},
+    error::CliError,
+    ui::Ui,
+};
+use nix::unistd::{Uid, User, gethostname};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+use windlass_engine::{
+    journal::{Journal, JournalError, RunSummary, SqliteJournal},
+    machine::{Event, Holder, Machine},
+    step::Registry,
+};
+
+/// The environment variable that names the user where people share an account of the operating system.
+pub(crate) const USER: &str = "WINDLASS_USER";
+
+/// Where a journal stands when nothing else says so, beside `windlass.yaml`.
+const DEFAULT_JOURNAL: &str = ".windlass/journal.db";
+
+/// The name of the environment file.
+pub(crate) const ENV_FILE: &str = "windlass.yaml";
+
+/// One call of the command line.
+pub(crate) struct Session {
+    /// The terminal.
+    pub(crate) ui: Ui,
+    /// Options that every command takes.
+    pub(crate) global: Global,
+    registry: OnceLock<Arc<Registry>>,
+    environment: OnceLock<Loaded>,
+}
+
+impl Session {
+    /// With these options.
+    pub(crate) fn new(global: Global) -> Self {
+        Self {
+            ui: Ui::new(global.color, global.quiet),
+            global,
+            registry: OnceLock::new(),
+            environment: OnceLock::new(),
+        }
+    }
+
+    /// All kinds of steps and targets.
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        self.registry
+            .get_or_init(|| Arc::new(windlass_steps::registry()))
+    }
+
+    /// The environment file: as given, or the nearest one upward from the working directory.
+    pub(crate) fn env_file(&self) -> Result<Option<PathBuf>, CliError> {
+        if let Some(path) = &self.global.env_file {
+            if !path.is_file() {
+                return Err(CliError::invalid(format!(
+                    "there is no environment file at {}",
+                    path.display()
+                ))
+                .help("`windlass init` writes one"));
+            }
+            return Ok(Some(path.clone()));
+        }
+        let here = std::env::current_dir().map_err(|error| {
+            CliError::invalid(format!("cannot tell the working directory: {error}"))
+        })?;
+        Ok(here
+            .ancestors()
+            .map(|folder| folder.join(ENV_FILE))
+            .find(|path| path.is_file()))
+    }
+
+    /// What the environment file says.
+    pub(crate) fn environment(&self) -> Result<&Loaded, CliError> {
+        if let Some(loaded) = self.environment.get() {
+            return Ok(loaded);
+        }
+        let loaded = environment::load(self)?;
+        Ok(self.environment.get_or_init(|| loaded))
+    }
+
+    /// Where the journal stands: `--journal`, then `journal` of the environment file, then beside that file.
+    pub(crate) fn journal_path(&self) -> Result<PathBuf, CliError> {
+        if let Some(path) = &self.global.journal {
+            return Ok(path.clone());
+        }
+        let environment = self.environment()?;
+        let named = environment.file.journal.as_deref();
+        Ok(environment.base.join(named.unwrap_or(DEFAULT_JOURNAL)))
+    }
+
+    /// The journal, made where there is none.
+    pub(crate) fn journal(&self) -> Result<Arc<dyn Journal>, CliError> {
+        let path = self.journal_path()?;
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| CliError::file(folder, "make the folder", &error))?;
+        }
+        Ok(Arc::new(SqliteJournal::open(&path)?))
+    }
+
+    /// The journal, where one stands.
+    pub(crate) fn journal_if_any(&self) -> Result<Option<Arc<dyn Journal>>, CliError> {
+        if self.journal_path()?.exists() {
+            return self.journal().map(Some);
+        }
+        Ok(None)
+    }
+
+    /// The journal for a command about a run that exists.
+    pub(crate) fn journal_of_runs(&self) -> Result<Arc<dyn Journal>, CliError> {
+        let path = self.journal_path()?;
+        self.journal_if_any()?.ok_or_else(|| {
+            CliError::invalid(format!("there is no journal at {}", path.display()))
+                .note("so there is no run yet")
+                .help("`windlass run PLAYBOOK` starts one; `--journal PATH` names another journal")
+        })
+    }
+
+    /// Who the user is: `WINDLASS_USER`, else the account of the operating system.
+    pub(crate) fn user(&self) -> String {
+        std::env::var(USER)
+            .ok()
+            .map(|name| name.trim().to_owned())
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(os_user)
+    }
+
+    /// This process, as the journal names it.
+    pub(crate) fn holder(&self) -> Holder {
+        Holder {
+            user: self.user(),
+            host: gethostname()
+                .ok()
+                .and_then(|name| name.into_string().ok())
+                .unwrap_or_else(|| "unknown".to_owned()),
+            pid: std::process::id(),
+            since: clock::now(),
+        }
+    }
+}
+
+fn os_user() -> String {
+    let uid = Uid::current();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => format!("uid-{uid}"),
+    }
+}
+
+/// A run of the journal: its id in full. `last` is the newest.
+pub(crate) async fn find(journal: &dyn Journal, run: &str) -> Result<String, CliError> {
+    if run == "last" {
+        return journal
+            .runs()
+            .await?
+            .into_iter()
+            .next()
+            .map(|summary| summary.id)
+            .ok_or_else(|| {
+                CliError::invalid("there is no run in this journal")
+                    .help("`windlass run PLAYBOOK` starts one")
+            });
+    }
+    Ok(journal.find(run).await?)
+}
+
+/// The summary of a run: who drives it, among other things.
+pub(crate) async fn summary(journal: &dyn Journal, run: &str) -> Result<RunSummary, CliError> {
+    let found = journal
+        .runs()
+        .await?
+        .into_iter()
+        .find(|summary| summary.id == run);
+    found.ok_or_else(|| JournalError::NoSuchRun(run.to_owned()).into())
+}
+
+/// The machine of a run, from its events.
+pub(crate) async fn machine(journal: &dyn Journal, run: &str) -> Result<Machine, CliError> {
+    let events = journal.load(run, 1).await?;
+    recover(run, &events)
+}
+
+/// The machine after these events.
+pub(crate) fn recover(run: &str, events: &[Event]) -> Result<Machine, CliError> {
+    Machine::recover(events).map_err(|error| {
+        windlass_engine::run::RunError::Replay {
+            run: run.to_owned(),
+            why: error.to_string(),
+        }
+        .into()
+    })
+}

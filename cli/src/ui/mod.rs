@@ -1,0 +1,95 @@
+//! The terminal: the only place that prints.
+//!
+//! `style.rs` colours and glyphs, `human.rs` times and values for people, `words.rs` events in words, `live.rs` the
+//! live tree, `page.rs` the page of `show`, `summary.rs` the end of a run.
+pub(crate) mod diagnostics;
+mod human;
+pub(crate) mod live;
+pub(crate) mod next;
+pub(crate) mod page;
+mod style;
+pub(crate) mod summary;
+pub(crate) mod words;
+
+pub(crate) use human::{clock, cut, elapsed, indented, one_line, span, stamp, value_lines};
+pub(crate) use style::{ColorChoice, Glyphs, Style};
+
+use std::{
+    cell::Cell,
+    io::{ErrorKind, IsTerminal, Write},
+};
+
+/// Standard output and standard error.
+pub(crate) struct Ui {
+    /// How standard output is coloured.
+    pub(crate) out: Style,
+    /// How standard error is coloured.
+    pub(crate) err: Style,
+    /// Signs for states.
+    pub(crate) glyphs: Glyphs,
+    /// Whether standard output is a terminal that can redraw.
+    pub(crate) is_live: bool,
+    /// Say only what was asked for, and errors.
+    pub(crate) quiet: bool,
+    /// The reader has gone: say nothing more, but go on with what was asked.
+    gone: Cell<bool>,
+}
+
+impl Ui {
+    /// As the process finds it.
+    pub(crate) fn new(color: ColorChoice, quiet: bool) -> Self {
+        let out = std::io::stdout().is_terminal();
+        let smart = std::env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb");
+        Self {
+            out: Style::choose(color, out && smart),
+            err: Style::choose(color, std::io::stderr().is_terminal() && smart),
+            glyphs: Glyphs::from_locale(),
+            is_live: out && smart && !quiet,
+            quiet,
+            gone: Cell::new(false),
+        }
+    }
+
+    /// Prints to standard output. A reader that has gone is no error.
+    pub(crate) fn print(&self, text: &str) {
+        if self.gone.get() {
+            return;
+        }
+        let mut out = std::io::stdout().lock();
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            self.gone.set(true);
+            if error.kind() != ErrorKind::BrokenPipe {
+                drop(writeln!(
+                    std::io::stderr(),
+                    "error: cannot write to standard output: {error}"
+                ));
+            }
+        }
+    }
+
+    /// Prints a line to standard output.
+    pub(crate) fn line(&self, text: &str) {
+        self.print(&format!("{text}\n"));
+    }
+
+    /// Says something beside the output, on standard error, unless it shall be quiet.
+    pub(crate) fn say(&self, text: &str) {
+        if !self.quiet {
+            self.complain(text);
+        }
+    }
+
+    /// Prints a line to standard error, always.
+    #[expect(
+        clippy::unused_self,
+        reason = "all output goes by the one object that owns the terminal"
+    )]
+    pub(crate) fn complain(&self, text: &str) {
+        // A standard error that is closed leaves nobody to tell.
+        drop(writeln!(
+            std::io::stderr(),
+            "{}",
+            text.trim_end_matches('\n')
+        ));
+    }
+}

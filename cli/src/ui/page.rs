@@ -1,0 +1,453 @@
+//! The page of `windlass show`: all that on-call needs at 3 a.m.
+use super::{
+    Ui, clock, cut, elapsed, indented, next, one_line, span, stamp, summary, value_lines,
+    words::{current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
+};
+use windlass_engine::{
+    graph::{Body, Undo},
+    machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
+    step::{ApprovalRequest, Phase, Question, Target, WaitOn},
+    value::{Duration, Timestamp, Value},
+};
+
+/// The whole page.
+pub(crate) fn render(
+    ui: &Ui,
+    machine: &Machine,
+    holder: Option<&Holder>,
+    now: Timestamp,
+) -> String {
+    let style = ui.out;
+    let started = machine.started();
+    let mut text = format!("{}\n", summary::headline(machine, now, style));
+    let mut fact = |name: &str, value: String| {
+        text.push_str(&format!(
+            "  {} {value}\n",
+            style.dim(&format!("{name:<12}"))
+        ));
+    };
+    fact("run", started.run.id.clone());
+    fact("environment", started.run.environment.clone());
+    fact(
+        "started",
+        format!("{} by {}", stamp(started.run.started_at), started.run.by),
+    );
+    fact(
+        "last event",
+        format!(
+            "{}, {} ago",
+            stamp(machine.last_at()),
+            elapsed(machine.last_at(), now)
+        ),
+    );
+    fact(
+        "driven by",
+        holder.map_or_else(
+            || "nobody".to_owned(),
+            |holder| {
+                format!(
+                    "{} on {}, process {}, since {}",
+                    holder.user,
+                    holder.host,
+                    holder.pid,
+                    stamp(holder.since)
+                )
+            },
+        ),
+    );
+    fact("digest", started.digest.clone());
+    if let Some(inputs) = machine
+        .inputs()
+        .as_map()
+        .filter(|inputs| !inputs.is_empty())
+    {
+        let pairs: Vec<String> = inputs
+            .iter()
+            .map(|(name, value)| format!("{name}={}", cut(&one_line(&value.to_string()), 60)))
+            .collect();
+        fact("inputs", pairs.join("  "));
+    }
+    if let Some(why) = machine.ending() {
+        fact("ending", one_line(why));
+    }
+    if !started.targets.is_empty() {
+        text.push_str(&format!("{}\n", style.bold("targets")));
+        for (name, target) in &started.targets {
+            text.push_str(&format!("  {name}  {}\n", target_line(target)));
+        }
+    }
+    text.push_str(&format!("{}\n", style.bold("steps")));
+    text.push_str(&steps(ui, machine, now));
+    text.push_str(&running(ui, machine, now));
+    text.push_str(&asked(ui, machine, now));
+    let troubles = summary::troubles(machine, style);
+    if !troubles.is_empty() {
+        text.push_str(&format!("{}\n{troubles}", style.bold("trouble")));
+    }
+    text.push_str(&probes(ui, machine));
+    text.push_str(&done_so_far(ui, machine));
+    text.push_str(&what_ends(ui, machine, holder));
+    text.push_str(&next::render(&next::all(machine, holder), style));
+    text
+}
+
+fn target_line(target: &Target) -> String {
+    let mut line = format!(
+        "{} {}",
+        target.kind,
+        without_password(&target.url.to_string())
+    );
+    if let Some(identity) = &target.identity {
+        line.push_str(&format!("  is {}", identity.instance));
+        if let Some(role) = &identity.role {
+            line.push_str(&format!(", {role}"));
+        }
+        line.push_str(&format!(", {}", identity.version));
+    }
+    line
+}
+
+/// A URL without what stands between the user's name and the host.
+pub(crate) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    match authority.rsplit_once('@') {
+        Some((login, host)) => {
+            let user = login.split(':').next().unwrap_or("");
+            format!("{scheme}://{user}@{host}{path}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
+    let style = ui.out;
+    let rows: Vec<&Instance> = machine.instances().collect();
+    let width = rows
+        .iter()
+        .map(|i| i.path.matches('/').count() * 2 + i.path.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(40);
+    let mut text = String::new();
+    let mut hidden = 0_usize;
+    for instance in rows {
+        // A fleet of items that are done says nothing one by one.
+        if instance.item.is_some()
+            && instance.state == NodeState::Succeeded
+            && machine.instances().count() > 200
+        {
+            hidden += 1;
+            continue;
+        }
+        let (phase, execution) = current(instance);
+        let time = match (execution.first_started_at, instance.finished_at, phase) {
+            (Some(from), Some(to), Phase::Do) => elapsed(from, to),
+            (Some(from), _, _) if execution.stage.is_active() => elapsed(from, now),
+            _ => String::new(),
+        };
+        let mut more = vec![kind_of(machine, instance).to_owned()];
+        if execution.attempt > 1 {
+            more.push(format!("{} attempts", execution.attempt));
+        }
+        more.extend(waits_for(instance, execution, now));
+        more.extend(instance.skipped.as_deref().map(one_line));
+        let indent = "  ".repeat(instance.path.matches('/').count());
+        let name = format!("{indent}{}", instance.path);
+        text.push_str(&format!(
+            "  {} {name:<width$}  {}  {:>7}  {}\n",
+            style.state(instance.state, ui.glyphs.state(instance.state, 0)),
+            style.state(instance.state, &format!("{:<17}", instance.state.as_str())),
+            time,
+            style.dim(&more.join(" · ")),
+        ));
+    }
+    if hidden > 0 {
+        text.push_str(&style.dim(&format!("  … {hidden} items that succeeded\n")));
+    }
+    text
+}
+
+fn running(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
+    let style = ui.out;
+    let mut text = String::new();
+    for instance in machine
+        .instances()
+        .filter(|instance| instance.role == Role::Step)
+    {
+        let (phase, execution) = current(instance);
+        if !matches!(execution.stage, Stage::Running | Stage::InDoubt) {
+            continue;
+        }
+        let what = match phase {
+            Phase::Do => "",
+            Phase::Undo => "undo of ",
+        };
+        text.push_str(&format!(
+            "{} {what}{} ({})\n",
+            style.bold("running"),
+            style.bold(&instance.path),
+            kind_of(machine, instance),
+        ));
+        if let Some(place) = place_of(machine, instance) {
+            text.push_str(&format!("    {} {place}\n", style.blue("-->")));
+        }
+        if let Some(from) = execution.started_at {
+            let mut line = format!("attempt {}, for {}", execution.attempt, elapsed(from, now));
+            if let Some(deadline) = execution.deadline {
+                let left = Duration::between(now, deadline);
+                line.push_str(&format!(
+                    "; its timeout is at {} (in {})",
+                    clock(deadline, now),
+                    span(left)
+                ));
+            }
+            text.push_str(&format!("    {line}\n"));
+        }
+        if !execution.input.is_null() {
+            text.push_str("    with\n");
+            text.push_str(&indented("      ", &value_lines(&execution.input, 24)));
+        }
+        for (name, target) in &execution.targets {
+            text.push_str(&format!("    target {name}: {}\n", target_line(target)));
+        }
+        if let Some(state) = &execution.state {
+            text.push_str("    last checkpoint\n");
+            text.push_str(&indented("      ", &value_lines(state, 8)));
+        }
+    }
+    text
+}
+
+fn asked(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
+    let style = ui.out;
+    let mut text = String::new();
+    for instance in machine.instances() {
+        let (_, execution) = current(instance);
+        let Some(wait) = &execution.wait else {
+            continue;
+        };
+        match (&wait.on, execution.stage) {
+            (WaitOn::Approval(request), Stage::AwaitingApproval) => {
+                text.push_str(&format!(
+                    "{} {}\n",
+                    style.bold("approval"),
+                    style.bold(&instance.path)
+                ));
+                text.push_str(&question(request, instance, ui));
+                if let Some(deadline) = wait.deadline {
+                    text.push_str(&format!(
+                        "  expires at {} (in {})\n",
+                        stamp(deadline),
+                        span(Duration::between(now, deadline))
+                    ));
+                }
+            }
+            (WaitOn::Signal(name), Stage::Waiting) => {
+                text.push_str(&format!(
+                    "{} {} waits for signal {name}\n",
+                    style.bold("signal"),
+                    style.bold(&instance.path)
+                ));
+            }
+            (WaitOn::Timer(_) | WaitOn::Signal(_) | WaitOn::Approval(_), _) => continue,
+        }
+        if let Some(command) = next::answer(machine, instance) {
+            text.push_str(&format!("  answer with: {}\n", style.cyan(&command)));
+        }
+    }
+    text
+}
+
+/// What people are asked: the prompt, what is shown, the questions with their options, the votes.
+pub(crate) fn question(request: &ApprovalRequest, instance: &Instance, ui: &Ui) -> String {
+    let style = ui.out;
+    let mut text = String::new();
+    for line in value_lines(&Value::text(request.prompt.as_str()), 20) {
+        text.push_str(&format!("  {}\n", style.bold(&line)));
+    }
+    if !request.show.is_null() {
+        text.push_str("  shown\n");
+        text.push_str(&indented("    ", &value_lines(&request.show, 60)));
+        text.push_str(&format!(
+            "  {}\n",
+            style.dim(&format!("sha256 of what is shown: {}", request.shown_hash))
+        ));
+    }
+    for (name, ask) in &request.ask {
+        match ask {
+            Question::Choose { from, min, max, .. } => {
+                text.push_str(&format!("  question {name}: choose {min} to {max}\n"));
+                for (index, choice) in from.iter().enumerate() {
+                    text.push_str(&format!(
+                        "    {:>3}  {}\n",
+                        index + 1,
+                        one_line(&choice.label)
+                    ));
+                }
+            }
+            Question::Value { kind, allowed } => {
+                let words: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+                let of = if words.is_empty() {
+                    String::new()
+                } else {
+                    format!(", one of {}", words.join(", "))
+                };
+                text.push_str(&format!("  question {name}: {kind}{of}\n"));
+            }
+        }
+    }
+    let who = if request.groups.is_empty() {
+        "anyone".to_owned()
+    } else {
+        request.groups.join(", ")
+    };
+    let duties = if request.separation_of_duties {
+        "; not by whoever started the run"
+    } else {
+        ""
+    };
+    text.push_str(&format!(
+        "  {} by {who}{duties}\n",
+        super::words::votes(instance, request.quorum)
+    ));
+    for vote in &instance.votes {
+        let word = if vote.approve { "approved" } else { "rejected" };
+        let why = vote
+            .reason
+            .as_ref()
+            .map(|why| format!(": {}", one_line(why)))
+            .unwrap_or_default();
+        text.push_str(&format!(
+            "    {} {word} at {}{why}\n",
+            vote.who,
+            stamp(vote.at)
+        ));
+    }
+    text
+}
+
+/// For each doubt, the question that settles it, to be asked by hand.
+fn probes(ui: &Ui, machine: &Machine) -> String {
+    let mut text = String::new();
+    for instance in machine
+        .instances()
+        .filter(|i| current(i).1.stage == Stage::InDoubt)
+    {
+        let Some(Body::Step(step)) = node_of(machine, instance).map(|node| &node.body) else {
+            continue;
+        };
+        if let Some(probe) = &step.probe {
+            text.push_str(&format!(
+                "  {} {}: {}; it is done where {}\n",
+                ui.out.bold("probe by hand"),
+                instance.path,
+                one_line(&serde_json::to_string(&probe.action.with).unwrap_or_default()),
+                probe.done.source()
+            ));
+        }
+    }
+    text
+}
+
+fn done_so_far(ui: &Ui, machine: &Machine) -> String {
+    let style = ui.out;
+    let effects: Vec<&Instance> = machine
+        .instances()
+        .filter(|i| i.role == Role::Step && i.took_effect && i.state != NodeState::Undone)
+        .collect();
+    if effects.is_empty() {
+        return format!(
+            "{} nothing that would need undoing\n",
+            style.bold("done so far")
+        );
+    }
+    let mut text = format!("{}\n", style.bold("done so far"));
+    for instance in effects.iter().take(60) {
+        let how = undo_of(machine, instance).unwrap_or_default();
+        text.push_str(&format!("  {}  {}\n", instance.path, style.dim(&how)));
+        if let Some(Body::Step(step)) = node_of(machine, instance).map(|node| &node.body)
+            && let Undo::Steps(actions) = &step.undo
+        {
+            for action in actions {
+                let with = serde_json::to_string(&action.with).unwrap_or_default();
+                text.push_str(&format!(
+                    "      {} {}\n",
+                    action.kind,
+                    cut(&one_line(&with), 110)
+                ));
+            }
+        }
+    }
+    if effects.len() > 60 {
+        text.push_str(&format!("  … {} more\n", effects.len() - 60));
+    }
+    let passed: Vec<String> = effects
+        .iter()
+        .filter(|instance| is_impossible(machine, instance))
+        .map(|instance| instance.path.to_string())
+        .collect();
+    text.push_str(&if passed.is_empty() {
+        "  the point of no return is not passed: all of it can be undone\n".to_owned()
+    } else {
+        format!(
+            "  {} {} cannot be undone, nor what it needs\n",
+            style.red("the point of no return is passed:"),
+            passed.join(", ")
+        )
+    });
+    text
+}
+
+fn what_ends(ui: &Ui, machine: &Machine, holder: Option<&Holder>) -> String {
+    if matches!(machine.state(), RunState::Finished(_)) {
+        return String::new();
+    }
+    let running = machine
+        .instances()
+        .filter(|i| i.role == Role::Step && current(i).1.stage == Stage::Running)
+        .count();
+    let mut text = format!("{}\n", ui.out.bold("to end it"));
+    if let Some(holder) = holder {
+        text.push_str(&format!(
+            "  Ctrl-C in process {} on {}: starts nothing new, lets {} finish, leaves the run to be resumed; a second \
+             one ends what runs on its server\n",
+            holder.pid,
+            holder.host,
+            match running {
+                0 => "nothing".to_owned(),
+                1 => "the running step".to_owned(),
+                n => format!("the {n} running steps"),
+            }
+        ));
+    }
+    text.push_str("  cancel --undo: lets running steps finish, undoes what was done in reverse order, runs finally\n");
+    text.push_str(
+        "  cancel --leave: lets running steps finish, leaves what was done, runs finally\n",
+    );
+    text.push_str(
+        "  --force with either: ends running steps on their server instead of awaiting them\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_keeps_no_password() {
+        assert_eq!(
+            without_password("postgres://a:b@h:1/d"),
+            "postgres://a@h:1/d"
+        );
+        assert_eq!(without_password("postgres://h/d"), "postgres://h/d");
+        assert_eq!(without_password("sqlite:a@b.db"), "sqlite:a@b.db");
+        assert_eq!(without_password("mysql://u:p@ss@h"), "mysql://u@h");
+    }
+}
