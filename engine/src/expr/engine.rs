@@ -362,7 +362,8 @@ fn failed(error: EvalAltResult, rewritten: &Rewritten, references: &[Reference])
         .position()
         .or_else(|| outer.position())
         .map(|column| rewritten.offset(column))
-        .or_else(|| references.first().map(|reference| reference.offset));
+        .or_else(|| references.first().map(|reference| reference.offset))
+        .or(Some(0));
     let (message, help) = explain(error);
     ExprError {
         message,
