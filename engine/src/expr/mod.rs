@@ -139,6 +139,24 @@ impl Expr {
         })
     }
 
+    /// The names of the secrets that it names literally.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        let tokens = lex::tokens(&self.source).unwrap_or_default();
+        tokens
+            .windows(3)
+            .filter_map(|window| match window {
+                [name, open, argument] if name.is_word("secret") && open.is("(") => {
+                    match &argument.kind {
+                        lex::Kind::Text(text) => Some(text.clone()),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Its value. Pure: the same variables give the same value.
     ///
     /// # Errors
