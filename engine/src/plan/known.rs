@@ -134,6 +134,11 @@ impl World<'_> {
                     None => scope.inputs.values().for_each(|known| known.add_to(all)),
                 },
                 "steps" => {
+                    if let Some(id) = first
+                        && !scope.steps.contains_key(id)
+                    {
+                        all.insert(id.to_owned());
+                    }
                     let chosen = scope
                         .steps
                         .iter()

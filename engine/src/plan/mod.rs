@@ -24,15 +24,12 @@ pub use walk::plan;
 
 use crate::{
     graph::Graph,
-    step::{Failure, Registry, Resources, RunInfo, Target},
-    value::{Map, Timestamp, Value},
+    step::{Registry, Resources, RunInfo, Target},
+    value::{Timestamp, Value},
 };
 use indexmap::IndexMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-
-/// Binds a derived target: its name, the target that it is like, the keys that are replaced.
-pub type Derive = fn(&str, &Target, &Map) -> Result<Target, Failure>;
 
 /// What is to be planned.
 pub struct PlanRequest<'a> {
@@ -52,8 +49,6 @@ pub struct PlanRequest<'a> {
     pub cancel: CancellationToken,
     /// Fetches the content of secrets, only to connect.
     pub reveal: Reveal,
-    /// Binds derived targets.
-    pub derive: Derive,
     /// The clock.
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// What kinds share (connection pools).

@@ -312,7 +312,7 @@ fn render(node: &NodePlan, indent: usize, out: &mut Lines) {
         out.add(inner, "finally");
         node.finally
             .iter()
-            .for_each(|child| render(child, indent + 4, out));
+            .for_each(|child| render(child, indent + 6, out));
     }
 }
 

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     expr::{Expr, Template},
-    graph::{Action, Body, CallDef, Foreach, NodeId, StepDef, TargetDecl, Undo},
+    graph::{Action, Body, CallDef, Foreach, InputDecl, NodeId, StepDef, TargetDecl, Undo},
+    playbook::inputs::coerce,
     step::{DynStep, Effect, Failure, Fidelity, Preview, PreviewContext, Target},
     value::{Map, Value},
 };
@@ -360,7 +361,7 @@ impl<'a> Walk<'a> {
         let mut inputs: IndexMap<String, Known> = IndexMap::new();
         for (name, decl) in &call.scope.inputs {
             let known = match call.inputs.get(name) {
-                Some(template) => match self.world.resolve(scope, template) {
+                Some(template) => match self.input(scope, decl, template) {
                     Ok(known) => known,
                     Err(error) => {
                         plan.decision = Decision::Fails {
@@ -435,6 +436,15 @@ impl<'a> Walk<'a> {
                 finally: finally.nodes,
                 ..plan
             },
+        }
+    }
+
+    /// An input of a call, as the type that the callee declares.
+    fn input(&self, scope: &Scope, decl: &InputDecl, template: &Template) -> Result<Known, String> {
+        match self.world.resolve(scope, template) {
+            Ok(Known::Value(value)) => coerce(decl.kind, decl.of, &value).map(Known::Value),
+            Ok(after) => Ok(after),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -837,7 +847,8 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        let mut target = (self.request.derive)(name, &base, &replaced).map_err(Unbound::Failed)?;
+        let mut target =
+            crate::environment::derive(name, &base, &replaced).map_err(Unbound::Failed)?;
         let same = |other: &&String| {
             self.request
                 .targets
