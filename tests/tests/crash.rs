@@ -2,6 +2,10 @@
 //!
 //! The world outside is a set of committed effects. Whatever happens: every effect at most once, nothing
 //! undone that was not done, dependents undone first, every prefix recovers.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test shares may panic as the test may"
+)]
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -22,11 +26,13 @@ use windlass_engine::{
     value::Value,
 };
 
+/// One attempt: run, node, phase, number.
+type Attempt = (String, String, Phase, u32);
+
 /// Committed effects in order: (run, node, phase).
 static WORLD: LazyLock<Mutex<Vec<(String, String, Phase)>>> = LazyLock::new(Mutex::default);
 /// Attempts that were asked about and told as not done: they must never commit.
-static VOID: LazyLock<Mutex<HashMap<(String, String, Phase, u32), bool>>> =
-    LazyLock::new(Mutex::default);
+static VOID: LazyLock<Mutex<HashMap<Attempt, bool>>> = LazyLock::new(Mutex::default);
 
 #[derive(Deserialize, JsonSchema)]
 struct Params {
@@ -57,7 +63,7 @@ impl StepKind for ActKind {
     }
 }
 
-fn key(cx: &StepContext) -> (String, String, Phase, u32) {
+fn key(cx: &StepContext) -> Attempt {
     (cx.run.id.clone(), cx.node.to_string(), cx.phase, cx.attempt)
 }
 
