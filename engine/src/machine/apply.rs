@@ -469,7 +469,7 @@ impl Machine {
         instance.output = output;
         instance.finished_at = Some(at);
         instance.took_effect = writes || role != Role::Step;
-        instance.forward.failure = None;
+        instance.execution_mut(Phase::Do).failure = None;
         if role == Role::Call {
             self.close_scope(id)?;
         }

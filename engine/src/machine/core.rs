@@ -1,7 +1,9 @@
 //! The machine's data, its construction and what may be read from it.
 use super::{
     event::{Cancelled, Event, EventBody, Finished, NodePath, Outcome, Paused, RunStarted},
-    state::{Instance, InstanceId, NodeState, Role, RunState, Signals, Stage, Wanted, Work},
+    state::{
+        Execution, Instance, InstanceId, NodeState, Role, RunState, Signals, Stage, Wanted, Work,
+    },
     table::{Trigger, next_stage},
 };
 use crate::{
@@ -259,15 +261,16 @@ impl Machine {
                 }
             }
         }
+        let instances = graph.nodes.len() + 1;
         let mut machine = Self {
             inputs: started.inputs.clone(),
             started: Arc::new(started.clone()),
             graph: graph.clone(),
             dependents: Arc::new(dependents),
             positions: Arc::new(positions),
-            nodes: Vec::new(),
-            meta: Vec::new(),
-            by_path: HashMap::new(),
+            nodes: Vec::with_capacity(instances),
+            meta: Vec::with_capacity(instances),
+            by_path: HashMap::with_capacity(instances),
             scopes: BTreeMap::new(),
             ready: BTreeSet::new(),
             closing: BTreeSet::new(),
@@ -305,7 +308,7 @@ impl Machine {
             in_finally: false,
             item: None,
         });
-        machine.get_mut(root).forward.stage = Stage::Running;
+        machine.get_mut(root).execution_mut(Phase::Do).stage = Stage::Running;
         machine.get_mut(root).state = NodeState::Running;
         machine.get_mut(root).started_at = Some(at);
         machine.scopes.insert(root, ScopeState::default());
@@ -586,8 +589,8 @@ impl Machine {
             def: new.def,
             parent: new.parent,
             state: NodeState::Pending,
-            forward: Box::default(),
-            undo: Box::default(),
+            forward: Execution::idle(),
+            undo: Execution::idle(),
             output: Value::Null,
             started_at: None,
             finished_at: None,

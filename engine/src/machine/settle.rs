@@ -320,8 +320,9 @@ impl Machine {
         for id in self.finally_steps(scope) {
             // The attempt goes on counting: no attempt is used twice.
             let instance = self.get_mut(id);
-            instance.forward.stage = Stage::Idle;
-            instance.forward.tries = 0;
+            let forward = instance.execution_mut(Phase::Do);
+            forward.stage = Stage::Idle;
+            forward.tries = 0;
             instance.state = NodeState::Pending;
             instance.skipped = None;
             instance.finished_at = None;

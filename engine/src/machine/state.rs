@@ -5,7 +5,10 @@ use crate::{
     step::{Failure, Mark, Phase, Vote, Wait, Woken},
     value::{Timestamp, Value},
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 /// Index of an instance in a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -224,10 +227,10 @@ pub struct Instance {
     pub parent: Option<InstanceId>,
     /// Its state.
     pub state: NodeState,
-    /// Forward.
-    pub forward: Box<Execution>,
+    /// Forward. Shared while it is idle: most steps of most runs have not begun.
+    pub forward: Arc<Execution>,
     /// Undo.
-    pub undo: Box<Execution>,
+    pub undo: Arc<Execution>,
     /// What expressions read as its output.
     pub output: Value,
     /// When it started.
@@ -248,11 +251,19 @@ pub struct Instance {
     pub took_effect: bool,
 }
 
+impl Execution {
+    /// One that has not begun; all of them are the same one.
+    pub(super) fn idle() -> Arc<Self> {
+        static IDLE: LazyLock<Arc<Execution>> = LazyLock::new(Arc::default);
+        IDLE.clone()
+    }
+}
+
 impl Instance {
     pub(super) fn execution_mut(&mut self, phase: Phase) -> &mut Execution {
         match phase {
-            Phase::Do => &mut self.forward,
-            Phase::Undo => &mut self.undo,
+            Phase::Do => Arc::make_mut(&mut self.forward),
+            Phase::Undo => Arc::make_mut(&mut self.undo),
         }
     }
 

@@ -75,7 +75,7 @@ impl Drive {
             while let Some(message) = next {
                 match message {
                     Message::Report(wanted, report, answer) => {
-                        self.take(&wanted, report, answer, &mut answers)?
+                        self.take(&wanted, *report, answer, &mut answers)?
                     }
                     Message::Ended(wanted) => {
                         self.in_flight.remove(&wanted);
@@ -220,7 +220,7 @@ impl Drive {
                 Ok(assignment) => {
                     spawn(async move {
                         let report = assignment.run().await;
-                        drop(tx.send(Message::Report(wanted, report, None)));
+                        drop(tx.send(Message::Report(wanted, Box::new(report), None)));
                         drop(tx.send(Message::Ended(wanted)));
                     });
                 }
@@ -232,7 +232,7 @@ impl Drive {
                             evidence: Vec::new(),
                         },
                     };
-                    drop(tx.send(Message::Report(wanted, report, None)));
+                    drop(tx.send(Message::Report(wanted, Box::new(report), None)));
                     drop(tx.send(Message::Ended(wanted)));
                 }
             }

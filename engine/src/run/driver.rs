@@ -245,8 +245,10 @@ impl Driver {
         };
         let shared = self.0.clone();
         let run = id.clone();
+        // Boxed, or the task would hold the run twice: as it was given, and as it is driven.
+        let driven = Box::pin(drive.run());
         spawn(async move {
-            let result: Result<Ended, RunError> = drive.run().await;
+            let result: Result<Ended, RunError> = driven.await;
             shared.runs().remove(&run);
             told.send_replace(Some(result.map_err(Arc::new)));
         });

@@ -25,7 +25,13 @@ const GRACE: Duration = Duration::from_secs(15);
 /// What reaches a run's driver.
 pub(super) enum Message {
     /// From a step; the answer comes when the events are durable.
-    Report(Wanted, Report, Option<oneshot::Sender<Result<(), Failure>>>),
+    ///
+    /// Boxed: a queue keeps room for 32 messages, and thousands of runs that wait have one each.
+    Report(
+        Wanted,
+        Box<Report>,
+        Option<oneshot::Sender<Result<(), Failure>>>,
+    ),
     /// A task has ended.
     Ended(Wanted),
     /// There may be something in the inbox.
@@ -386,7 +392,7 @@ impl Host {
         };
         let (answer, durable) = oneshot::channel();
         self.tx
-            .send(Message::Report(self.wanted, report, Some(answer)))
+            .send(Message::Report(self.wanted, Box::new(report), Some(answer)))
             .map_err(|_| refused())?;
         durable.await.unwrap_or_else(|_| Err(refused()))
     }

@@ -22,11 +22,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use writer::{Create, Job, Reply, Request, Writer};
 
-/// Idle connections for reading that are kept.
-const IDLE_READERS: usize = 4;
+/// Reads at one time: more would each take a thread and a connection, and not be quicker.
+const READERS: usize = 4;
 
 struct Inner {
     path: PathBuf,
@@ -36,7 +36,9 @@ struct Inner {
     #[cfg(test)]
     commits: Arc<std::sync::atomic::AtomicU64>,
     graphs: Graphs,
+    /// Idle connections for reading.
     readers: Mutex<Vec<Connection>>,
+    free: Semaphore,
     /// Only asked for its `data_version`, which changes with commits of any other connection.
     watcher: Mutex<Connection>,
 }
@@ -88,6 +90,7 @@ impl SqliteJournal {
             commits,
             graphs: Graphs::default(),
             readers: Mutex::default(),
+            free: Semaphore::new(READERS),
             watcher,
         })))
     }
@@ -113,6 +116,8 @@ impl SqliteJournal {
         &self,
         read: impl FnOnce(&Reader<'_>, &Inner) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, JournalError> {
+        let unread = |e: &dyn std::fmt::Display| JournalError::Store(format!("a read failed: {e}"));
+        let _turn = self.0.free.acquire().await.map_err(|e| unread(&e))?;
         let inner = self.0.clone();
         let done = tokio::task::spawn_blocking(move || {
             let idle = inner.idle_readers().pop();
@@ -126,15 +131,10 @@ impl SqliteJournal {
                 graphs: &inner.graphs,
             };
             let done = read(&reader, &inner);
-            let mut idle = inner.idle_readers();
-            if idle.len() < IDLE_READERS {
-                idle.push(conn);
-            }
-            drop(idle);
+            inner.idle_readers().push(conn);
             done
         });
-        done.await
-            .map_err(|e| JournalError::Store(format!("a read did not end: {e}")))?
+        done.await.map_err(|e| unread(&e))?
     }
 
     async fn take_lease(&self, request: Request) -> Result<Box<dyn Lease>, JournalError> {

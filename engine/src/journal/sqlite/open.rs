@@ -240,7 +240,7 @@ fn journal_mode(conn: &Connection) -> rusqlite::Result<()> {
     }
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-    conn.pragma_update(None, "cache_size", -16_000)
+    conn.pragma_update(None, "cache_size", -8_000)
 }
 
 fn initialise(conn: &mut Connection) -> rusqlite::Result<Kind> {
