@@ -51,12 +51,13 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (unit, factor) in UNITS {
-            if self.0 != 0 && self.0 % factor == 0 {
-                return write!(f, "{}{unit}", self.0 / factor);
-            }
-        }
-        write!(f, "{}B", self.0)
+        // The largest unit that goes into it evenly: 20GB, not 19531250KiB.
+        let (unit, factor) = UNITS
+            .into_iter()
+            .filter(|(_, factor)| self.0 != 0 && self.0 % factor == 0)
+            .max_by_key(|(_, factor)| *factor)
+            .unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / factor)
     }
 }
 
