@@ -35,7 +35,10 @@ impl Machine {
     }
 
     /// The binding that an attempt must keep: of a derived target, or of one that a call renames.
-    pub(super) fn bind_target(
+    ///
+    /// # Errors
+    /// Where the name is not a declared target, or would be one that it must never be.
+    pub fn bind_target(
         &self,
         id: InstanceId,
         phase: Phase,

@@ -107,8 +107,13 @@ impl Assignment {
         };
         let mut targets = HashMap::new();
         for name in machine.target_names(action, &input) {
-            if let Some(target) = machine.target(id, phase, &name) {
-                targets.insert(name, target.clone());
+            // A probe of the playbook's own may name targets that the attempt itself did not bind.
+            let target = match machine.target(id, phase, &name) {
+                Some(target) => Some(target.clone()),
+                None => machine.bind_target(id, phase, &name)?,
+            };
+            if let Some(target) = target {
+                targets.insert(name, target);
             }
         }
         let forward = &instance.forward;
