@@ -7,6 +7,7 @@
     clippy::unwrap_used,
     reason = "a benchmark measures time, and ends where something fails"
 )]
+mod compile;
 mod journal;
 mod kinds;
 mod limits;
@@ -59,6 +60,9 @@ fn main() {
     }
     if wanted("runs") {
         runtime().block_on(runs::rows(&mut table));
+    }
+    if wanted("compile") {
+        compile::rows(&mut table);
     }
     if wanted("memory") {
         process::memory_rows(&mut table);
