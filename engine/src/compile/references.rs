@@ -246,6 +246,7 @@ impl<'s> Scoped<'s, '_, '_> {
         } else if matches!(name.as_str(), "outcome" | "failed")
             && !names.in_finally
             && !names.lenient
+            && !names.own
         {
             self.reader.error_help(
                 codes::UNKNOWN_MEMBER,

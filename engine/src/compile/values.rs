@@ -281,6 +281,15 @@ impl<'s> Scoped<'s, '_, '_> {
         with: &mut With<'_>,
         what: &str,
     ) -> Option<Template> {
+        if entry.key.contains("${{") {
+            self.reader.error_help(
+                codes::NOT_LITERAL,
+                entry.key_range,
+                "the name of a parameter cannot be computed",
+                "write the name itself, or compute the whole map: `${{ … }}`",
+            );
+            return None;
+        }
         let shape = match (fields.known.get(&*entry.key), &fields.rest) {
             (Some(field), _) => &field.shape,
             (None, Some(rest)) => rest,

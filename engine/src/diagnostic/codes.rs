@@ -54,7 +54,7 @@ codes! {
     NESTING = "WL0107", "nested too deep",
         "Maps and lists may be nested 64 deep.";
     TOO_LARGE = "WL0108", "the file is too large",
-        "A playbook or environment file may have 4 MiB.";
+        "A playbook or environment file may have 16 MiB.";
     DOCUMENTS = "WL0109", "more than one document",
         "A file holds one document; `---` starts another.";
     KEY_TYPE = "WL0110", "a key that is not text",

@@ -4,7 +4,7 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, Stru
 use std::collections::HashMap;
 
 /// How large a file may be.
-pub const MAX_BYTES: usize = 4 << 20;
+pub const MAX_BYTES: usize = 16 << 20;
 /// How deep maps and lists may be nested.
 pub const MAX_DEPTH: usize = 64;
 /// How many mistakes are worked around before reading stops.
@@ -51,7 +51,7 @@ pub fn parse(path: &str, text: &str) -> Parsed {
             break builder.finish();
         };
         let at = offset_of(&error, &file);
-        match mend(&file, &masked, at, &mends) {
+        match mend(&file, &masked, &error, at, &mends) {
             Some((mend, text, diagnostic)) => {
                 masked = text;
                 mends.push(mend);
@@ -99,6 +99,7 @@ fn options() -> granit_parser::Options {
 fn mend(
     file: &SourceFile,
     masked: &str,
+    error: &ScanError,
     at: usize,
     mends: &[Range],
 ) -> Option<(Range, String, Diagnostic)> {
@@ -108,6 +109,7 @@ fn mend(
     let candidates = [
         flow_expression(file, masked, at),
         leading_bang(file, masked, at),
+        whole_value(file, masked, error, at),
     ];
     candidates
         .into_iter()
@@ -168,6 +170,42 @@ fn leading_bang(file: &SourceFile, masked: &str, at: usize) -> Option<(Range, Di
             bang_diagnostic(file, Range::new(from + bang, from + line.trim_end().len())),
         ))
     })
+}
+
+/// The value of a key in the line where the parser stopped: one text or expression that needs quotes.
+fn whole_value(
+    file: &SourceFile,
+    masked: &str,
+    error: &ScanError,
+    at: usize,
+) -> Option<(Range, Diagnostic)> {
+    let from = masked.get(..at)?.rfind('\n').map_or(0, |at| at + 1);
+    let line = masked.get(from..)?.lines().next()?;
+    let key = line.trim_start().trim_start_matches("- ");
+    let colon = key.find(": ")?;
+    let name = key.get(..colon)?;
+    if name.is_empty()
+        || !name
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '*'))
+    {
+        return None;
+    }
+    let value = key.get(colon + 2..)?.trim();
+    // Collections and block texts are not one text; what they hold has its own mistakes.
+    if value.is_empty() || value.starts_with(['{', '|', '>', '#']) {
+        return None;
+    }
+    let start = value.as_ptr() as usize - masked.as_ptr() as usize;
+    let range = Range::new(start, start + value.len());
+    let diagnostic = Diagnostic::error(
+        codes::SYNTAX,
+        file.span(range),
+        format!("this is not YAML: {}", error.kind()),
+    )
+    .label("one text or expression needs quotes")
+    .help(format!("write {}", quoted(file.slice(range))));
+    Some((range, diagnostic))
 }
 
 fn bang_diagnostic(file: &SourceFile, range: Range) -> Diagnostic {

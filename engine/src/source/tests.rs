@@ -156,14 +156,45 @@ fn places_inside_scalars() {
 
 #[test]
 fn syntax_errors_say_where() {
-    let found = parse("x", "a: b: c\n").diagnostics;
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0].code, "WL0101");
-    assert!(
-        found[0].help.as_deref().unwrap_or("").contains("'b: c'"),
-        "{found:?}"
-    );
+    for (text, whole) in [
+        ("a: b: c\nd: 1\n", "'b: c'"),
+        ("a: \"x\" == y\nd: 1\n", "'\"x\" == y'"),
+        ("a: 'x' == y\nd: 1\n", "\"'x' == y\""),
+        ("- a: n == 1 ? 2 : 3\n  d: 1\n", "'n == 1 ? 2 : 3'"),
+        ("a: [x] == y\nd: 1\n", "'[x] == y'"),
+    ] {
+        let parsed = parse("x", text);
+        assert_eq!(
+            parsed.diagnostics.len(),
+            1,
+            "{text}: {:?}",
+            parsed.diagnostics
+        );
+        assert_eq!(parsed.diagnostics[0].code, "WL0101");
+        assert_eq!(
+            parsed.diagnostics[0].help,
+            Some(format!("write {whole}")),
+            "{text}"
+        );
+        let root = parsed.root.expect("reading went on");
+        let map = root
+            .list()
+            .and_then(|l| l[0].map())
+            .or(root.map())
+            .expect("a map");
+        assert!(map.get("d").is_some(), "{text}");
+        let value = map
+            .get("a")
+            .and_then(Node::scalar)
+            .map(|s| s.text.to_string());
+        assert_eq!(
+            value.as_deref(),
+            text.split_once("a: ").and_then(|(_, v)| v.lines().next())
+        );
+    }
     assert_eq!(codes_of("a: \"open\nb: 1\n").len(), 1);
+    assert_eq!(codes_of("a: [open\nb: 1\n").len(), 1);
+    assert_eq!(codes_of("a: 1\n b: 2\n").len(), 1);
 }
 
 proptest::proptest! {
