@@ -61,7 +61,7 @@ fn json(node: &Node) -> Json {
 }
 
 fn shipped(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
             shipped(&path, found);
