@@ -58,6 +58,10 @@ pub(crate) enum Command {
     Init(commands::init::InitArgs),
     /// Check playbooks without touching any target
     Validate(commands::validate::ValidateArgs),
+    /// Show the steps of a playbook and what waits for what
+    Graph(commands::graph::GraphArgs),
+    /// Dry run: what each step would do, and how that is known
+    Plan(Box<commands::plan::PlanArgs>),
     /// Start a run and drive it
     Run(Box<commands::run::RunArgs>),
     /// Go on with a run from where it stands

@@ -162,7 +162,7 @@ async fn sum_up(
     session: &Session,
     journal: &dyn Journal,
     reporter: &Reporter<'_>,
-    _ended: &Ended,
+    ended: &Ended,
 ) -> Result<(), CliError> {
     if reporter.is_json() {
         return Ok(());
@@ -175,7 +175,20 @@ async fn sum_up(
         .holder
         .filter(|holder| holder.pid != std::process::id());
     let ui = &session.ui;
-    let text = summary::render(machine, holder.as_ref(), clock::now(), ui.out);
-    ui.print(&text);
+    if ui.quiet && *ended == Ended::Finished(Outcome::Succeeded) {
+        return Ok(());
+    }
+    if *ended == Ended::Interrupted {
+        ui.line(
+            &ui.out
+                .yellow("interrupted: nothing of it runs any more, and it keeps its place"),
+        );
+    }
+    ui.print(&summary::render(
+        machine,
+        holder.as_ref(),
+        clock::now(),
+        ui.out,
+    ));
     Ok(())
 }

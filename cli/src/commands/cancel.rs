@@ -5,7 +5,7 @@ use crate::{
     exit::Exit,
     session::{self, Session},
 };
-use windlass_engine::machine::Command;
+use windlass_engine::machine::{Command, Outcome};
 
 /// What `cancel` takes.
 #[derive(Debug, clap::Args)]
@@ -37,5 +37,11 @@ pub(crate) async fn run(session: &Session, args: &CancelArgs) -> Result<Exit, Cl
         force: args.force,
         because: args.because.clone(),
     };
-    ask(session, journal, &run, command, args.ask).await
+    let exit = ask(session, journal.clone(), &run, command, args.ask).await?;
+    let machine = session::machine(journal.as_ref(), &run).await?;
+    // Cancelled is what was asked for.
+    Ok(match machine.finished().map(|finished| finished.outcome) {
+        Some(Outcome::Cancelled | Outcome::Compensated) => Exit::Succeeded,
+        Some(Outcome::Succeeded | Outcome::Failed | Outcome::Stopped) | None => exit,
+    })
 }

@@ -25,11 +25,19 @@ pub(crate) fn run(session: &Session, args: &InitArgs) -> Result<Exit, CliError> 
     write(session, &folder.join(crate::session::ENV_FILE), ENVIRONMENT)?;
     write(session, &playbooks.join("playbook.yaml"), PLAYBOOK)?;
     ignore(session, &folder.join(".gitignore"))?;
+    let there = if folder == Path::new(".") {
+        String::new()
+    } else {
+        format!("cd {} && ", folder.display())
+    };
     session.ui.say(&format!(
-        "next: cd {} && windlass plan playbooks/first && windlass run playbooks/first",
-        folder.display()
+        "next: {there}windlass plan playbooks/first && windlass run playbooks/first"
     ));
     Ok(Exit::Succeeded)
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
 /// Writes a file that is not there yet.
@@ -42,7 +50,7 @@ fn write(session: &Session, path: &Path, text: &str) -> Result<(), CliError> {
         Ok(mut file) => {
             file.write_all(text.as_bytes())
                 .map_err(|error| CliError::file(path, "write", &error))?;
-            session.ui.line(&format!("wrote {}", path.display()));
+            session.ui.line(&format!("wrote {}", shown(path)));
             Ok(())
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {

@@ -4,8 +4,10 @@ pub(crate) mod audit;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod explain;
+pub(crate) mod graph;
 pub(crate) mod init;
 pub(crate) mod pause;
+pub(crate) mod plan;
 pub(crate) mod resolve;
 pub(crate) mod resume;
 pub(crate) mod retry;
@@ -27,6 +29,8 @@ pub(crate) fn dispatch(session: &Session, command: Command) -> Result<Exit, CliE
     match command {
         Command::Init(args) => init::run(session, &args),
         Command::Validate(args) => validate::run(session, &args),
+        Command::Graph(args) => graph::run(session, &args),
+        Command::Plan(args) => block_on(plan::run(session, &args)),
         Command::Run(args) => block_on(run::run(session, &args)),
         Command::Resume(args) => block_on(resume::run(session, &args)),
         Command::Approve(args) => block_on(approve::approve(session, &args)),

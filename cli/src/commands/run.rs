@@ -1,4 +1,5 @@
 //! `windlass run`: starts a run and drives it.
+use super::plan;
 use crate::{
     drive,
     error::CliError,
@@ -7,6 +8,7 @@ use crate::{
     reporter::Reporter,
     session::Session,
 };
+use std::path::PathBuf;
 use windlass_engine::run::DriveOptions;
 
 /// What `run` takes.
@@ -14,6 +16,9 @@ use windlass_engine::run::DriveOptions;
 pub(crate) struct RunArgs {
     #[command(flatten)]
     given: Given,
+    /// Run only if a plan made now would be this one (written by `windlass plan -o`); else end with code 5
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
     /// End with code 4 as soon as the run only waits, instead of waiting with it
     #[arg(long)]
     no_wait: bool,
@@ -24,7 +29,10 @@ pub(crate) struct RunArgs {
 
 pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<Exit, CliError> {
     let prepared = playbook::prepare(session, &args.given)?;
-    let digest = None;
+    let digest = match &args.plan {
+        Some(path) => Some(plan::agree(session, path, &prepared).await?),
+        None => None,
+    };
     let journal = session.journal()?;
     let driver = drive::driver(session, &journal);
     let options = DriveOptions {

@@ -9,6 +9,8 @@ enum Subject {
     Playbook,
     /// windlass.yaml
     Environment,
+    /// What `windlass plan -o` writes
+    Plan,
 }
 
 /// What `schema` takes.
@@ -25,6 +27,7 @@ pub(crate) fn run(session: &Session, args: &SchemaArgs) -> Result<Exit, CliError
     let schema = match args.subject {
         Subject::Playbook => windlass_engine::playbook::schema(session.registry()),
         Subject::Environment => windlass_engine::environment::schema(),
+        Subject::Plan => windlass_engine::plan::schema(),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|error| {
         CliError::new(Exit::Failed, format!("cannot write the schema: {error}"))
@@ -39,6 +42,7 @@ pub(crate) fn run(session: &Session, args: &SchemaArgs) -> Result<Exit, CliError
     let subject = match args.subject {
         Subject::Playbook => "playbook",
         Subject::Environment => "environment",
+        Subject::Plan => "plan",
     };
     Err(CliError::new(
         Exit::Failed,

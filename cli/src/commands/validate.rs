@@ -14,6 +14,10 @@ pub(crate) struct ValidateArgs {
     json: bool,
 }
 
+fn count(n: usize, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+}
+
 pub(crate) fn run(session: &Session, args: &ValidateArgs) -> Result<Exit, CliError> {
     let mut all: Vec<Diagnostic> = Vec::new();
     let mut text = String::new();
@@ -31,11 +35,11 @@ pub(crate) fn run(session: &Session, args: &ValidateArgs) -> Result<Exit, CliErr
         }
         if let Some(graph) = &compiled.graph {
             valid.push(format!(
-                "{} {}: {} steps, {} targets",
+                "{} {}: {}, {}",
                 session.ui.out.green("valid"),
                 path.display(),
-                graph.nodes.len(),
-                graph.targets.len()
+                count(graph.nodes.len(), "step"),
+                count(graph.targets.len(), "target")
             ));
         }
         all.extend(compiled.diagnostics);

@@ -79,6 +79,8 @@ struct Row {
     name: String,
     time: String,
     more: String,
+    /// What to type, on a line of its own: it is there to be copied.
+    command: Option<String>,
     /// Settled rows go first where there is no room.
     settled: bool,
     pending: bool,
@@ -144,6 +146,14 @@ pub(crate) fn tree(
             .trim_end()
             .to_owned(),
         );
+        if let Some(command) = &row.command {
+            let room = width.saturating_sub(row.depth * 2 + 7);
+            lines.push(format!(
+                "    {indent}{} {}",
+                style.yellow(">"),
+                style.cyan(&cut(command, room))
+            ));
+        }
     }
     if let Some(hidden) = hidden {
         lines.push(style.dim(&hidden));
@@ -153,10 +163,12 @@ pub(crate) fn tree(
 
 /// As many rows as fit: what runs, waits or failed before what is done or to come.
 fn fit(rows: Vec<Row>, height: usize) -> (Vec<Row>, Option<String>) {
-    if rows.len() <= height {
+    let commands = rows.iter().filter(|row| row.command.is_some()).count();
+    if rows.len() + commands <= height {
         return (rows, None);
     }
-    let height = height.max(3);
+    // A row with a command takes two lines.
+    let height = height.saturating_sub(commands.min(height / 2)).max(3);
     let mut room = height.saturating_sub(
         rows.iter()
             .filter(|row| !row.settled && !row.pending)
@@ -253,7 +265,6 @@ fn row(ui: &Ui, machine: &Machine, instance: &Instance, now: Timestamp, tick: us
     match execution.stage {
         Stage::Backoff | Stage::Waiting | Stage::AwaitingApproval => {
             more.extend(waits_for(instance, execution, now));
-            more.extend(next::answer(machine, instance));
         }
         Stage::InDoubt => more.push(format!(
             "in doubt: {}",
@@ -292,6 +303,8 @@ fn row(ui: &Ui, machine: &Machine, instance: &Instance, now: Timestamp, tick: us
         name,
         time,
         more: more.join(" · "),
+        command: next::answer(machine, instance)
+            .filter(|_| matches!(execution.stage, Stage::Waiting | Stage::AwaitingApproval)),
         settled: matches!(
             instance.state,
             NodeState::Succeeded | NodeState::Skipped | NodeState::Undone

@@ -200,15 +200,18 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
     if !matches!(machine.state(), RunState::Finished(_)) {
         match (machine.state(), holder) {
             (RunState::Running | RunState::Waiting | RunState::Compensating, None) => {
-                all.push(next(
-                    format!("windlass resume {run}"),
-                    "go on from where it stands",
-                ));
+                let what = if machine.cancelled().is_some() {
+                    "let it end: it is cancelled"
+                } else {
+                    "go on from where it stands"
+                };
+                all.push(next(format!("windlass resume {run}"), what));
             }
             (_, Some(_)) => all.push(next(format!("windlass watch {run}"), "follow it")),
             (RunState::Paused | RunState::Stuck | RunState::Finished(_), None) => {}
         }
-        if !matches!(machine.state(), RunState::Compensating | RunState::Stuck) {
+        let is_ending = matches!(machine.state(), RunState::Compensating | RunState::Stuck);
+        if !is_ending && machine.cancelled().is_none() {
             all.push(next(
                 format!("windlass cancel {run} --undo"),
                 "end it and undo what it did",

@@ -4,6 +4,7 @@ use super::{
     words::{current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
 };
 use windlass_engine::{
+    expr::{Template, TemplatePart},
     graph::{Body, Undo},
     machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
     step::{ApprovalRequest, Phase, Question, Target, WaitOn},
@@ -347,12 +348,38 @@ fn probes(ui: &Ui, machine: &Machine) -> String {
                 "  {} {}: {}; it is done where {}\n",
                 ui.out.bold("probe by hand"),
                 instance.path,
-                one_line(&serde_json::to_string(&probe.action.with).unwrap_or_default()),
+                one_line(&written(&probe.action.with)),
                 probe.done.source()
             ));
         }
     }
     text
+}
+
+/// Parameters as they are written in the playbook, in one line.
+fn written(template: &Template) -> String {
+    match template {
+        Template::Literal(value) => value.to_string(),
+        Template::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
+        Template::Text(parts) => parts
+            .iter()
+            .map(|part| match part {
+                TemplatePart::Text(text) => text.clone(),
+                TemplatePart::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
+            })
+            .collect(),
+        Template::List(items) => {
+            let items: Vec<String> = items.iter().map(written).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Template::Map(map) => {
+            let pairs: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key}: {}", written(value)))
+                .collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
+    }
 }
 
 fn done_so_far(ui: &Ui, machine: &Machine) -> String {
@@ -368,14 +395,37 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
         );
     }
     let mut text = format!("{}\n", style.bold("done so far"));
-    for instance in effects.iter().take(60) {
+    // Items of one foreach are undone alike: one line for all of them.
+    let mut groups: Vec<Vec<&Instance>> = Vec::new();
+    for &instance in &effects {
+        match groups.last_mut() {
+            Some(group) if group.last().is_some_and(|last| last.def == instance.def) => {
+                group.push(instance)
+            }
+            Some(_) | None => groups.push(vec![instance]),
+        }
+    }
+    for group in &groups {
+        let (Some(instance), Some(last)) = (group.first(), group.last()) else {
+            continue;
+        };
         let how = undo_of(machine, instance).unwrap_or_default();
-        text.push_str(&format!("  {}  {}\n", instance.path, style.dim(&how)));
+        let name = if group.len() > 1 {
+            format!(
+                "{} … {} ({} of them)",
+                instance.path,
+                last.path,
+                group.len()
+            )
+        } else {
+            instance.path.to_string()
+        };
+        text.push_str(&format!("  {name}  {}\n", style.dim(&how)));
         if let Some(Body::Step(step)) = node_of(machine, instance).map(|node| &node.body)
             && let Undo::Steps(actions) = &step.undo
         {
             for action in actions {
-                let with = serde_json::to_string(&action.with).unwrap_or_default();
+                let with = written(&action.with);
                 text.push_str(&format!(
                     "      {} {}\n",
                     action.kind,
@@ -383,9 +433,6 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
                 ));
             }
         }
-    }
-    if effects.len() > 60 {
-        text.push_str(&format!("  … {} more\n", effects.len() - 60));
     }
     let passed: Vec<String> = effects
         .iter()

@@ -20,7 +20,7 @@ pub(crate) fn headline(machine: &Machine, now: Timestamp, style: Style) -> Strin
         RunState::Finished(Outcome::Failed) => {
             ": it ran to its end, with failures that it let pass"
         }
-        RunState::Finished(Outcome::Compensated) => ": it failed, and what it did is undone",
+        RunState::Finished(Outcome::Compensated) => ": what it did is undone",
         RunState::Finished(Outcome::Stopped) => ": things stand as they are, a person is needed",
         RunState::Finished(Outcome::Cancelled) => "",
         RunState::Running => ": it can be resumed",
@@ -130,7 +130,13 @@ fn undone(machine: &Machine, style: Style) -> String {
             .collect();
         text.push_str(&format!(
             "  {} {}\n",
-            style.blue("undone, in this order:"),
+            style.blue(
+                if matches!(machine.state(), RunState::Finished(Outcome::Succeeded)) {
+                    "cleaned up:"
+                } else {
+                    "undone, in this order:"
+                }
+            ),
             names.join(", ")
         ));
     }

@@ -6,6 +6,7 @@
 mod cost;
 mod digest;
 mod host;
+mod html;
 mod known;
 mod markdown;
 mod model;
