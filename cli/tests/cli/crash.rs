@@ -32,7 +32,11 @@ fn killed_in_the_middle_and_resumed_it_goes_on_from_its_place() {
     lab.until_step("pause", "waiting");
     running.signal(Signal::SIGKILL);
     running.wait();
-    let page = lab.run(&["show", "last"]).exits(0).says("driven by    nobody").says("windlass resume");
+    let page = lab
+        .run(&["show", "last"])
+        .exits(0)
+        .says("driven by    nobody")
+        .says("windlass resume");
     assert!(page.stdout.contains("waiting"), "{}", page.all());
     let done = lab.run(&["resume", "last"]).exits(0).says("resumed by ana");
     assert!(!done.stdout.contains("first: started"), "{}", done.all());
@@ -56,7 +60,9 @@ fn an_edited_byte_is_named_by_run_and_event() {
     // One byte of the stored text of an event.
     let path = lab.path(".windlass/journal.db");
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
     drop(connection);
     let mut bytes = std::fs::read(&path).unwrap();
     let needle = b"INSERT INTO n VALUES (2)";
@@ -70,8 +76,12 @@ fn an_edited_byte_is_named_by_run_and_event() {
     let last = *at.last().unwrap();
     bytes[last + needle.len() - 2] = b'3';
     std::fs::write(&path, bytes).unwrap();
-    let done = lab.run(&["audit"]).exits(1).says(&format!("run {id}, event "));
-    settings(&lab).bind(|| insta::assert_snapshot!("damaged", format!("{}{}", done.stdout, done.stderr)));
+    let done = lab
+        .run(&["audit"])
+        .exits(1)
+        .says(&format!("run {id}, event "));
+    settings(&lab)
+        .bind(|| insta::assert_snapshot!("damaged", format!("{}{}", done.stdout, done.stderr)));
 }
 
 #[test]
@@ -89,9 +99,14 @@ fn of_two_that_resume_at_once_one_drives_and_the_other_says_who() {
     let mut codes = [one.code, two.code];
     codes.sort_unstable();
     assert_eq!(codes, [0, 5], "{}\n{}", one.all(), two.all());
-    let (refused, driver) = if one.code == 5 { (one, pids[1]) } else { (two, pids[0]) };
+    let (refused, driver) = if one.code == 5 {
+        (one, pids[1])
+    } else {
+        (two, pids[0])
+    };
     assert!(
-        refused.stderr.contains("is driven by bruno on") && refused.stderr.contains(&format!("process {driver}")),
+        refused.stderr.contains("is driven by bruno on")
+            && refused.stderr.contains(&format!("process {driver}")),
         "{}",
         refused.all()
     );
@@ -133,15 +148,31 @@ fn a_doubt_that_nothing_settles_waits_for_a_person() {
     let page = lab.run(&["show", "last"]).exits(0);
     settings(&lab).bind(|| insta::assert_snapshot!("in_doubt_page", page.stdout));
     lab.run(&["resolve", "last", "work", "--done"]).exits(2);
-    lab.run(&["resolve", "last", "work", "--done", "--because", "x", "--output", "{\"a\": 1}"])
-        .exits(2)
-        .says("is no output of command");
+    lab.run(&[
+        "resolve",
+        "last",
+        "work",
+        "--done",
+        "--because",
+        "x",
+        "--output",
+        "{\"a\": 1}",
+    ])
+    .exits(2)
+    .says("is no output of command");
     lab.run(&["resolve", "last", "wrk", "--done", "--because", "x"])
         .exits(5)
         .says("did you mean");
-    lab.run(&["resolve", "last", "work", "--done", "--because", "the log says so"])
-        .exits(0)
-        .says("ana says it is done: the log says so");
+    lab.run(&[
+        "resolve",
+        "last",
+        "work",
+        "--done",
+        "--because",
+        "the log says so",
+    ])
+    .exits(0)
+    .says("ana says it is done: the log says so");
     let log = std::fs::read_to_string(lab.path("log.txt")).unwrap();
     assert_eq!(log, "started\nafter\n");
 }
@@ -153,7 +184,14 @@ fn not_done_runs_it_again() {
     lab.run(&["resume", "last", "-q"]).exits(3);
     let again = lab.spawn(
         "bruno",
-        &["resolve", "last", "work", "--not-done", "--because", "the host was rebooted"],
+        &[
+            "resolve",
+            "last",
+            "work",
+            "--not-done",
+            "--because",
+            "the host was rebooted",
+        ],
     );
     lab.until("a second attempt", |page| {
         page["steps"][1]["forward"]["attempts"] == 2 && page["steps"][1]["state"] == "running"

@@ -33,7 +33,9 @@ fn an_undo_that_fails_is_stuck_and_says_what_to_do() {
     lab.run(&["resume", "last"]).exits(3);
     // Mended by hand, it is tried again, and the rest is undone.
     lab.execute("app.db", "CREATE TABLE undone (i INTEGER)");
-    lab.run(&["retry", "last", "one"]).exits(1).says("undone, in this order: one, table");
+    lab.run(&["retry", "last", "one"])
+        .exits(1)
+        .says("undone, in this order: one, table");
     assert_eq!(lab.state(), "compensated");
 }
 
@@ -42,9 +44,16 @@ fn a_failed_undo_may_be_settled_by_hand() {
     let lab = Lab::new();
     lab.write("p.yaml", STUCK);
     lab.run(&["run", "p.yaml", "-q"]).exits(3);
-    lab.run(&["resolve", "last", "one", "--done", "--because", "deleted by hand"])
-        .exits(1)
-        .says("ana says it is undone: deleted by hand");
+    lab.run(&[
+        "resolve",
+        "last",
+        "one",
+        "--done",
+        "--because",
+        "deleted by hand",
+    ])
+    .exits(1)
+    .says("ana says it is undone: deleted by hand");
     assert_eq!(lab.state(), "compensated");
 }
 
@@ -81,8 +90,11 @@ fn waiting() -> Lab {
 #[test]
 fn a_signal_carries_a_payload() {
     let lab = waiting();
-    lab.run(&["signal", "last", "go", "--payload", "{i: 7}"]).exits(2).says("is not JSON");
-    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 7}"]).exits(0);
+    lab.run(&["signal", "last", "go", "--payload", "{i: 7}"])
+        .exits(2)
+        .says("is not JSON");
+    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 7}"])
+        .exits(0);
     assert_eq!(lab.count("app.db", "SELECT i FROM n"), 7);
 }
 
@@ -93,11 +105,25 @@ fn cancel_undoes_or_leaves_as_it_is_told() {
     lab.run(&["cancel", "last", "--undo", "--because", "wrong day"])
         .exits(0)
         .says("cancelled by ana, undoing what it did: wrong day");
-    assert_eq!(lab.count("app.db", "SELECT count(*) FROM sqlite_master WHERE name = 'n'"), 0);
-    lab.run(&["cancel", "last", "--undo"]).exits(5).says("the run is over");
+    assert_eq!(
+        lab.count(
+            "app.db",
+            "SELECT count(*) FROM sqlite_master WHERE name = 'n'"
+        ),
+        0
+    );
+    lab.run(&["cancel", "last", "--undo"])
+        .exits(5)
+        .says("the run is over");
     let lab = waiting();
     lab.run(&["cancel", "last", "--leave"]).exits(0);
-    assert_eq!(lab.count("app.db", "SELECT count(*) FROM sqlite_master WHERE name = 'n'"), 1);
+    assert_eq!(
+        lab.count(
+            "app.db",
+            "SELECT count(*) FROM sqlite_master WHERE name = 'n'"
+        ),
+        1
+    );
     assert_eq!(lab.state(), "cancelled");
 }
 
@@ -107,9 +133,12 @@ fn a_paused_run_starts_nothing_new() {
     lab.run(&["pause", "last", "--because", "lunch"]).exits(0);
     assert_eq!(lab.state(), "paused");
     lab.run(&["pause", "last"]).exits(5).says("paused already");
-    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}"]).exits(3);
+    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}"])
+        .exits(3);
     assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 0);
-    lab.run(&["resume", "last"]).exits(3).says("windlass unpause");
+    lab.run(&["resume", "last"])
+        .exits(3)
+        .says("windlass unpause");
     lab.run(&["unpause", "last"]).exits(0);
     assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 1);
 }
@@ -142,21 +171,41 @@ fn what_another_process_is_asked_is_answered_by_it() {
     let running = lab.spawn("ana", &["run", "p.yaml"]);
     lab.until_step("go", "waiting");
     let page = lab.run(&["show", "last"]).exits(0);
-    assert!(page.stdout.contains(&format!("process {}", running.pid())), "{}", page.stdout);
+    assert!(
+        page.stdout.contains(&format!("process {}", running.pid())),
+        "{}",
+        page.stdout
+    );
     let watching = lab.spawn("bruno", &["watch", "last"]);
-    lab.run_as("bruno", &["retry", "last", "go"]).exits(5).says("refused:");
-    lab.run_as("bruno", &["signal", "last", "go", "--payload", "{\"i\": 1}"])
-        .exits(0)
-        .says("accepted: signal go is delivered");
+    lab.run_as("bruno", &["retry", "last", "go"])
+        .exits(5)
+        .says("refused:");
+    lab.run_as(
+        "bruno",
+        &["signal", "last", "go", "--payload", "{\"i\": 1}"],
+    )
+    .exits(0)
+    .says("accepted: signal go is delivered");
     running.wait().exits(0).says("refused what bruno asked");
-    watching.wait().exits(0).says("one: succeeded").says("succeeded after");
+    watching
+        .wait()
+        .exits(0)
+        .says("one: succeeded")
+        .says("succeeded after");
 }
 
 #[test]
 fn a_finished_run_can_be_undone() {
     let lab = waiting();
-    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}", "-q"]).exits(0);
+    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}", "-q"])
+        .exits(0);
     let page = lab.run(&["show", "last"]).exits(0);
-    assert!(page.stdout.contains("the point of no return"), "{}", page.stdout);
-    lab.run(&["undo", "last"]).exits(0).says("undone, in this order: table");
+    assert!(
+        page.stdout.contains("the point of no return"),
+        "{}",
+        page.stdout
+    );
+    lab.run(&["undo", "last"])
+        .exits(0)
+        .says("undone, in this order: table");
 }
