@@ -103,7 +103,9 @@ fn mend(
     at: usize,
     mends: &[Range],
 ) -> Option<(Range, String, Diagnostic)> {
-    if mends.len() >= MAX_MENDS {
+    // Each mistake costs a few passes over the file, so a huge one is not read on for long.
+    let most = MAX_MENDS.min(1 + (8 << 20) / masked.len().max(1));
+    if mends.len() >= most {
         return None;
     }
     let candidates = [
@@ -237,8 +239,18 @@ fn syntax(file: &SourceFile, error: &ScanError, at: usize) -> Diagnostic {
             .next()
             .map_or(0, char::len_utf8),
     );
-    if indent.contains('\t') {
-        let start = line_start + indent.find('\t').unwrap_or(0);
+    let about_tabs = matches!(
+        error.kind(),
+        ErrorKind::TabNotAllowed
+            | ErrorKind::TabInBlockIndentation
+            | ErrorKind::TabInIndentation
+            | ErrorKind::TabInPlainScalar
+            | ErrorKind::TabAtBlockScalarStart
+    );
+    if about_tabs || indent.contains('\t') {
+        let near = if about_tabs { at } else { line_start };
+        let rest = file.text().get(near..).unwrap_or("");
+        let start = near + rest.find('\t').unwrap_or(0);
         return Diagnostic::error(
             codes::TAB,
             file.span(Range::new(start, start + 1)),

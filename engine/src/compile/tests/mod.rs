@@ -1,4 +1,5 @@
 pub(crate) mod fakes;
+mod pages;
 mod rules;
 
 use super::*;
