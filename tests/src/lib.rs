@@ -1,4 +1,6 @@
 //! What the black-box tests share: compile a playbook, run it on real databases in a temporary folder.
+pub mod program;
+
 use std::{io, path::Path, sync::Arc};
 use windlass_engine::{
     compile::{self, Files},
