@@ -191,7 +191,11 @@ fn running(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
         };
         text.push_str(&format!(
             "{} {what}{} ({})\n",
-            style.bold("running"),
+            style.bold(if execution.stage == Stage::InDoubt {
+                "in doubt"
+            } else {
+                "running"
+            }),
             style.bold(&instance.path),
             kind_of(machine, instance),
         ));
@@ -283,7 +287,12 @@ pub(crate) fn question(request: &ApprovalRequest, instance: &Instance, ui: &Ui) 
     for (name, ask) in &request.ask {
         match ask {
             Question::Choose { from, min, max, .. } => {
-                text.push_str(&format!("  question {name}: choose {min} to {max}\n"));
+                let many = match (min, max) {
+                    (0, max) => format!("up to {max}"),
+                    (min, max) if min == max => max.to_string(),
+                    (min, max) => format!("{min} to {max}"),
+                };
+                text.push_str(&format!("  question {name}: choose {many}\n"));
                 for (index, choice) in from.iter().enumerate() {
                     text.push_str(&format!(
                         "    {:>3}  {}\n",
@@ -388,13 +397,28 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
         .instances()
         .filter(|i| i.role == Role::Step && i.took_effect && i.state != NodeState::Undone)
         .collect();
-    if effects.is_empty() {
-        return format!(
-            "{} nothing that would need undoing\n",
-            style.bold("done so far")
-        );
-    }
     let mut text = format!("{}\n", style.bold("done so far"));
+    let doubts: Vec<String> = machine
+        .instances()
+        .filter(|instance| current(instance).1.stage == Stage::InDoubt)
+        .map(|instance| instance.path.to_string())
+        .collect();
+    if !doubts.is_empty() {
+        text.push_str(&format!(
+            "  {} {}\n",
+            style.magenta("perhaps:"),
+            doubts.join(", ")
+        ));
+    }
+    if effects.is_empty() {
+        let more = if doubts.is_empty() {
+            "nothing"
+        } else {
+            "nothing else"
+        };
+        text.push_str(&format!("  {more} that would need undoing\n"));
+        return text;
+    }
     // Items of one foreach are undone alike: one line for all of them.
     let mut groups: Vec<Vec<&Instance>> = Vec::new();
     for &instance in &effects {

@@ -1,0 +1,199 @@
+//! Killed, resumed, fought over, tampered with.
+use crate::common::{Lab, settings};
+use nix::sys::signal::Signal;
+
+const SLOW: &str = r#"
+playbook: slow
+targets:
+  app: { kind: sqlite }
+steps:
+  - id: table
+    uses: sql.execute
+    with: { target: app, sql: CREATE TABLE n (i INTEGER) }
+    undo: none
+  - id: first
+    uses: sql.execute
+    with: { target: app, sql: INSERT INTO n VALUES (1) }
+    undo: none
+  - id: pause
+    uses: wait.for
+    with: { duration: 1500ms }
+  - id: second
+    uses: sql.execute
+    with: { target: app, sql: INSERT INTO n VALUES (2) }
+    undo: none
+"#;
+
+#[test]
+fn killed_in_the_middle_and_resumed_it_goes_on_from_its_place() {
+    let lab = Lab::new();
+    lab.write("p.yaml", SLOW);
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("pause", "waiting");
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    let page = lab
+        .run(&["show", "last"])
+        .exits(0)
+        .says("driven by    nobody")
+        .says("windlass resume");
+    assert!(page.stdout.contains("waiting"), "{}", page.all());
+    let done = lab.run(&["resume", "last"]).exits(0).says("resumed by ana");
+    assert!(!done.stdout.contains("first: started"), "{}", done.all());
+    assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 2);
+    lab.run(&["audit"]).exits(0).says("holds run").says("head");
+}
+
+#[test]
+fn an_edited_byte_is_named_by_run_and_event() {
+    let lab = Lab::new();
+    lab.write("p.yaml", SLOW);
+    lab.run(&["run", "p.yaml", "-q"]).exits(0);
+    let id = lab.run_id();
+    let holds = lab.run(&["audit", "last", "--json"]).exits(0);
+    let audit: serde_json::Value = serde_json::from_str(&holds.stdout).unwrap();
+    let head = audit[0]["head"]["hash"].as_str().unwrap().to_owned();
+    lab.run(&["audit", "last", "--expect", &head]).exits(0);
+    lab.run(&["audit", "last", "--expect", &"0".repeat(64)])
+        .exits(1)
+        .says("its head is not the one expected");
+    // One byte of the stored text of an event.
+    let path = lab.path(".windlass/journal.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    drop(connection);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let needle = b"\"node\":\"second\"";
+    let at = bytes
+        .windows(needle.len())
+        .position(|window| window == needle)
+        .unwrap();
+    bytes[at + needle.len() - 2] = b't';
+    std::fs::write(&path, bytes).unwrap();
+    let done = lab
+        .run(&["audit"])
+        .exits(1)
+        .says(&format!("run {id}, event "));
+    settings(&lab)
+        .bind(|| insta::assert_snapshot!("damaged", format!("{}{}", done.stdout, done.stderr)));
+}
+
+#[test]
+fn of_two_that_resume_at_once_one_drives_and_the_other_says_who() {
+    let lab = Lab::new();
+    lab.write("p.yaml", SLOW);
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("pause", "waiting");
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    let one = lab.spawn("bruno", &["resume", "last"]);
+    let two = lab.spawn("bruno", &["resume", "last"]);
+    let pids = [one.pid(), two.pid()];
+    let (one, two) = (one.wait(), two.wait());
+    let mut codes = [one.code, two.code];
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 5], "{}\n{}", one.all(), two.all());
+    let (refused, driver) = if one.code == 5 {
+        (one, pids[1])
+    } else {
+        (two, pids[0])
+    };
+    assert!(
+        refused.stderr.contains("is driven by bruno on")
+            && refused.stderr.contains(&format!("process {driver}")),
+        "{}",
+        refused.all()
+    );
+    assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 2);
+}
+
+const PROGRAM: &str = r#"
+playbook: program
+steps:
+  - id: before
+    uses: wait.for
+    with: { duration: 1ms }
+  - id: work
+    uses: command
+    with: { argv: [sh, -c, "echo started >> log.txt; sleep 30"] }
+    undo: none
+  - id: after
+    uses: command
+    with: { argv: [sh, -c, "echo after >> log.txt"] }
+    undo: none
+"#;
+
+/// A run whose program was killed with it, so that nobody can know what it did.
+fn in_doubt() -> Lab {
+    let lab = Lab::new();
+    lab.write("p.yaml", PROGRAM);
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("work", "running");
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    lab
+}
+
+#[test]
+fn a_doubt_that_nothing_settles_waits_for_a_person() {
+    let lab = in_doubt();
+    let done = lab.run(&["resume", "last"]).exits(3);
+    settings(&lab).bind(|| insta::assert_snapshot!("in_doubt", done.stdout));
+    let page = lab.run(&["show", "last"]).exits(0);
+    settings(&lab).bind(|| insta::assert_snapshot!("in_doubt_page", page.stdout));
+    lab.run(&["resolve", "last", "work", "--done"]).exits(2);
+    lab.run(&[
+        "resolve",
+        "last",
+        "work",
+        "--done",
+        "--because",
+        "x",
+        "--output",
+        "{\"a\": 1}",
+    ])
+    .exits(2)
+    .says("is no output of command");
+    lab.run(&["resolve", "last", "wrk", "--done", "--because", "x"])
+        .exits(5)
+        .says("did you mean");
+    lab.run(&[
+        "resolve",
+        "last",
+        "work",
+        "--done",
+        "--because",
+        "the log says so",
+    ])
+    .exits(0)
+    .says("ana says it is done: the log says so");
+    let log = std::fs::read_to_string(lab.path("log.txt")).unwrap();
+    assert_eq!(log, "started\nafter\n");
+}
+
+#[test]
+fn not_done_runs_it_again() {
+    let lab = in_doubt();
+    lab.write("p.yaml", PROGRAM);
+    lab.run(&["resume", "last", "-q"]).exits(3);
+    let again = lab.spawn(
+        "bruno",
+        &[
+            "resolve",
+            "last",
+            "work",
+            "--not-done",
+            "--because",
+            "the host was rebooted",
+        ],
+    );
+    lab.until("a second attempt", |page| {
+        page["steps"][1]["forward"]["attempts"] == 2 && page["steps"][1]["state"] == "running"
+    });
+    again.signal(Signal::SIGKILL);
+    again.wait();
+    let log = std::fs::read_to_string(lab.path("log.txt")).unwrap();
+    assert_eq!(log, "started\nstarted\n");
+}

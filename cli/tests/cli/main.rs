@@ -1,0 +1,14 @@
+//! The real binary in a folder of its own: what it prints, with which code it ends, what it leaves behind.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails; how long a process takes is read from outside of it"
+)]
+mod approvals;
+mod common;
+mod crash;
+mod operator;
+mod pages;
+mod run;
+mod validate;

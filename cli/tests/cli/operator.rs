@@ -1,0 +1,209 @@
+//! What on-call does to a run: signals, pauses, cancels, skips, and a run that is stuck.
+use crate::common::{Lab, settings};
+
+const STUCK: &str = r#"
+playbook: stuck
+targets:
+  app: { kind: sqlite }
+steps:
+  - id: table
+    uses: sql.execute
+    with: { target: app, sql: CREATE TABLE n (i INTEGER) }
+    undo:
+      uses: sql.execute
+      with: { target: app, sql: DROP TABLE n }
+  - id: one
+    uses: sql.execute
+    with: { target: app, sql: INSERT INTO n VALUES (1) }
+    undo:
+      uses: sql.execute
+      with: { target: app, sql: INSERT INTO undone VALUES (1) }
+  - id: boom
+    uses: sql.query
+    with: { target: app, sql: SELECT 1 FROM nowhere }
+"#;
+
+#[test]
+fn an_undo_that_fails_is_stuck_and_says_what_to_do() {
+    let lab = Lab::new();
+    lab.write("p.yaml", STUCK);
+    let done = lab.run(&["run", "p.yaml"]).exits(3);
+    settings(&lab).bind(|| insta::assert_snapshot!("stuck", done.stdout));
+    assert_eq!(lab.state(), "stuck");
+    lab.run(&["resume", "last"]).exits(3);
+    // Mended by hand, it is tried again, and the rest is undone.
+    lab.execute("app.db", "CREATE TABLE undone (i INTEGER)");
+    lab.run(&["retry", "last", "one"])
+        .exits(1)
+        .says("undone, in this order: one, table");
+    assert_eq!(lab.state(), "compensated");
+}
+
+#[test]
+fn a_failed_undo_may_be_settled_by_hand() {
+    let lab = Lab::new();
+    lab.write("p.yaml", STUCK);
+    lab.run(&["run", "p.yaml", "-q"]).exits(3);
+    lab.run(&[
+        "resolve",
+        "last",
+        "one",
+        "--done",
+        "--because",
+        "deleted by hand",
+    ])
+    .exits(1)
+    .says("ana says it is undone: deleted by hand");
+    assert_eq!(lab.state(), "compensated");
+}
+
+const WAITS: &str = r#"
+playbook: waits
+targets:
+  app: { kind: sqlite }
+steps:
+  - id: table
+    uses: sql.execute
+    with: { target: app, sql: CREATE TABLE n (i INTEGER) }
+    undo:
+      uses: sql.execute
+      with: { target: app, sql: DROP TABLE n }
+  - id: ready
+    uses: wait.signal
+    with: { name: go }
+  - id: one
+    uses: sql.execute
+    with: { target: app, sql: "INSERT INTO n VALUES (:i)", params: { i: "${{ steps.ready.output.payload.i }}" } }
+    undo: none
+"#;
+
+fn waiting() -> Lab {
+    let lab = Lab::new();
+    lab.write("p.yaml", WAITS);
+    lab.run(&["run", "p.yaml", "--no-wait"])
+        .exits(4)
+        .says("for signal go")
+        .says("windlass signal");
+    lab
+}
+
+#[test]
+fn a_signal_carries_a_payload() {
+    let lab = waiting();
+    lab.run(&["signal", "last", "go", "--payload", "{i: 7}"])
+        .exits(2)
+        .says("is not JSON");
+    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 7}"])
+        .exits(0);
+    assert_eq!(lab.count("app.db", "SELECT i FROM n"), 7);
+}
+
+#[test]
+fn cancel_undoes_or_leaves_as_it_is_told() {
+    let lab = waiting();
+    lab.run(&["cancel", "last"]).exits(2).says("--undo");
+    lab.run(&["cancel", "last", "--undo", "--because", "wrong day"])
+        .exits(0)
+        .says("cancelled by ana, undoing what it did: wrong day");
+    assert_eq!(
+        lab.count(
+            "app.db",
+            "SELECT count(*) FROM sqlite_master WHERE name = 'n'"
+        ),
+        0
+    );
+    lab.run(&["cancel", "last", "--undo"])
+        .exits(5)
+        .says("the run is over");
+    let lab = waiting();
+    lab.run(&["cancel", "last", "--leave"]).exits(0);
+    assert_eq!(
+        lab.count(
+            "app.db",
+            "SELECT count(*) FROM sqlite_master WHERE name = 'n'"
+        ),
+        1
+    );
+    assert_eq!(lab.state(), "cancelled");
+}
+
+#[test]
+fn a_paused_run_starts_nothing_new() {
+    let lab = waiting();
+    lab.run(&["pause", "last", "--because", "lunch"]).exits(0);
+    assert_eq!(lab.state(), "paused");
+    lab.run(&["pause", "last"]).exits(5).says("paused already");
+    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}"])
+        .exits(3);
+    assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 0);
+    lab.run(&["resume", "last"])
+        .exits(3)
+        .says("windlass unpause");
+    lab.run(&["unpause", "last"]).exits(0);
+    assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 1);
+}
+
+#[test]
+fn a_skip_gives_what_later_steps_read() {
+    let lab = waiting();
+    lab.run(&["skip", "last", "ready"])
+        .exits(2)
+        .says("--because");
+    let done = lab.run(&[
+        "skip",
+        "last",
+        "ready",
+        "--because",
+        "known already",
+        "--output",
+        "{\"payload\": {\"i\": 9}}",
+    ]);
+    done.exits(0).says("ready: skipped by ana: known already");
+    assert_eq!(lab.count("app.db", "SELECT i FROM n"), 9);
+}
+
+#[test]
+fn what_another_process_is_asked_is_answered_by_it() {
+    let lab = Lab::new();
+    lab.write("p.yaml", WAITS);
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("ready", "waiting");
+    let page = lab.run(&["show", "last"]).exits(0);
+    assert!(
+        page.stdout.contains(&format!("process {}", running.pid())),
+        "{}",
+        page.stdout
+    );
+    let watching = lab.spawn("bruno", &["watch", "last"]);
+    lab.run_as("bruno", &["retry", "last", "ready"])
+        .exits(5)
+        .says("refused:");
+    lab.run_as(
+        "bruno",
+        &["signal", "last", "go", "--payload", "{\"i\": 1}"],
+    )
+    .exits(0)
+    .says("accepted: signal go is delivered");
+    running.wait().exits(0).says("refused what bruno asked");
+    watching
+        .wait()
+        .exits(0)
+        .says("one: succeeded")
+        .says("succeeded after");
+}
+
+#[test]
+fn a_finished_run_can_be_undone() {
+    let lab = waiting();
+    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}", "-q"])
+        .exits(0);
+    let page = lab.run(&["show", "last"]).exits(0);
+    assert!(
+        page.stdout.contains("the point of no return"),
+        "{}",
+        page.stdout
+    );
+    lab.run(&["undo", "last"])
+        .exits(0)
+        .says("undone, in this order: table");
+}
