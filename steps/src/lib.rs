@@ -1,45 +1,49 @@
-//! The step kinds of Windlass. They see targets, values and secrets; never the journal or the machine.
+//! The step kinds of Windlass.
 //!
-//! | module | kinds |
+//! | module | what lives there |
 //! |---|---|
-//! | [`sql`] | `sql.query`, `sql.execute`, `sql.script` |
-//! | [`wait`] | `wait.for`, `wait.until`, `wait.condition`, `wait.signal` |
-//! | [`verify`] | `verify` |
-//! | [`approval`] | `approval` |
-//! | [`script`] | `script` |
-//! | [`command`] | `command` |
-//! | [`target`] | connections, one file a database |
-pub mod approval;
-pub mod command;
-pub mod script;
-pub mod sql;
-pub mod target;
-pub mod verify;
-pub mod wait;
+//! | `sql` | query, execute, script; the lexer and the parameters that every database shares |
+//! | `wait` | for, until, condition, signal |
+//! | `verify` | named checks; two databases compared |
+//! | `approval`, `script`, `command`, `call` | one kind each |
+//! | `target` | connections: one file a database |
+mod approval;
+mod call;
+mod command;
+mod script;
+mod sql;
+mod target;
+#[cfg(test)]
+mod testing;
+mod verify;
+mod wait;
 
 use std::sync::Arc;
 use windlass_engine::step::{Kind, Registry};
 
+/// All kinds, one a line.
 macro_rules! step_kinds {
     ($($kind:ty),* $(,)?) => {
-        /// All kinds of this build, for a driver, a compiler or a page.
-        #[must_use]
-        pub fn registry() -> Registry {
-            Registry::new(vec![$(Kind::of::<$kind>()),*], vec![Arc::new(target::sqlite::Sqlite)])
-        }
+        vec![$(Kind::of::<$kind>()),*]
     };
 }
 
-step_kinds![
-    sql::query::Query,
-    sql::execute::Execute,
-    sql::script::Script,
-    wait::For,
-    wait::Until,
-    wait::Condition,
-    wait::Signal,
-    verify::Verify,
-    approval::Approval,
-    script::Script,
-    command::Command,
-];
+/// All kinds of steps and targets that this build has.
+#[must_use]
+pub fn registry() -> Registry {
+    let kinds = step_kinds![
+        sql::query::Query,
+        sql::execute::Execute,
+        sql::script::Script,
+        wait::duration::For,
+        wait::until::WaitUntil,
+        wait::condition::Condition,
+        wait::signal::Signal,
+        verify::Verify,
+        approval::Approval,
+        script::Script,
+        command::Command,
+        call::Call,
+    ];
+    Registry::new(kinds, vec![Arc::new(target::sqlite::Sqlite)])
+}

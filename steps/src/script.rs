@@ -10,25 +10,26 @@ use windlass_engine::{
     value::Value,
 };
 
-/// Computes a value from inputs and outputs of earlier steps. Pure: no target, no clock.
+/// Computes a value from what is known.
+///
+/// `code` is an expression as everywhere in a playbook: it reads inputs, outputs of earlier steps and the run,
+/// and has no clock, no random and no I/O. It may stand over several lines. Use it where several
+/// steps need the same value; where one does, write the expression there.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ScriptParams {
-    /// A bare expression; see `windlass explain expressions`.
-    pub code: Expression,
+pub(crate) struct ScriptParams {
+    /// A bare expression.
+    code: Expression,
 }
 
-/// What a script computed.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-pub struct ScriptOutput {
-    /// The value of the expression.
-    pub value: Value,
+/// What the expression gave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ScriptOutput {
+    /// The value.
+    value: Value,
 }
 
-/// The kind `script`.
-pub struct Script;
-/// A prepared script.
-pub struct ScriptStep(ScriptParams);
+pub(crate) struct Script(ScriptParams);
 
 impl StepKind for Script {
     const NAME: &'static str = "script";
@@ -36,25 +37,35 @@ impl StepKind for Script {
         fidelity: Fidelity::Simulated,
         ..StepTraits::READ_ONLY
     };
-    const EXAMPLE: &'static str = "code: 1 + 1\n";
+    const EXAMPLE: &'static str = "\
+code: |
+  [1, 2, 3, 4]
+    .filter(|n| n % 2 == 0)
+    .sum()
+";
     type Params = ScriptParams;
-    type Step = ScriptStep;
-    fn prepare(params: ScriptParams) -> Result<ScriptStep, Vec<ParamError>> {
-        Ok(ScriptStep(params))
+    type Step = Self;
+
+    fn prepare(params: ScriptParams) -> Result<Self, Vec<ParamError>> {
+        Ok(Self(params))
     }
 }
 
-impl Step for ScriptStep {
+impl Step for Script {
     type Capture = ();
     type State = ();
     type Output = ScriptOutput;
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
-        let mut preview = Preview::new(Fidelity::Simulated, "computes a value")
-            .line("code", self.0.code.0.source());
-        if let Ok(value) = cx.host.evaluate(&self.0.code.0, Vars::new()) {
-            preview.output = Some(Value::map([("value", value)]));
-        }
+        // What it reads may not exist yet in a plan.
+        let Ok(value) = cx.host.evaluate(&self.0.code.0, Vars::new()) else {
+            return Ok(Preview::new(
+                Fidelity::Unknown,
+                "would compute a value from what is not known yet",
+            ));
+        };
+        let mut preview = Preview::new(Fidelity::Executed, format!("gives {value}"));
+        preview.output = Some(Value::map([("value", value)]));
         Ok(preview)
     }
 
@@ -64,9 +75,13 @@ impl Step for ScriptStep {
         _: Resume<()>,
         cx: &StepContext,
     ) -> Result<Outcome<ScriptOutput, ()>, Failure> {
-        let value = cx
-            .evaluate(&self.0.code.0, Vars::new())
-            .map_err(|error| Failure::new("script.failed", error.message))?;
+        let value = cx.evaluate(&self.0.code.0, Vars::new()).map_err(|error| {
+            let failure = Failure::new("expression.failed", format!("code: {}", error.message));
+            match error.help {
+                Some(help) => failure.help(help),
+                None => failure,
+            }
+        })?;
         Ok(Outcome::Done(ScriptOutput { value }))
     }
 }

@@ -1,209 +1,397 @@
 //! `sql.execute`
 use super::{
-    params::{self, Statement},
-    transaction,
+    binding, count, default_max_rows, one, open_for_preview,
+    params::{Bound, Params, check},
+    transaction::{self, Transaction, alone},
 };
-use crate::target::sqlite::{self, Access};
-use indexmap::IndexMap;
+use crate::target::{self, Access, Affected, Session, Until};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
+    expr::Vars,
     step::{
-        Cause, Certainty, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview,
-        PreviewContext, Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, UndoSupport,
-        params::{SqlText, TargetName},
+        Cause, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview, PreviewContext,
+        Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, UndoSupport,
+        params::{Expression, SqlText, TargetName},
     },
-    value::Value,
+    value::{Duration, Value, to_value},
 };
 
-/// Whether a statement runs in a transaction.
+/// Whether the statement runs in a transaction of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum TransactionMode {
-    /// In one, with a mark before its COMMIT.
+pub(crate) enum TransactionMode {
+    /// In one of its own, with the guards and the ledger row inside.
     #[default]
     Own,
-    /// In none (`VACUUM`); after a crash only the step's `probe` can tell whether it happened.
+    /// Without: for statements that refuse one (`VACUUM`). Needs a `probe` of the step.
     None,
 }
 
-/// Writes with one statement, in a transaction of its own.
+/// Runs one statement that writes, in a transaction, exactly once.
+///
+/// Guards are checked before the commit, and a guard that refuses takes everything back. An UPDATE or
+/// DELETE without WHERE is refused unless `all_rows` is true.
+///
+/// **Exactly once.** Where the environment names a `ledger` table for the target, the step's own row goes into
+/// it in the same transaction (the table is made where it is missing). After a crash between the COMMIT and
+/// the journal the row decides: there, and the step is done with the output it had; not there, and a void row
+/// is put in its place, so that a late commit fails, and the step runs again. Without a ledger such a crash
+/// leaves the step in doubt until a person settles it with `windlass resolve`.
+///
+/// **Undo.** None of its own: give the step an `undo`, or it is `impossible`.
+///
+/// **`transaction: none`** runs the statement alone, for those that refuse a transaction. Then there are no
+/// guards and no ledger row, a crash leaves it in doubt, and the step needs a `probe`.
+///
+/// A timeout, or `windlass cancel`, ends the statement in the database and takes it back.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ExecuteParams {
-    /// Where.
-    pub target: TargetName,
-    /// One statement.
-    pub sql: SqlText,
-    /// Values for `:name`, `:"name"` and `:'name'`.
+pub(crate) struct ExecuteParams {
+    /// The target to write to.
+    target: TargetName,
+    /// One statement. Values go by `:name`, identifiers by `:"name"`, quoted literals by `:'name'`.
+    sql: SqlText,
+    /// The values of the names in `sql`. A list binds as `IN (:list)`.
     #[serde(default)]
-    pub params: IndexMap<String, Value>,
-    /// How many rows it must affect; any other number is rolled back.
+    params: Params,
+    /// How many rows must be affected: a number, or a condition on `rows_affected`. Otherwise it is rolled back and fails.
+    #[schemars(extend("x-windlass-names" = ["rows_affected"]))]
+    expect_rows: Option<Expression>,
+    /// How many rows may be affected at most. Beyond, it is rolled back and fails.
+    max_rows: Option<u64>,
+    /// Lets UPDATE and DELETE go without WHERE.
     #[serde(default)]
-    pub expect_rows: Option<u64>,
-    /// How many rows it may affect; more are rolled back.
+    all_rows: bool,
+    /// How long to wait for a lock; the target's `busy_timeout` where it is not given.
+    lock_timeout: Option<Duration>,
+    /// `own`, or `none` for a statement that refuses a transaction.
     #[serde(default)]
-    pub max_rows: Option<u64>,
-    /// Allows an UPDATE or DELETE without WHERE.
-    #[serde(default)]
-    pub all_rows: bool,
-    /// `none` for statements that cannot run in a transaction; the step then needs a `probe`.
-    #[serde(default)]
-    pub transaction: TransactionMode,
+    transaction: TransactionMode,
+    /// How many rows to keep of what the statement returns (`RETURNING`).
+    #[serde(default = "default_max_rows")]
+    #[schemars(range(min = 1, max = 100_000))]
+    max_result_rows: u32,
 }
 
-/// What a statement did.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-pub struct ExecuteOutput {
-    /// How many rows it affected.
-    pub rows_affected: u64,
-    /// The id of the last row that was inserted on the connection.
-    pub last_insert_id: i64,
-    /// Rows that it returned (RETURNING), 1,000 at most.
-    pub rows: Vec<Value>,
+/// What the statement did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ExecuteOutput {
+    /// Rows that the statement inserted, changed or deleted; not those of triggers.
+    pub(crate) rows_affected: u64,
+    /// The id that the database chose for the last inserted row, if any.
+    pub(crate) last_insert_id: Option<i64>,
+    /// What the statement returned (`RETURNING`), as maps by column.
+    pub(crate) rows: Vec<Value>,
+    /// Whether it returned more rows than `rows` holds.
+    pub(crate) truncated: bool,
 }
 
-/// The kind `sql.execute`.
-pub struct Execute;
-
-/// A prepared statement that writes.
-pub struct ExecuteStep {
-    params: ExecuteParams,
-    statement: Statement,
+impl From<Affected> for ExecuteOutput {
+    fn from(affected: Affected) -> Self {
+        Self {
+            rows_affected: affected.rows,
+            last_insert_id: affected.last_insert_id,
+            rows: affected.returned.rows,
+            truncated: affected.returned.truncated,
+        }
+    }
 }
 
-const WRITES: StepTraits = StepTraits {
-    effect: Effect::Writes,
-    redo: Redo::ProbeFirst,
-    marks: true,
-    captures: false,
-    undo: UndoSupport::Impossible,
-    fidelity: Fidelity::Estimated,
-    skippable: true,
-};
+pub(crate) struct Execute(ExecuteParams);
 
-/// What holds for a statement with these parameters.
-pub(super) fn traits_of(with: &Value) -> StepTraits {
-    match with.get("transaction").and_then(Value::as_str) {
-        Some("none") => StepTraits {
-            redo: Redo::AskOperator,
-            marks: false,
-            ..WRITES
+/// What holds for SQL that writes; `transaction: none` leaves recovery to the step's probe or a person.
+pub(super) fn write_traits(with: &Value) -> StepTraits {
+    let alone = with.get("transaction").and_then(Value::as_str) == Some("none");
+    StepTraits {
+        effect: Effect::Writes,
+        redo: if alone {
+            Redo::AskOperator
+        } else {
+            Redo::ProbeFirst
         },
-        _ => WRITES,
+        marks: true,
+        captures: false,
+        undo: UndoSupport::Impossible,
+        fidelity: Fidelity::Estimated,
+        skippable: true,
     }
 }
 
 impl StepKind for Execute {
     const NAME: &'static str = "sql.execute";
-    const TRAITS: StepTraits = WRITES;
-    const EXAMPLE: &'static str = "target: shop\nsql: UPDATE orders SET region = :region WHERE region IS NULL\nparams: { region: unknown }\nmax_rows: 1000\n";
+    const TRAITS: StepTraits = StepTraits {
+        effect: Effect::Writes,
+        redo: Redo::ProbeFirst,
+        marks: true,
+        captures: false,
+        undo: UndoSupport::Impossible,
+        fidelity: Fidelity::Estimated,
+        skippable: true,
+    };
+    const EXAMPLE: &'static str = "\
+target: orders
+sql: UPDATE orders SET state = :to WHERE state = :from
+params:
+  from: pending
+  to: open
+expect_rows: rows_affected > 0
+max_rows: 5000
+lock_timeout: 2s
+";
     type Params = ExecuteParams;
-    type Step = ExecuteStep;
+    type Step = Self;
 
-    fn prepare(params: ExecuteParams) -> Result<ExecuteStep, Vec<ParamError>> {
-        let statement = super::single(&params.sql).map_err(|error| vec![error])?;
-        let mut errors = params::check(std::slice::from_ref(&statement), &params.params);
-        if !params.all_rows && lacks_where(&statement) {
+    fn traits(with: &Value) -> StepTraits {
+        write_traits(with)
+    }
+
+    fn prepare(params: ExecuteParams) -> Result<Self, Vec<ParamError>> {
+        let mut errors = Vec::new();
+        let statements = check("sql", &params.sql, &params.params, &mut errors);
+        if statements.len() > 1 {
             errors.push(
-                ParamError::new("sql", "an UPDATE or DELETE without WHERE touches every row")
-                    .help("add a WHERE, or `all_rows: true` where that is meant"),
+                ParamError::new(
+                    "sql",
+                    format!(
+                        "sql.execute runs one statement, and there are {}",
+                        statements.len()
+                    ),
+                )
+                .help("use sql.script, or make a step of each"),
             );
         }
-        if params.transaction == TransactionMode::None
-            && (params.expect_rows.is_some() || params.max_rows.is_some())
-        {
-            errors.push(ParamError::new(
-                "transaction",
-                "without a transaction nothing can be rolled back: expect_rows and max_rows cannot hold",
-            ));
+        for statement in &statements {
+            errors.extend(unbounded("sql", &statement.shape, params.all_rows));
         }
+        if params.transaction == TransactionMode::None {
+            for (key, given) in [
+                ("expect_rows", params.expect_rows.is_some()),
+                ("max_rows", params.max_rows.is_some()),
+            ] {
+                if given {
+                    errors.push(
+                        ParamError::new(key, "a guard takes the transaction back, and with `transaction: none` there is none")
+                            .help("leave it out, or check afterwards with verify"),
+                    );
+                }
+            }
+        }
+        errors.extend(positive("lock_timeout", params.lock_timeout));
         if errors.is_empty() {
-            Ok(ExecuteStep { params, statement })
+            Ok(Self(params))
         } else {
             Err(errors)
         }
     }
-
-    fn traits(with: &Value) -> StepTraits {
-        traits_of(with)
-    }
 }
 
-fn lacks_where(statement: &Statement) -> bool {
-    let text = statement.text();
-    let words: Vec<String> = text
-        .split(|c: char| !c.is_alphanumeric() && c != '_')
-        .map(str::to_ascii_uppercase)
-        .collect();
-    let first = words
-        .iter()
-        .find(|word| !word.is_empty())
-        .map(String::as_str);
-    matches!(first, Some("UPDATE" | "DELETE")) && !words.iter().any(|word| word == "WHERE")
+/// UPDATE and DELETE of a whole table must be meant.
+pub(super) fn unbounded(
+    path: &str,
+    shape: &super::lex::Shape,
+    all_rows: bool,
+) -> Option<ParamError> {
+    let whole = matches!(shape.verb.as_str(), "UPDATE" | "DELETE") && !shape.has_where;
+    (whole && !all_rows).then(|| {
+        ParamError::new(
+            path,
+            format!("{} without WHERE takes every row of the table", shape.verb),
+        )
+        .help("add a WHERE, or `all_rows: true` where every row is meant")
+    })
 }
 
-/// A preview of statements that write: bound, planned by the database, not run.
-pub(super) async fn preview(
-    cx: &PreviewContext,
-    target: &str,
-    statements: &[Statement],
-    params: &IndexMap<String, Value>,
-) -> Result<Preview, Failure> {
-    let target = cx.target(target)?;
-    let url = cx.reveal(&target.url).await?;
-    // Shown as they are written: a secret stays a reference.
-    let mut preview = Preview::new(
-        Fidelity::Estimated,
-        format!("would write to {}", target.name),
-    );
-    for statement in statements {
-        let shown = super::bind(statement, params)?;
-        let values: Vec<String> = shown.values.iter().map(ToString::to_string).collect();
-        preview = preview.line("sql", shown.sql.trim());
-        if !values.is_empty() {
-            preview = preview.line("values", values.join(", "));
+pub(super) fn positive(key: &str, duration: Option<Duration>) -> Option<ParamError> {
+    duration
+        .filter(|duration| *duration <= Duration::ZERO)
+        .map(|_| ParamError::new(key, "must be longer than nothing"))
+}
+
+impl Execute {
+    fn guard(&self, cx: &StepContext, affected: u64) -> Result<(), Failure> {
+        let refused = |message: String| {
+            Failure::new("sql.guard", message)
+                .cause(Cause::Refused)
+                .output(Value::map([("rows_affected", count(affected))]))
+                .help("nothing was changed: the transaction was rolled back")
+        };
+        if let Some(max) = self.0.max_rows
+            && affected > max
+        {
+            return Err(refused(format!(
+                "{affected} rows affected, more than max_rows {max}; rolled back"
+            )));
+        }
+        let Some(expected) = &self.0.expect_rows else {
+            return Ok(());
+        };
+        let value = cx
+            .evaluate(
+                &expected.0,
+                Vars::new().with("rows_affected", count(affected)),
+            )
+            .map_err(|error| {
+                Failure::new(
+                    "expression.failed",
+                    format!("expect_rows: {}", error.message),
+                )
+            })?;
+        let holds = match (value.as_bool(), value.as_int()) {
+            (Some(holds), _) => holds,
+            (None, Some(wanted)) => i128::from(wanted) == i128::from(affected),
+            (None, None) => {
+                return Err(Failure::new(
+                    "expression.type",
+                    format!(
+                        "expect_rows gives a {}, where a number or true or false is needed",
+                        value.type_name()
+                    ),
+                ));
+            }
+        };
+        if holds {
+            Ok(())
+        } else {
+            Err(refused(format!(
+                "{affected} rows affected, and expect_rows is {}; rolled back",
+                expected.0.source()
+            )))
         }
     }
-    if let [statement] = statements
-        && std::path::Path::new(url.expose().trim_start_matches("sqlite:")).exists()
-    {
-        let mut bound = super::bind(statement, params)?;
-        bound.sql = format!("EXPLAIN QUERY PLAN {}", bound.sql);
-        let planned = sqlite::with(
-            &target,
-            url.expose(),
-            Access::Read,
-            super::preview_limits(cx),
-            move |connection| super::rows(connection, &bound, 50),
-        )
-        .await;
-        // What a step before it would make is not there yet; then there is no plan to show.
-        if let Ok(rows) = planned {
-            for row in &rows.rows {
-                if let Some(detail) = row.get("detail") {
-                    preview = preview.line("plan", detail.to_string());
-                }
+
+    async fn in_transaction(
+        &self,
+        cx: &StepContext,
+        target: windlass_engine::step::Target,
+        bound: Bound,
+    ) -> Result<ExecuteOutput, Failure> {
+        let mut transaction = Transaction::begin(cx, target, self.0.lock_timeout).await?;
+        let affected = transaction.run(cx, bound, self.0.max_result_rows).await?;
+        let guarded = self.guard(cx, affected.rows);
+        transaction.or_back(guarded).await?;
+        let output = ExecuteOutput::from(affected);
+        let kept = transaction.or_back(kept(&output)).await?;
+        transaction.commit(cx, kept).await?;
+        Ok(output)
+    }
+
+    async fn on_its_own(
+        &self,
+        cx: &StepContext,
+        target: windlass_engine::step::Target,
+        bound: Bound,
+    ) -> Result<ExecuteOutput, Failure> {
+        let until = Until::of(cx, &target, self.0.lock_timeout)?;
+        let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
+        let into = bound.shape.into && bound.shape.verb == "VACUUM";
+        let bound = bound.reveal(cx.host.as_ref()).await?;
+        cx.point_of_no_return(Mark {
+            token: Value::map([("target", Value::from(target.name.as_str()))]),
+            capture: None,
+            output: Value::Null,
+        })
+        .await?;
+        let affected = session
+            .run(&bound, self.0.max_result_rows as usize, &until)
+            .await
+            .map_err(|failure| alone(failure, into))?;
+        Ok(affected.into())
+    }
+}
+
+pub(super) fn kept<T: Serialize>(output: &T) -> Result<Value, Failure> {
+    to_value(output).map_err(|error| Failure::new("step.stored_format", error.to_string()))
+}
+
+/// How SQL that writes would run, asked of the database; with `rehearse` it runs and is taken back.
+pub(super) async fn look(
+    cx: &PreviewContext,
+    session: &mut Box<dyn Session>,
+    bound: &Bound,
+    until: &Until,
+) -> Preview {
+    let verb = bound.shape.verb.as_str();
+    match session.explain(bound, until).await {
+        Ok(lines) => {
+            let preview = Preview::new(Fidelity::Estimated, format!("would run {verb}"));
+            if lines.is_empty() {
+                preview
+            } else {
+                preview.line("access", lines.join("\n"))
             }
         }
+        Err(failure) => Preview::new(
+            if cx.cancel.is_cancelled() {
+                Fidelity::Unknown
+            } else {
+                Fidelity::Simulated
+            },
+            format!("would run {verb}; as the database is now it says: {failure}"),
+        ),
     }
-    preview.binding = Value::list(statements.iter().map(|s| Value::from(s.text())).collect());
-    Ok(preview)
 }
 
-impl Step for ExecuteStep {
+/// Statements that a database takes back without a trace.
+pub(super) fn can_be_rehearsed(bound: &Bound) -> bool {
+    matches!(
+        bound.shape.verb.as_str(),
+        "INSERT" | "REPLACE" | "UPDATE" | "DELETE" | "SELECT" | "VALUES"
+    )
+}
+
+impl Step for Execute {
     type Capture = ();
     type State = ();
     type Output = ExecuteOutput;
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
-        preview(
-            cx,
-            &self.params.target,
-            std::slice::from_ref(&self.statement),
-            &self.params.params,
-        )
-        .await
+        let target = cx.target(&self.0.target)?;
+        let until = Until::preview(cx, &target)?;
+        let bound = one(&target, &self.0.sql, &self.0.params)?;
+        let (shown, secrets) = (bound.shown.clone(), bound.secrets());
+        let rehearse =
+            cx.rehearse && self.0.transaction == TransactionMode::Own && can_be_rehearsed(&bound);
+        let access = if rehearse {
+            Access::Write
+        } else {
+            Access::Read
+        };
+        let mut preview = match open_for_preview(cx, &target, access, &until).await? {
+            Err(preview) => preview,
+            Ok(mut session) => {
+                let bound = bound.reveal(cx.host.as_ref()).await?;
+                if rehearse {
+                    session.begin(&until).await?;
+                    let ran = session
+                        .run(&bound, self.0.max_result_rows as usize, &until)
+                        .await;
+                    session.rollback().await?;
+                    match ran {
+                        Ok(affected) => {
+                            let mut preview = Preview::new(
+                                Fidelity::RolledBack,
+                                format!("would affect {} rows", affected.rows),
+                            );
+                            if let Some(max) = self.0.max_rows.filter(|max| affected.rows > *max) {
+                                preview =
+                                    preview.line("guard", format!("would fail: max_rows is {max}"));
+                            }
+                            preview
+                        }
+                        Err(failure) => {
+                            Preview::new(Fidelity::RolledBack, format!("would fail: {failure}"))
+                        }
+                    }
+                } else {
+                    look(cx, &mut session, &bound, &until).await
+                }
+            }
+        };
+        preview = preview.line("sql", shown);
+        preview.binding = binding(&self.0.sql);
+        preview.secrets = secrets;
+        Ok(preview)
     }
 
     async fn execute(
@@ -212,44 +400,13 @@ impl Step for ExecuteStep {
         _: Resume<()>,
         cx: &StepContext,
     ) -> Result<Outcome<ExecuteOutput, ()>, Failure> {
-        if self.params.transaction == TransactionMode::None {
-            return self.without_transaction(cx).await.map(Outcome::Done);
-        }
-        let (expect, max) = (self.params.expect_rows, self.params.max_rows);
-        let statements = vec![self.statement.clone()];
-        transaction::run(
-            cx,
-            &self.params.target,
-            statements,
-            &self.params.params,
-            move |done| {
-                let refused = |message: String| {
-                    Err(Failure::new("sql.rows", message)
-                        .cause(Cause::Refused)
-                        .help("it was rolled back"))
-                };
-                let affected: u64 = done.iter().map(|d| d.rows_affected).sum();
-                if let Some(expect) = expect
-                    && affected != expect
-                {
-                    return refused(format!(
-                        "{affected} rows affected, but expect_rows is {expect}"
-                    ));
-                }
-                if let Some(max) = max
-                    && affected > max
-                {
-                    return refused(format!("{affected} rows affected, but max_rows is {max}"));
-                }
-                Ok(ExecuteOutput {
-                    rows_affected: affected,
-                    last_insert_id: done.last().map_or(0, |d| d.last_insert_id),
-                    rows: done.last().map(|d| d.rows.rows.clone()).unwrap_or_default(),
-                })
-            },
-        )
-        .await
-        .map(Outcome::Done)
+        let target = cx.target(&self.0.target)?;
+        let bound = one(&target, &self.0.sql, &self.0.params)?;
+        let output = match self.0.transaction {
+            TransactionMode::Own => self.in_transaction(cx, target, bound).await?,
+            TransactionMode::None => self.on_its_own(cx, target, bound).await?,
+        };
+        Ok(Outcome::Done(output))
     }
 
     async fn probe(
@@ -258,43 +415,11 @@ impl Step for ExecuteStep {
         mark: Option<&Mark>,
         cx: &StepContext,
     ) -> Result<Probed<ExecuteOutput>, Failure> {
-        if self.params.transaction == TransactionMode::None {
+        if mark.is_some() && self.0.transaction == TransactionMode::None {
             return Ok(Probed::InDoubt(
-                "it ran without a transaction, and the step has no probe".to_owned(),
+                "the statement ran without a transaction, so only the step's own `probe` or a person can tell".to_owned(),
             ));
         }
-        transaction::probe(cx, &self.params.target, mark).await
-    }
-}
-
-impl ExecuteStep {
-    async fn without_transaction(&self, cx: &StepContext) -> Result<ExecuteOutput, Failure> {
-        let target = cx.target(&self.params.target)?;
-        let url = super::url(cx, &target).await?;
-        let known = super::revealed(&self.params.params, cx.host.as_ref()).await?;
-        let bound = super::bind(&self.statement, &known)?;
-        sqlite::with(
-            &target,
-            &url,
-            Access::Write,
-            super::limits(cx),
-            move |connection| {
-                let done = transaction::statement(connection, &bound).map_err(|failure| {
-                    // SQLite undoes a single statement that fails; one that was interrupted may have left a file.
-                    let certainty = if failure.code == "sql.interrupted" {
-                        Certainty::Unknown
-                    } else {
-                        Certainty::NoEffect
-                    };
-                    failure.certainty(certainty)
-                })?;
-                Ok(ExecuteOutput {
-                    rows_affected: done.rows_affected,
-                    last_insert_id: done.last_insert_id,
-                    rows: done.rows.rows,
-                })
-            },
-        )
-        .await
+        transaction::probe(mark, cx, cx.target(&self.0.target)?).await
     }
 }

@@ -1,197 +1,164 @@
-//! SQL on every engine that the build has: `query` reads, `execute` writes one statement, `script` several.
-pub mod execute;
-pub mod params;
-pub mod query;
-pub mod script;
-mod transaction;
+//! SQL steps, for every database alike; what differs stands in [`crate::target`].
+pub(crate) mod execute;
+pub(crate) mod lex;
+pub(crate) mod params;
+pub(crate) mod query;
+pub(crate) mod script;
+#[cfg(test)]
+mod tests;
+pub(crate) mod transaction;
 
-use crate::target::sqlite::{self, Limits};
-use indexmap::IndexMap;
-use params::{Bound, Statement};
-use rusqlite::Connection;
+use crate::target::{self, Access, Rows, Session, Until};
+use lex::Dialect;
+use params::{Bound, Params, Statement};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 use windlass_engine::{
-    step::{Failure, PreviewContext, StepContext, StepHost, Target},
+    expr::Vars,
+    step::{Failure, Preview, PreviewContext, StepHost, Target},
     value::Value,
 };
 
-/// Rows as a query gives them.
-#[derive(Debug, Clone, Default)]
-pub struct Rows {
-    /// Column names, in order.
-    pub columns: Vec<String>,
-    /// Rows as maps.
-    pub rows: Vec<Value>,
-    /// Whether there were more.
-    pub truncated: bool,
+/// How many rows a step keeps where it does not say.
+pub(crate) const MAX_RESULT_ROWS: u32 = 1_000;
+
+pub(crate) fn default_max_rows() -> u32 {
+    MAX_RESULT_ROWS
 }
 
-/// Parameters with the content of secrets put in, for the driver alone.
-async fn revealed(
-    params: &IndexMap<String, Value>,
-    host: &dyn StepHost,
-) -> Result<IndexMap<String, Value>, Failure> {
-    let mut known = params.clone();
-    for value in known.values_mut() {
-        if let Value::Secret(secret) = value {
-            *value = Value::from(host.reveal(secret).await?.expose());
-        }
-    }
-    Ok(known)
+/// What a query gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct QueryOutput {
+    /// The rows, as maps by column, up to `max_result_rows`.
+    pub(crate) rows: Vec<Value>,
+    /// The only row; reading it is an error unless there is exactly one.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    pub(crate) row: Option<Value>,
+    /// The only column of the only row; reading it is an error unless there is exactly one of each.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    pub(crate) value: Option<Value>,
+    /// How many rows are in `rows`.
+    pub(crate) row_count: u64,
+    /// The names of the columns, in order.
+    pub(crate) columns: Vec<String>,
+    /// Whether there were more rows than `rows` holds.
+    pub(crate) truncated: bool,
 }
 
-fn bind(statement: &Statement, params: &IndexMap<String, Value>) -> Result<Bound, Failure> {
-    statement
-        .bind(params)
-        .map_err(|why| Failure::new("sql.parameters", why))
+/// A NULL that is there is not a value that is missing.
+fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(d).map(Some)
 }
 
-fn limits(cx: &StepContext) -> Limits {
-    Limits {
-        cancel: cx.cancel.clone(),
-        deadline: cx.deadline,
-        host: cx.host.clone(),
-    }
-}
-
-fn preview_limits(cx: &PreviewContext) -> Limits {
-    Limits {
-        cancel: cx.cancel.clone(),
-        deadline: None,
-        host: cx.host.clone(),
-    }
-}
-
-/// Runs a statement and reads at most `max` rows.
-fn rows(connection: &Connection, bound: &Bound, max: usize) -> Result<Rows, Failure> {
-    let mut statement = connection.prepare(&bound.sql).map_err(sqlite::failure)?;
-    let columns: Vec<String> = statement
-        .column_names()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    for (index, name) in columns.iter().enumerate() {
-        if columns.iter().skip(index + 1).any(|other| other == name) {
-            return Err(Failure::new(
-                "sql.duplicate_column",
-                format!("two columns are named {name:?}"),
-            )
-            .help("name one of them with AS"));
-        }
-    }
-    let declared: Vec<Option<String>> = statement
-        .columns()
-        .iter()
-        .map(|column| column.decl_type().map(str::to_owned))
-        .collect();
-    let values: Vec<_> = bound.values.iter().map(sqlite::bound).collect();
-    let mut found = statement
-        .query(rusqlite::params_from_iter(values))
-        .map_err(sqlite::failure)?;
-    let mut result = Rows {
-        columns: columns.clone(),
-        ..Rows::default()
-    };
-    while let Some(row) = found.next().map_err(sqlite::failure)? {
-        if result.rows.len() == max {
-            result.truncated = true;
-            break;
-        }
-        let mut map = Vec::with_capacity(columns.len());
-        for (index, name) in columns.iter().enumerate() {
-            let column = row.get_ref(index).map_err(sqlite::failure)?;
-            let declared = declared.get(index).and_then(Option::as_deref);
-            map.push((name.as_str(), sqlite::value(column, declared)));
-        }
-        result.rows.push(Value::map(map));
-    }
-    Ok(result)
-}
-
-/// The text of a value that says where a target is.
-async fn url(cx: &StepContext, target: &Target) -> Result<String, Failure> {
-    Ok(cx.reveal(&target.url).await?.expose().to_owned())
-}
-
-/// A read on a target, for `sql.query`, `verify` and `wait.condition`.
-///
-/// # Errors
-/// Where the statement writes, fails, or takes too long.
-pub async fn read(
-    cx: &StepContext,
-    target: &str,
-    statement: &Statement,
-    params: &IndexMap<String, Value>,
-    max: usize,
-) -> Result<Rows, Failure> {
-    let target = cx.target(target)?;
-    let url = url(cx, &target).await?;
-    let params = revealed(params, cx.host.as_ref()).await?;
-    read_at(&target, &url, limits(cx), bind(statement, &params)?, max).await
-}
-
-async fn read_at(
-    target: &Target,
-    url: &str,
-    limits: Limits,
-    bound: Bound,
-    max: usize,
-) -> Result<Rows, Failure> {
-    sqlite::with(
-        target,
-        url,
-        sqlite::Access::Read,
-        limits,
-        move |connection| {
-            let reads = connection
-                .prepare(&bound.sql)
-                .map_err(sqlite::failure)?
-                .readonly();
-            if !reads {
-                return Err(Failure::new(
-                    "sql.not_read_only",
-                    "the statement writes, and a query only reads",
-                )
-                .help("use sql.execute"));
-            }
-            rows(connection, &bound, max)
-        },
-    )
-    .await
-}
-
-/// The names that a query's result adds to an expression.
-#[must_use]
-pub fn vars(rows: &Rows) -> windlass_engine::expr::Vars {
-    let mut vars = windlass_engine::expr::Vars::new();
-    let count = i64::try_from(rows.rows.len()).unwrap_or(i64::MAX);
-    vars.set("row_count", Value::Int(count));
-    if let [row] = rows.rows.as_slice() {
-        vars.set("row", row.clone());
-        if let Some((_, value)) = row
-            .as_map()
+impl From<Rows> for QueryOutput {
+    fn from(rows: Rows) -> Self {
+        let row = match rows.rows.as_slice() {
+            [row] if !rows.truncated => Some(row.clone()),
+            _ => None,
+        };
+        let value = row
+            .as_ref()
+            .and_then(Value::as_map)
             .filter(|map| map.len() == 1)
-            .and_then(|map| map.first())
-        {
-            vars.set("value", value.clone());
+            .and_then(|map| map.values().next().cloned());
+        Self {
+            row_count: rows.rows.len() as u64,
+            rows: rows.rows,
+            row,
+            value,
+            columns: rows.columns,
+            truncated: rows.truncated,
         }
     }
-    vars.set("rows", Value::list(rows.rows.clone()));
-    vars
 }
 
-/// The one statement of a parameter that takes one.
-fn single(sql: &str) -> Result<Statement, windlass_engine::step::ParamError> {
-    let mut statements = params::parse(sql);
-    match (statements.pop(), statements.is_empty()) {
-        (Some(statement), true) => Ok(statement),
-        (Some(_), false) => Err(windlass_engine::step::ParamError::new(
-            "sql",
-            "more than one statement",
-        )
-        .help("use sql.script for several statements")),
-        (None, _) => Err(windlass_engine::step::ParamError::new(
-            "sql",
-            "no statement",
+impl QueryOutput {
+    /// The names that expressions over a query see; `row` and `value` only where they are.
+    pub(crate) fn vars(&self) -> Vars {
+        let mut vars = Vars::new()
+            .with("rows", Value::list(self.rows.clone()))
+            .with("row_count", count(self.row_count))
+            .with("truncated", Value::Bool(self.truncated));
+        for (name, value) in [("row", &self.row), ("value", &self.value)] {
+            if let Some(value) = value {
+                vars.set(name, value.clone());
+            }
+        }
+        vars
+    }
+}
+
+pub(crate) fn count(n: u64) -> Value {
+    Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// The statements of a text, as this target's database reads them.
+pub(crate) fn statements(target: &Target, sql: &str) -> Result<Vec<Statement>, Failure> {
+    let dialect = match target.kind.as_str() {
+        "sqlite" => Dialect::SQLITE,
+        _ => Dialect::COMMON,
+    };
+    params::parse(sql, dialect).map_err(|error| Failure::new("sql.text", error.to_string()))
+}
+
+/// The one statement of a text, with its parameters.
+pub(crate) fn one(target: &Target, sql: &str, given: &Params) -> Result<Bound, Failure> {
+    let all = statements(target, sql)?;
+    match all.as_slice() {
+        [one] => one.bind(given),
+        many => Err(Failure::new(
+            "sql.statements",
+            format!("one statement is needed here, and there are {}", many.len()),
         )),
     }
+}
+
+/// Asks a target one question.
+pub(crate) async fn ask(
+    host: &dyn StepHost,
+    target: &Target,
+    bound: Bound,
+    max_rows: u32,
+    until: &Until,
+) -> Result<QueryOutput, Failure> {
+    let bound = bound.reveal(host).await?;
+    let mut session = target::open(host, target, Access::Read, until).await?;
+    let rows = session.read(&bound, max_rows as usize, until).await?;
+    Ok(rows.into())
+}
+
+/// What goes into a plan's digest of SQL.
+pub(crate) fn binding(sql: &str) -> Value {
+    Value::map([("sql", Value::from(sql))])
+}
+
+/// A connection for a preview; where there is no database yet, the preview that says so.
+pub(crate) async fn open_for_preview(
+    cx: &PreviewContext,
+    target: &Target,
+    access: Access,
+    until: &Until,
+) -> Result<Result<Box<dyn Session>, Preview>, Failure> {
+    let url = target::url(cx.host.as_ref(), target).await?;
+    let database = target::database(target)?;
+    if !database.exists(target, url.expose())? {
+        return Ok(Err(Preview::new(
+            windlass_engine::step::Fidelity::Unknown,
+            format!(
+                "{} does not exist yet, so nothing can be asked of it",
+                target.name
+            ),
+        )));
+    }
+    Ok(Ok(database
+        .open(target, url.expose(), access, until)
+        .await?))
 }

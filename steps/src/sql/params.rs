@@ -1,359 +1,500 @@
-//! Named parameters in SQL, found without reading inside strings, comments and dollar quotes.
-//!
-//! `:name` is a value, bound by the driver; a list binds as many as it holds. `:"name"` is an identifier and
-//! `:'name'` a quoted literal, for statements that take no bound value. `::` and `:=` are left alone.
+//! Parameters in SQL: values go by `:name`, identifiers by `:"name"`, quoted literals by `:'name'`.
+use super::lex::{Dialect, Kind, LexError, Shape, Token, shape, split, tokens};
 use indexmap::{IndexMap, IndexSet};
-use windlass_engine::{step::ParamError, value::Value};
+use windlass_engine::{
+    step::{Failure, ParamError, StepHost},
+    value::Value,
+};
 
-/// A piece of a statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
-    /// As it stands.
+/// Values by name, as `params` holds them.
+pub(crate) type Params = IndexMap<String, Value>;
+
+/// One statement with its places for parameters.
+#[derive(Debug, Clone)]
+pub(crate) struct Statement {
+    pieces: Vec<Piece>,
+    /// What it does.
+    pub(crate) shape: Shape,
+    /// Its first line, to name it by.
+    pub(crate) first_line: String,
+}
+
+#[derive(Debug, Clone)]
+enum Piece {
     Text(String),
-    /// `:name`
-    Value(String),
-    /// `:"name"`
+    Value { name: String, in_list: bool },
     Identifier(String),
-    /// `:'name'`
     Literal(String),
 }
 
-/// One statement, cut at its parameters.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Statement {
-    /// The pieces.
-    pub pieces: Vec<Piece>,
+/// A statement ready for a driver.
+#[derive(Debug, Clone)]
+pub(crate) struct Bound {
+    /// With `?1`, `?2`, … for values.
+    pub(crate) sql: String,
+    /// The values, in that order.
+    pub(crate) values: Vec<Value>,
+    /// For people: with the values in it, secrets by their names.
+    pub(crate) shown: String,
+    /// What it does.
+    pub(crate) shape: Shape,
 }
 
-/// A statement ready for the driver.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Bound {
-    /// With `?` for each value.
-    pub sql: String,
-    /// The values, in order.
-    pub values: Vec<Value>,
+/// Cuts SQL into statements and finds their parameters.
+pub(crate) fn parse(sql: &str, dialect: Dialect) -> Result<Vec<Statement>, LexError> {
+    let all = tokens(sql, dialect)?;
+    Ok(split(&all)
+        .into_iter()
+        .map(|range| Statement::of(all.get(range).unwrap_or_default()))
+        .collect())
 }
 
 impl Statement {
-    /// The names that it takes.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    fn of(tokens: &[Token<'_>]) -> Self {
+        let blank = |token: &Token<'_>| token.kind == Kind::Blank;
+        let from = tokens.iter().position(|t| !blank(t)).unwrap_or(0);
+        let to = tokens
+            .iter()
+            .rposition(|t| !blank(t))
+            .map_or(0, |at| at + 1);
+        let tokens = tokens.get(from..to).unwrap_or_default();
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (at, token) in tokens.iter().enumerate() {
+            let name = token.name().to_owned();
+            let piece = match token.kind {
+                Kind::Value => Piece::Value {
+                    name,
+                    in_list: in_list(tokens, at),
+                },
+                Kind::Identifier => Piece::Identifier(name),
+                Kind::QuotedValue => Piece::Literal(name),
+                Kind::Blank
+                | Kind::Word
+                | Kind::Literal
+                | Kind::Quoted
+                | Kind::Semicolon
+                | Kind::Open
+                | Kind::Close
+                | Kind::Other => {
+                    if let Some(Piece::Text(text)) = pieces.last_mut() {
+                        text.push_str(token.text);
+                        continue;
+                    }
+                    Piece::Text(token.text.to_owned())
+                }
+            };
+            pieces.push(piece);
+        }
+        let text: String = tokens.iter().map(|token| token.text).collect();
+        let line = text.lines().next().unwrap_or_default().trim();
+        let mut first_line: String = line.chars().take(80).collect();
+        if first_line.len() < line.len() {
+            first_line.push('…');
+        }
+        Self {
+            pieces,
+            shape: shape(tokens),
+            first_line,
+        }
+    }
+
+    /// The parameters that it names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Text(_) => None,
-            Piece::Value(name) | Piece::Identifier(name) | Piece::Literal(name) => {
+            Piece::Value { name, .. } | Piece::Identifier(name) | Piece::Literal(name) => {
                 Some(name.as_str())
             }
         })
     }
 
-    /// The text without comments and literals' content, for guards and for people.
-    #[must_use]
-    pub fn text(&self) -> String {
-        self.pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => text.clone(),
-                Piece::Value(name) => format!(":{name}"),
-                Piece::Identifier(name) => format!(":\"{name}\""),
-                Piece::Literal(name) => format!(":'{name}'"),
-            })
-            .collect()
-    }
-
-    /// Puts parameters in.
-    ///
-    /// # Errors
-    /// Where one is missing, or cannot stand where it is named.
-    pub fn bind(&self, params: &IndexMap<String, Value>) -> Result<Bound, String> {
-        let mut sql = String::new();
-        let mut values = Vec::new();
-        for piece in &self.pieces {
-            let get = |name: &str| {
-                params
-                    .get(name)
-                    .ok_or_else(|| format!("parameter :{name} is not given"))
-            };
-            match piece {
-                Piece::Text(text) => sql.push_str(text),
-                Piece::Value(name) => match get(name)? {
-                    Value::List(items) if items.is_empty() => {
-                        return Err(format!(
-                            "parameter :{name} is an empty list, which no IN () can hold"
-                        ));
-                    }
-                    Value::List(items) => {
-                        sql.push_str(&vec!["?"; items.len()].join(", "));
-                        values.extend(items.iter().cloned());
-                    }
-                    value => {
-                        sql.push('?');
-                        values.push(value.clone());
-                    }
-                },
-                Piece::Identifier(name) => {
-                    let value = get(name)?;
-                    let text = value
-                        .as_str()
-                        .ok_or_else(|| format!("identifier :\"{name}\" must be text"))?;
-                    if text.is_empty() || text.contains('\0') {
-                        return Err(format!(
-                            "identifier :\"{name}\" is empty or holds a zero byte"
-                        ));
-                    }
-                    sql.push_str(&format!("\"{}\"", text.replace('"', "\"\"")));
-                }
-                Piece::Literal(name) => match get(name)? {
-                    Value::Secret(_) => {
-                        return Err(format!("a secret cannot be the literal :'{name}'"));
-                    }
-                    Value::List(_) | Value::Map(_) | Value::Bytes(_) => {
-                        return Err(format!("literal :'{name}' must be a scalar"));
-                    }
-                    Value::Null => sql.push_str("NULL"),
-                    scalar => {
-                        let text = scalar.to_string();
-                        if text.contains('\0') {
-                            return Err(format!("literal :'{name}' holds a zero byte"));
-                        }
-                        sql.push_str(&format!("'{}'", text.replace('\'', "''")));
-                    }
-                },
-            }
-        }
-        Ok(Bound { sql, values })
-    }
-}
-
-/// Cuts a script at its semicolons, and each statement at its parameters. A trigger ends at its `END;`.
-#[must_use]
-pub fn parse(script: &str) -> Vec<Statement> {
-    let mut statements = Vec::new();
-    let mut pieces = Vec::new();
-    let mut text = String::new();
-    let chars: Vec<char> = script.chars().collect();
-    let at = |i: usize| chars.get(i).copied();
-    let mut words: Vec<String> = Vec::new();
-    let mut i = 0;
-    let name_from = |from: usize| {
-        let len = chars
-            .iter()
-            .skip(from)
-            .take_while(|c| c.is_ascii_alphanumeric() || **c == '_')
-            .count();
-        let starts = at(from).is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-        (starts && len > 0).then(|| chars.iter().skip(from).take(len).collect::<String>())
-    };
-    // The end of a quoted stretch, the doubled quote taken as one.
-    let quoted = |from: usize, close: char| {
-        let mut j = from + 1;
-        while let Some(c) = at(j) {
-            if c == close {
-                if at(j + 1) != Some(close) || close == ']' {
-                    return j + 1;
-                }
-                j += 1;
-            }
-            j += 1;
-        }
-        chars.len()
-    };
-    while let Some(c) = at(i) {
-        let end = match c {
-            '\'' | '"' | '`' => quoted(i, c),
-            '[' => quoted(i, ']'),
-            '-' if at(i + 1) == Some('-') => chars
-                .iter()
-                .skip(i)
-                .position(|c| *c == '\n')
-                .map_or(chars.len(), |n| i + n),
-            '/' if at(i + 1) == Some('*') => {
-                let mut j = i + 2;
-                while j < chars.len() && !(at(j) == Some('*') && at(j + 1) == Some('/')) {
-                    j += 1;
-                }
-                (j + 2).min(chars.len())
-            }
-            '$' => dollar_end(&chars, i).unwrap_or(i + 1),
-            _ => i,
+    /// Puts the parameters in their places.
+    pub(crate) fn bind(&self, params: &Params) -> Result<Bound, Failure> {
+        let mut bound = Bound {
+            sql: String::new(),
+            values: Vec::new(),
+            shown: String::new(),
+            shape: self.shape.clone(),
         };
-        if end > i {
-            let comment = matches!(c, '-' | '/');
-            if comment {
-                text.push(' ');
-            } else {
-                text.extend(chars.iter().skip(i).take(end - i));
-            }
-            i = end;
-            continue;
-        }
-        if c == ':' {
-            if matches!(at(i + 1), Some(':' | '=')) {
-                text.push(c);
-                text.extend(at(i + 1));
-                i += 2;
-                continue;
-            }
-            let quote = at(i + 1).filter(|c| matches!(c, '"' | '\''));
-            let from = if quote.is_some() { i + 2 } else { i + 1 };
-            if let Some(name) = name_from(from) {
-                let next = from + name.chars().count();
-                let closed = quote.is_none() || at(next) == quote;
-                if closed {
-                    pieces.push(Piece::Text(std::mem::take(&mut text)));
-                    pieces.push(match quote {
-                        None => Piece::Value(name),
-                        Some('"') => Piece::Identifier(name),
-                        Some(_) => Piece::Literal(name),
-                    });
-                    i = next + usize::from(quote.is_some());
-                    continue;
+        let mut places: IndexMap<&str, usize> = IndexMap::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => bound.text(text),
+                Piece::Identifier(name) => {
+                    let quoted = identifier(name, given(params, name)?)?;
+                    bound.text(&quoted);
+                }
+                Piece::Literal(name) => {
+                    let quoted = literal(name, given(params, name)?)?;
+                    bound.text(&quoted);
+                }
+                Piece::Value { name, in_list } => {
+                    let value = given(params, name)?;
+                    let items = value.as_list();
+                    if items.is_some_and(<[Value]>::is_empty) {
+                        return Err(Failure::new(
+                            "sql.empty_list",
+                            format!("the list :{name} is empty, and IN () is no SQL"),
+                        )
+                        .help("skip the step when the list is empty: `when: len(…) > 0`"));
+                    }
+                    if let Some(items) = items.filter(|_| *in_list) {
+                        for (at, item) in items.iter().enumerate() {
+                            if at > 0 {
+                                bound.text(", ");
+                            }
+                            scalar(name, item)?;
+                            let place = bound.push(item.clone());
+                            bound.place(place, item);
+                        }
+                    } else {
+                        scalar(name, value)?;
+                        let place = match places.get(name.as_str()) {
+                            Some(place) => *place,
+                            None => {
+                                let place = bound.push(value.clone());
+                                places.insert(name, place);
+                                place
+                            }
+                        };
+                        bound.place(place, value);
+                    }
                 }
             }
         }
-        if let Some(word) = name_from(i) {
-            i += word.chars().count();
-            text.push_str(&word);
-            words.push(word.to_ascii_uppercase());
-            continue;
-        }
-        let is = |n: usize, word: &str| words.get(n).is_some_and(|w| w == word);
-        let in_trigger = is(0, "CREATE")
-            && (is(1, "TRIGGER") || is(2, "TRIGGER"))
-            && words.last().is_none_or(|w| w != "END");
-        if c == ';' && !in_trigger {
-            pieces.push(Piece::Text(std::mem::take(&mut text)));
-            push_statement(&mut statements, std::mem::take(&mut pieces));
-            words.clear();
-            i += 1;
-            continue;
-        }
-        text.push(c);
-        i += 1;
-    }
-    pieces.push(Piece::Text(text));
-    push_statement(&mut statements, pieces);
-    statements
-}
-
-fn push_statement(statements: &mut Vec<Statement>, mut pieces: Vec<Piece>) {
-    pieces.retain(|piece| !matches!(piece, Piece::Text(text) if text.is_empty()));
-    let blank = pieces
-        .iter()
-        .all(|piece| matches!(piece, Piece::Text(text) if text.trim().is_empty()));
-    if !blank {
-        statements.push(Statement { pieces });
+        Ok(bound)
     }
 }
 
-/// The end of a dollar-quoted string that starts here.
-fn dollar_end(chars: &[char], start: usize) -> Option<usize> {
-    let tag_len = chars
-        .iter()
-        .skip(start + 1)
-        .take_while(|c| c.is_ascii_alphanumeric() || **c == '_')
-        .count();
-    if chars.get(start + 1 + tag_len) != Some(&'$') {
-        return None;
+impl Bound {
+    fn text(&mut self, text: &str) {
+        self.sql.push_str(text);
+        self.shown.push_str(text);
     }
-    if chars.get(start + 1).is_some_and(char::is_ascii_digit) {
-        return None;
+
+    fn push(&mut self, value: Value) -> usize {
+        self.values.push(value);
+        self.values.len()
     }
-    let tag: Vec<char> = chars
-        .iter()
-        .skip(start)
-        .take(tag_len + 2)
-        .copied()
-        .collect();
-    let mut at = start + tag.len();
-    while at + tag.len() <= chars.len() {
-        if chars.get(at..at + tag.len()) == Some(&tag) {
-            return Some(at + tag.len());
+
+    fn place(&mut self, place: usize, value: &Value) {
+        self.sql.push_str(&format!("?{place}"));
+        self.shown.push_str(&shown(value));
+    }
+
+    /// The names of the secrets among its values.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let names: IndexSet<&str> = self
+            .values
+            .iter()
+            .filter_map(|value| {
+                if let Value::Secret(secret) = value {
+                    Some(secret.names())
+                } else {
+                    None
+                }
+            })
+            .flatten()
+            .collect();
+        names.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The values with the content of secrets: only for the driver, at the moment of use.
+    pub(crate) async fn reveal(mut self, host: &dyn StepHost) -> Result<Self, Failure> {
+        for value in &mut self.values {
+            if let Value::Secret(secret) = value {
+                let content = host.reveal(secret).await?;
+                *value = Value::text(content.expose());
+            }
         }
-        at += 1;
+        Ok(self)
     }
-    None
 }
 
-/// Every parameter that is named must be given, and every one that is given must be named.
-#[must_use]
-pub fn check(statements: &[Statement], params: &IndexMap<String, Value>) -> Vec<ParamError> {
+fn in_list(tokens: &[Token<'_>], at: usize) -> bool {
+    let solid = |token: &&Token<'_>| token.kind != Kind::Blank;
+    let mut before = tokens
+        .get(..at)
+        .unwrap_or_default()
+        .iter()
+        .rev()
+        .filter(solid);
+    let after = tokens.get(at + 1..).unwrap_or_default().iter().find(solid);
+    before.next().is_some_and(|token| token.kind == Kind::Open)
+        && before
+            .next()
+            .is_some_and(|token| token.kind == Kind::Word && token.text.eq_ignore_ascii_case("in"))
+        && after.is_some_and(|token| token.kind == Kind::Close)
+}
+
+fn given<'a>(params: &'a Params, name: &str) -> Result<&'a Value, Failure> {
+    params.get(name).ok_or_else(|| {
+        Failure::new(
+            "sql.parameter_missing",
+            format!("the SQL names :{name}, which params does not have"),
+        )
+    })
+}
+
+fn scalar(name: &str, value: &Value) -> Result<(), Failure> {
+    match value {
+        Value::List(_) => Err(Failure::new(
+            "sql.parameter_type",
+            format!("the list :{name} can stand only in IN (:{name}), and holds no lists itself"),
+        )),
+        Value::Map(_) => Err(Failure::new(
+            "sql.parameter_type",
+            format!("the map :{name} cannot be bound to SQL"),
+        )
+        .help("bind its members one by one, or as text with json(…)")),
+        Value::Float(x) if x.is_nan() => Err(Failure::new(
+            "sql.parameter_type",
+            format!(":{name} is not a number (NaN), which databases store as NULL or refuse"),
+        )),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Decimal(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Duration(_)
+        | Value::Size(_)
+        | Value::Timestamp(_)
+        | Value::Bytes(_)
+        | Value::Secret(_) => Ok(()),
+    }
+}
+
+fn plain_text<'a>(name: &str, what: &str, value: &'a Value) -> Result<&'a str, Failure> {
+    if let Value::Secret(_) = value {
+        return Err(Failure::new(
+            "sql.secret_in_text",
+            format!("the secret :{name} cannot stand as {what}, since the text of a statement is shown and logged"),
+        )
+        .help(format!("bind it as a value, :{name}")));
+    }
+    let text = value.as_str().filter(|text| !text.contains('\0'));
+    text.ok_or_else(|| {
+        Failure::new(
+            "sql.parameter_type",
+            format!(
+                "{what} :{name} must be text without NUL, not a {}",
+                value.type_name()
+            ),
+        )
+    })
+}
+
+fn identifier(name: &str, value: &Value) -> Result<String, Failure> {
+    let text = plain_text(name, "the identifier", value)?;
+    if text.is_empty() {
+        return Err(Failure::new(
+            "sql.parameter_type",
+            format!("the identifier :\"{name}\" is empty"),
+        ));
+    }
+    Ok(quote(text))
+}
+
+/// An identifier in double quotes.
+pub(crate) fn quote(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+fn literal(name: &str, value: &Value) -> Result<String, Failure> {
+    if let Value::Int(i) = value {
+        return Ok(format!("'{i}'"));
+    }
+    let text = plain_text(name, "the literal", value)?;
+    Ok(format!("'{}'", text.replace('\'', "''")))
+}
+
+/// A value as SQL would write it, for people.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Bool(_) | Value::Int(_) | Value::Decimal(_) | Value::Float(_) => value.to_string(),
+        Value::Secret(secret) => secret.to_string(),
+        Value::Bytes(bytes) if bytes.len() <= 32 => format!("X'{}'", hex::encode(bytes)),
+        Value::Bytes(bytes) => format!("<{} bytes>", bytes.len()),
+        Value::Text(_)
+        | Value::Duration(_)
+        | Value::Size(_)
+        | Value::Timestamp(_)
+        | Value::List(_)
+        | Value::Map(_) => format!("'{}'", value.to_string().replace('\'', "''")),
+    }
+}
+
+/// What can be told about SQL and its parameters before anything runs.
+pub(crate) fn check(
+    path: &str,
+    sql: &str,
+    params: &Params,
+    errors: &mut Vec<ParamError>,
+) -> Vec<Statement> {
+    let within = |name: &str| match path.rsplit_once('.') {
+        Some((before, _)) => format!("{before}.{name}"),
+        None => name.to_owned(),
+    };
+    let statements = match parse(sql, Dialect::COMMON) {
+        Ok(statements) => statements,
+        Err(error) => {
+            errors.push(ParamError::new(path, error.to_string()));
+            return Vec::new();
+        }
+    };
+    if statements.is_empty() {
+        errors.push(ParamError::new(path, "there is no statement in the SQL"));
+        return statements;
+    }
+    for statement in &statements {
+        if matches!(
+            statement.shape.verb.as_str(),
+            "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE"
+        ) {
+            errors.push(
+                ParamError::new(
+                    path,
+                    format!(
+                        "{} would break the transaction of the step",
+                        statement.shape.verb
+                    ),
+                )
+                .help("the step begins and commits by itself; leave it out"),
+            );
+        }
+    }
     let named: IndexSet<&str> = statements.iter().flat_map(Statement::names).collect();
-    let missing = named
-        .iter()
-        .filter(|name| !params.contains_key(**name))
-        .map(|name| {
-            ParamError::new(
-                "params",
-                format!("the SQL names :{name}, which is not given"),
-            )
-            .help(format!("add `{name}` to `params`"))
-        });
-    let unused = params
-        .keys()
-        .filter(|name| !named.contains(name.as_str()))
-        .map(|name| {
-            ParamError::new(
-                format!("params.{name}"),
-                format!("the SQL does not name :{name}"),
-            )
-        });
-    missing.chain(unused).collect()
+    for name in &named {
+        if !params.contains_key(*name) {
+            errors.push(
+                ParamError::new(
+                    path,
+                    format!("the SQL names :{name}, which params does not have"),
+                )
+                .help(format!("add `params: {{ {name}: … }}`")),
+            );
+        }
+    }
+    for name in params.keys() {
+        if !named.contains(name.as_str()) {
+            errors.push(
+                ParamError::new(
+                    within(&format!("params.{name}")),
+                    format!("the SQL does not name :{name}"),
+                )
+                .help("a parameter inside quotes or a comment is only text"),
+            );
+        }
+    }
+    statements
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use windlass_engine::value::SecretText;
 
-    fn bind(sql: &str, params: &[(&str, Value)]) -> Result<Bound, String> {
+    fn bind(sql: &str, params: &[(&str, Value)]) -> Result<Bound, Failure> {
         let params = params
             .iter()
-            .map(|(k, v)| ((*k).to_owned(), v.clone()))
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
             .collect();
-        parse(sql).remove(0).bind(&params)
+        parse(sql, Dialect::SQLITE).expect("parses")[0].bind(&params)
     }
 
     #[test]
-    fn values_lists_identifiers_and_literals() {
+    fn values_identifiers_and_literals_go_to_their_places() {
         let bound = bind(
-            "SELECT :\"col\" FROM t WHERE a = :a AND b IN (:list) AND c = :'lit' AND d::text = ':x' -- :no\n/* :no */",
+            "SELECT :\"c\" FROM t WHERE a = :a AND b IN (:l) AND a2 = :a AND d = :'d'",
             &[
-                ("col", Value::from("we\"ird")),
-                ("a", Value::Int(1)),
-                ("list", Value::list(vec![Value::Int(1), Value::Null])),
-                ("lit", Value::from("o'clock")),
+                ("c", Value::from("we\"ird")),
+                ("a", Value::from("x' OR 1=1 --")),
+                ("l", Value::list(vec![Value::Int(1), Value::Null])),
+                ("d", Value::from("it's")),
             ],
         )
-        .unwrap();
+        .expect("binds");
         assert_eq!(
-            bound.sql.trim(),
-            "SELECT \"we\"\"ird\" FROM t WHERE a = ? AND b IN (?, ?) AND c = 'o''clock' AND d::text = ':x'"
+            bound.sql,
+            "SELECT \"we\"\"ird\" FROM t WHERE a = ?1 AND b IN (?2, ?3) AND a2 = ?1 AND d = 'it''s'"
         );
-        assert_eq!(bound.values, [Value::Int(1), Value::Int(1), Value::Null]);
+        assert_eq!(bound.values.len(), 3);
+        assert!(
+            bound.shown.contains("a = 'x'' OR 1=1 --'"),
+            "{}",
+            bound.shown
+        );
     }
 
     #[test]
-    fn nothing_is_read_inside_quotes_and_injections_stay_values() {
-        for sql in [
-            "SELECT ':a'",
-            "SELECT \":a\"",
-            "SELECT $$ :a $$",
-            "SELECT $x$ :a $x$",
-            "SELECT a::int",
-            "SET x := 1",
+    fn what_cannot_be_bound_is_refused() {
+        let secret = Value::Secret(Arc::new(SecretText::reference("pw")));
+        let list = Value::list(vec![Value::Int(1)]);
+        for (sql, value, code) in [
+            ("SELECT :v", list.clone(), "sql.parameter_type"),
+            ("SELECT 1 IN (:v)", Value::list(vec![]), "sql.empty_list"),
+            (
+                "SELECT 1 IN (:v)",
+                Value::list(vec![list]),
+                "sql.parameter_type",
+            ),
+            (
+                "SELECT :v",
+                Value::map([("a", Value::Null)]),
+                "sql.parameter_type",
+            ),
+            ("SELECT :v", Value::Float(f64::NAN), "sql.parameter_type"),
+            ("SELECT :'v'", secret.clone(), "sql.secret_in_text"),
+            ("SELECT :\"v\"", secret, "sql.secret_in_text"),
+            ("SELECT :\"v\"", Value::from("a\0b"), "sql.parameter_type"),
+            ("SELECT :\"v\"", Value::from(""), "sql.parameter_type"),
+            ("SELECT :\"v\"", Value::Int(1), "sql.parameter_type"),
         ] {
-            assert_eq!(parse(sql)[0].names().count(), 0, "{sql}");
+            let failure = bind(sql, &[("v", value)]).expect_err(sql);
+            assert_eq!(failure.code, code, "{sql}: {failure}");
         }
-        let bound = bind("SELECT :a", &[("a", Value::from("1; DROP TABLE t"))]).unwrap();
-        assert_eq!(bound.sql, "SELECT ?");
-        assert!(bind("SELECT :a IN (:a)", &[("a", Value::list(vec![]))]).is_err());
-        assert!(bind("SELECT :a", &[]).is_err());
+        assert_eq!(
+            bind("SELECT :w", &[]).expect_err("missing").code,
+            "sql.parameter_missing"
+        );
     }
 
     #[test]
-    fn scripts_are_cut_at_statements() {
-        let script = "CREATE TABLE t(a); -- one; two\nINSERT INTO t VALUES (';');\n\
-            CREATE TRIGGER g AFTER INSERT ON t BEGIN UPDATE t SET a = 1; DELETE FROM t; END;\nSELECT 1;;";
-        let statements = parse(script);
-        assert_eq!(statements.len(), 4, "{statements:?}");
-        assert!(statements[2].text().trim().ends_with("END"));
+    fn missing_and_unused_parameters_are_told_before_anything_runs() {
+        let mut errors = Vec::new();
+        let params = Params::from([("unused".to_owned(), Value::Null)]);
+        check(
+            "checks[1].sql",
+            "SELECT :missing, ':unused'",
+            &params,
+            &mut errors,
+        );
+        let told: Vec<(&str, bool)> = errors
+            .iter()
+            .map(|error| (error.path.as_str(), error.message.contains(":missing")))
+            .collect();
+        assert_eq!(
+            told,
+            [("checks[1].sql", true), ("checks[1].params.unused", false)]
+        );
+        let mut errors = Vec::new();
+        check(
+            "sql",
+            "BEGIN; DELETE FROM t WHERE 1",
+            &Params::new(),
+            &mut errors,
+        );
+        assert!(errors[0].message.contains("BEGIN"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_secret_is_shown_by_its_name() {
+        let secret = Value::Secret(Arc::new(SecretText::reference("pw")));
+        let bound = bind("SELECT :v", &[("v", secret)]).expect("binds");
+        assert_eq!(bound.shown, "SELECT secret(pw)");
+        assert_eq!(bound.secrets(), ["pw"]);
     }
 }

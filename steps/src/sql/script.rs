@@ -1,108 +1,325 @@
 //! `sql.script`
 use super::{
-    execute::preview,
-    params::{self, Statement},
-    transaction,
+    binding, count,
+    execute::{TransactionMode, can_be_rehearsed, kept, look, positive, unbounded, write_traits},
+    open_for_preview,
+    params::{Bound, Params, Statement, check},
+    statements,
+    transaction::{self, Transaction, alone},
 };
-use indexmap::IndexMap;
+use crate::target::{self, Access, Until};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Failure, Mark, Outcome, ParamError, Preview, PreviewContext, Probed, Resume, Step,
-        StepContext, StepKind, StepTraits,
+        Certainty, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview, PreviewContext,
+        Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, Target, UndoSupport,
         params::{SqlText, TargetName},
     },
-    value::Value,
+    value::{Duration, Value},
 };
 
-/// Writes with several statements, in one transaction: all of them, or none.
+/// Runs several statements, in one transaction, exactly once.
+///
+/// Statements are separated by `;`; a `;` in text, a comment or the body of a trigger separates nothing. All of
+/// them see the same `params`. A statement that fails takes the whole script back, and the message names it by
+/// its number and first line. Ledger, doubt and undo are as for `sql.execute`.
+///
+/// **`transaction: none`** runs each statement alone and keeps a checkpoint after each, so that a crash goes on
+/// behind the last one that was done. A failure after the first statement is *partial*: what was done is named,
+/// it stays, and the step's undo runs. A retry starts at the first statement again, so write the statements to
+/// bear that.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ScriptParams {
-    /// Where.
-    pub target: TargetName,
-    /// Statements, each ended by a semicolon.
-    pub sql: SqlText,
-    /// Values for `:name`, `:"name"` and `:'name'`.
+pub(crate) struct ScriptParams {
+    /// The target to write to.
+    target: TargetName,
+    /// Statements, separated by `;`.
+    sql: SqlText,
+    /// The values of the names in `sql`. A list binds as `IN (:list)`.
     #[serde(default)]
-    pub params: IndexMap<String, Value>,
+    params: Params,
+    /// Lets UPDATE and DELETE go without WHERE.
+    #[serde(default)]
+    all_rows: bool,
+    /// How long to wait for a lock; the target's `busy_timeout` where it is not given.
+    lock_timeout: Option<Duration>,
+    /// `own`: one transaction around all; or `none`: each statement alone.
+    #[serde(default)]
+    transaction: TransactionMode,
 }
 
 /// What a script did.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-pub struct ScriptOutput {
-    /// How many rows all statements affected.
-    pub rows_affected: u64,
-    /// How many statements ran.
-    pub statements: u64,
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ScriptOutput {
+    /// Rows that all statements together inserted, changed or deleted.
+    pub(crate) rows_affected: u64,
+    /// The statements, in order.
+    pub(crate) statements: Vec<StatementOutput>,
 }
 
-/// The kind `sql.script`.
-pub struct Script;
-
-/// A prepared script.
-pub struct ScriptStep {
-    params: ScriptParams,
-    statements: Vec<Statement>,
+/// What one statement did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct StatementOutput {
+    /// Its number, from 1.
+    number: u64,
+    /// Its first line.
+    statement: String,
+    /// Rows that it inserted, changed or deleted.
+    rows_affected: u64,
 }
+
+impl ScriptOutput {
+    fn add(&mut self, statement: &Statement, rows: u64) {
+        self.rows_affected += rows;
+        self.statements.push(StatementOutput {
+            number: self.statements.len() as u64 + 1,
+            statement: statement.first_line.clone(),
+            rows_affected: rows,
+        });
+    }
+}
+
+pub(crate) struct Script(ScriptParams);
 
 impl StepKind for Script {
     const NAME: &'static str = "sql.script";
-    const TRAITS: StepTraits = super::execute::Execute::TRAITS;
-    const EXAMPLE: &'static str = "target: shop\nsql: |\n  CREATE TABLE regions (code TEXT PRIMARY KEY);\n  INSERT INTO regions VALUES ('eu');\n";
+    const TRAITS: StepTraits = StepTraits {
+        effect: Effect::Writes,
+        redo: Redo::ProbeFirst,
+        marks: true,
+        captures: false,
+        undo: UndoSupport::Impossible,
+        fidelity: Fidelity::Estimated,
+        skippable: true,
+    };
+    const EXAMPLE: &'static str = "\
+target: orders
+sql: |
+  ALTER TABLE orders ADD COLUMN region TEXT;
+  CREATE INDEX orders_region ON orders (region);
+lock_timeout: 2s
+";
     type Params = ScriptParams;
-    type Step = ScriptStep;
+    type Step = Self;
 
-    fn prepare(params: ScriptParams) -> Result<ScriptStep, Vec<ParamError>> {
-        let statements = params::parse(&params.sql);
-        let mut errors = params::check(&statements, &params.params);
-        if statements.is_empty() {
-            errors.push(ParamError::new("sql", "no statement"));
+    fn traits(with: &Value) -> StepTraits {
+        write_traits(with)
+    }
+
+    fn prepare(params: ScriptParams) -> Result<Self, Vec<ParamError>> {
+        let mut errors = Vec::new();
+        for (at, statement) in check("sql", &params.sql, &params.params, &mut errors)
+            .iter()
+            .enumerate()
+        {
+            if let Some(mut error) = unbounded("sql", &statement.shape, params.all_rows) {
+                error.message = format!(
+                    "statement {} ({}): {}",
+                    at + 1,
+                    statement.first_line,
+                    error.message
+                );
+                errors.push(error);
+            }
         }
+        errors.extend(positive("lock_timeout", params.lock_timeout));
         if errors.is_empty() {
-            Ok(ScriptStep { params, statements })
+            Ok(Self(params))
         } else {
             Err(errors)
         }
     }
 }
 
-impl Step for ScriptStep {
+/// Names the statement that failed, and what was done before it.
+fn named(mut failure: Failure, at: usize, all: usize, statement: &Statement) -> Failure {
+    failure.message = format!(
+        "statement {} of {all} ({}): {}",
+        at + 1,
+        statement.first_line,
+        failure.message
+    );
+    failure
+}
+
+impl Script {
+    fn bound(&self, target: &Target) -> Result<Vec<(Statement, Bound)>, Failure> {
+        let all = statements(target, &self.0.sql)?;
+        let many = all.len();
+        all.into_iter()
+            .enumerate()
+            .map(|(at, statement)| {
+                let bound = statement
+                    .bind(&self.0.params)
+                    .map_err(|failure| named(failure, at, many, &statement))?;
+                Ok((statement, bound))
+            })
+            .collect()
+    }
+
+    async fn in_transaction(
+        &self,
+        cx: &StepContext,
+        target: Target,
+    ) -> Result<ScriptOutput, Failure> {
+        let all = self.bound(&target)?;
+        let many = all.len();
+        let mut transaction = Transaction::begin(cx, target, self.0.lock_timeout).await?;
+        let mut output = ScriptOutput::default();
+        for (at, (statement, bound)) in all.into_iter().enumerate() {
+            let affected = transaction
+                .run(cx, bound, 1)
+                .await
+                .map_err(|failure| named(failure, at, many, &statement))?;
+            output.add(&statement, affected.rows);
+        }
+        let kept = transaction.or_back(kept(&output)).await?;
+        transaction.commit(cx, kept).await?;
+        Ok(output)
+    }
+
+    async fn one_by_one(
+        &self,
+        cx: &StepContext,
+        target: Target,
+        mut output: ScriptOutput,
+    ) -> Result<ScriptOutput, Failure> {
+        let all = self.bound(&target)?;
+        let many = all.len();
+        let until = Until::of(cx, &target, self.0.lock_timeout)?;
+        let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
+        let done = output.statements.len();
+        for (at, (statement, bound)) in all.into_iter().enumerate().skip(done) {
+            let into = bound.shape.into && bound.shape.verb == "VACUUM";
+            let before = output.clone();
+            let partly = |failure: Failure| {
+                let mut failure = named(failure, at, many, &statement);
+                if at > 0 {
+                    failure.certainty = match failure.certainty {
+                        Certainty::NoEffect | Certainty::Partial => Certainty::Partial,
+                        Certainty::Unknown => Certainty::Unknown,
+                    };
+                    failure.help = Some(format!(
+                        "the {at} statements before it are done and stay; undo them or finish by hand"
+                    ));
+                }
+                match kept(&before) {
+                    Ok(kept) => failure.output(kept),
+                    Err(_) => failure,
+                }
+            };
+            let bound = bound.reveal(cx.host.as_ref()).await.map_err(partly)?;
+            cx.point_of_no_return(Mark {
+                token: Value::map([("statement", count(at as u64 + 1))]),
+                capture: None,
+                output: Value::Null,
+            })
+            .await
+            .map_err(partly)?;
+            let affected = session
+                .run(&bound, 1, &until)
+                .await
+                .map_err(|failure| partly(alone(failure, into)))?;
+            output.add(&statement, affected.rows);
+            cx.progress(&output)
+                .await
+                .map_err(|failure| partly(failure).certainty(Certainty::Unknown))?;
+        }
+        Ok(output)
+    }
+}
+
+impl Step for Script {
     type Capture = ();
-    type State = ();
+    type State = ScriptOutput;
     type Output = ScriptOutput;
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
-        preview(
-            cx,
-            &self.params.target,
-            &self.statements,
-            &self.params.params,
-        )
-        .await
+        let target = cx.target(&self.0.target)?;
+        let until = Until::preview(cx, &target)?;
+        let all = self.bound(&target)?;
+        let rehearse = cx.rehearse
+            && self.0.transaction == TransactionMode::Own
+            && all.iter().all(|(_, bound)| can_be_rehearsed(bound));
+        let mut secrets: Vec<String> = all.iter().flat_map(|(_, bound)| bound.secrets()).collect();
+        secrets.dedup();
+        let shown: Vec<String> = all.iter().map(|(_, bound)| bound.shown.clone()).collect();
+        let access = if rehearse {
+            Access::Write
+        } else {
+            Access::Read
+        };
+        let mut preview = match open_for_preview(cx, &target, access, &until).await? {
+            Err(preview) => preview,
+            Ok(mut session) if rehearse => {
+                session.begin(&until).await?;
+                let mut preview = Preview::new(Fidelity::RolledBack, "");
+                let (mut rows, mut fails) = (0, None);
+                for (at, (statement, bound)) in all.iter().enumerate() {
+                    let bound = bound.clone().reveal(cx.host.as_ref()).await?;
+                    match session.run(&bound, 1, &until).await {
+                        Ok(affected) => {
+                            rows += affected.rows;
+                            preview = preview.line(
+                                format!("statement {}", at + 1),
+                                format!("{}: {} rows", statement.first_line, affected.rows),
+                            );
+                        }
+                        Err(failure) => {
+                            fails = Some(named(failure, at, all.len(), statement));
+                            break;
+                        }
+                    }
+                }
+                session.rollback().await?;
+                preview.summary = match fails {
+                    Some(failure) => format!("would fail: {failure}"),
+                    None => format!("would run {} statements and affect {rows} rows", all.len()),
+                };
+                preview
+            }
+            Ok(mut session) => {
+                let mut preview = Preview::new(
+                    Fidelity::Estimated,
+                    format!("would run {} statements", all.len()),
+                );
+                for (at, (statement, bound)) in all.iter().enumerate() {
+                    let bound = bound.clone().reveal(cx.host.as_ref()).await?;
+                    let one = look(cx, &mut session, &bound, &until).await;
+                    // A later statement may need what an earlier one makes.
+                    preview.fidelity = if one.fidelity == Fidelity::Estimated {
+                        preview.fidelity
+                    } else {
+                        one.fidelity
+                    };
+                    let mut text = format!("{}: {}", statement.first_line, one.summary);
+                    for line in one.lines {
+                        text.push_str(&format!("; {}", line.text.replace('\n', "; ")));
+                    }
+                    preview = preview.line(format!("statement {}", at + 1), text);
+                }
+                preview
+            }
+        };
+        preview = preview.line("sql", shown.join(";\n"));
+        preview.binding = binding(&self.0.sql);
+        preview.secrets = secrets;
+        Ok(preview)
     }
 
     async fn execute(
         &self,
         (): &(),
-        _: Resume<()>,
+        resume: Resume<ScriptOutput>,
         cx: &StepContext,
-    ) -> Result<Outcome<ScriptOutput, ()>, Failure> {
-        transaction::run(
-            cx,
-            &self.params.target,
-            self.statements.clone(),
-            &self.params.params,
-            |done| {
-                Ok(ScriptOutput {
-                    rows_affected: done.iter().map(|d| d.rows_affected).sum(),
-                    statements: done.len() as u64,
-                })
-            },
-        )
-        .await
-        .map(Outcome::Done)
+    ) -> Result<Outcome<ScriptOutput, ScriptOutput>, Failure> {
+        let target = cx.target(&self.0.target)?;
+        let output = match self.0.transaction {
+            TransactionMode::Own => self.in_transaction(cx, target).await?,
+            TransactionMode::None => self.one_by_one(cx, target, resume.state).await?,
+        };
+        Ok(Outcome::Done(output))
     }
 
     async fn probe(
@@ -111,6 +328,13 @@ impl Step for ScriptStep {
         mark: Option<&Mark>,
         cx: &StepContext,
     ) -> Result<Probed<ScriptOutput>, Failure> {
-        transaction::probe(cx, &self.params.target, mark).await
+        match mark.and_then(|mark| mark.token.get("statement")) {
+            Some(number) if self.0.transaction == TransactionMode::None => {
+                Ok(Probed::InDoubt(format!(
+                    "statement {number} ran without a transaction, so only the step's own `probe` or a person can tell"
+                )))
+            }
+            _ => transaction::probe(mark, cx, cx.target(&self.0.target)?).await,
+        }
     }
 }

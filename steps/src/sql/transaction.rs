@@ -1,234 +1,171 @@
-//! One transaction on a target: the ledger row, the statements, the mark, the COMMIT.
-use super::{
-    Rows,
-    params::{Bound, Statement},
-    rows,
-};
-use crate::target::sqlite::{self, Access};
-use indexmap::IndexMap;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use serde::{Deserialize, Serialize};
+//! A transaction of a step: ledger row, statements, mark, COMMIT; and the probe that tells whether it happened.
+use super::params::Bound;
+use crate::target::{self, Access, Affected, LedgerKey, LedgerState, Session, Until};
 use windlass_engine::{
-    step::{Certainty, Failure, Mark, Phase, Probed, StepContext, Target},
-    value::{Value, to_value},
+    step::{Cause, Certainty, Failure, Mark, Probed, StepContext, Target},
+    value::{Duration, Value},
 };
 
-/// The ledger's key of one attempt.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Key {
-    table: String,
-    run: String,
-    node: String,
-    phase: String,
+/// An open transaction. Dropped, it is taken back by the database.
+pub(crate) struct Transaction {
+    session: Box<dyn Session>,
+    target: Target,
     attempt: u32,
+    until: Until,
 }
 
-/// What the mark of a transaction says.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Token {
-    ledger: Option<Key>,
-}
-
-/// What one statement did.
-#[derive(Debug, Clone)]
-pub(super) struct Done {
-    pub rows_affected: u64,
-    pub last_insert_id: i64,
-    pub rows: Rows,
-}
-
-fn key(cx: &StepContext, target: &Target) -> Option<Key> {
-    let table = target.ledger.clone()?;
-    let phase = match cx.phase {
-        Phase::Do => "do",
-        Phase::Undo => "undo",
-    };
-    Some(Key {
-        table,
-        run: cx.run.id.clone(),
-        node: cx.node.to_string(),
-        phase: phase.to_owned(),
-        attempt: cx.attempt,
-    })
-}
-
-impl Key {
-    fn quoted(&self) -> String {
-        format!("\"{}\"", self.table.replace('"', "\"\""))
+impl Transaction {
+    /// Connects and begins. Where the target has a ledger, the step's row goes in first.
+    pub(crate) async fn begin(
+        cx: &StepContext,
+        target: Target,
+        lock_timeout: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let until = Until::of(cx, &target, lock_timeout)?;
+        let session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
+        let mut this = Self {
+            session,
+            target,
+            attempt: cx.attempt,
+            until,
+        };
+        this.session.begin(&this.until).await?;
+        let entered = this.enter(cx).await;
+        this.or_back(entered).await?;
+        Ok(this)
     }
 
-    fn ensure(&self, connection: &Connection) -> rusqlite::Result<()> {
-        connection.execute_batch(&format!(
-            "CREATE TABLE IF NOT EXISTS {} (run TEXT NOT NULL, node TEXT NOT NULL, phase TEXT NOT NULL, \
-             attempt INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (run, node, phase, attempt))",
-            self.quoted()
-        ))
-    }
-
-    fn insert(&self, connection: &Connection, state: &str) -> rusqlite::Result<usize> {
-        connection.execute(
-            &format!("INSERT INTO {} VALUES (?1, ?2, ?3, ?4, ?5)", self.quoted()),
-            (&self.run, &self.node, &self.phase, self.attempt, state),
-        )
-    }
-
-    fn find(&self, connection: &Connection) -> rusqlite::Result<Option<String>> {
-        connection
-            .query_row(
-                &format!(
-                    "SELECT state FROM {} WHERE run = ?1 AND node = ?2 AND phase = ?3 AND attempt = ?4",
-                    self.quoted()
-                ),
-                (&self.run, &self.node, &self.phase, self.attempt),
-                |row| row.get(0),
-            )
-            .optional()
-    }
-}
-
-/// Runs statements in one transaction. `judge` sees what they did and gives the output, or refuses, and
-/// then nothing has happened.
-pub(super) async fn run<O: Serialize + Send + 'static>(
-    cx: &StepContext,
-    target: &str,
-    statements: Vec<Statement>,
-    params: &IndexMap<String, Value>,
-    judge: impl FnOnce(&[Done]) -> Result<O, Failure> + Send + 'static,
-) -> Result<O, Failure> {
-    let target = cx.target(target)?;
-    let url = super::url(cx, &target).await?;
-    let params = super::revealed(params, cx.host.as_ref()).await?;
-    let bound = statements
-        .iter()
-        .map(|s| super::bind(s, &params))
-        .collect::<Result<Vec<_>, _>>()?;
-    let ledger = key(cx, &target);
-    let host = cx.host.clone();
-    let runtime = tokio::runtime::Handle::current();
-    sqlite::with(
-        &target,
-        &url,
-        Access::Write,
-        super::limits(cx),
-        move |connection| {
-            let transaction = connection
-                .transaction_with_behavior(TransactionBehavior::Immediate)
-                .map_err(sqlite::failure)?;
-            if let Some(key) = &ledger {
-                key.ensure(&transaction).map_err(sqlite::failure)?;
-                // The row decides: where a probe has written `void` first, this attempt must not commit.
-                key.insert(&transaction, "done").map_err(sqlite::failure)?;
+    async fn enter(&mut self, cx: &StepContext) -> Result<(), Failure> {
+        let Some(ledger) = &self.target.ledger else {
+            return Ok(());
+        };
+        let key = LedgerKey::of(cx, self.attempt);
+        match self.session.ledger_ask(ledger, &key, &self.until).await? {
+            LedgerState::Absent => {}
+            LedgerState::Void => {
+                return Err(Failure::new(
+                    "sql.voided",
+                    "this attempt was given up: a probe has written so into the ledger",
+                ));
             }
-            let mut done = Vec::new();
-            for (index, bound) in bound.iter().enumerate() {
-                done.push(statement(&transaction, bound).map_err(|mut failure| {
-                    if statements.len() > 1 {
-                        failure.message = format!(
-                            "statement {} ({}): {}",
-                            index + 1,
-                            first_line(statements.get(index)),
-                            failure.message
-                        );
-                    }
-                    failure
-                })?);
+            LedgerState::Done => {
+                return Err(Failure::new(
+                    "sql.already_done",
+                    "the ledger says that this attempt was committed before",
+                )
+                .certainty(Certainty::Unknown));
             }
-            let output = judge(&done)?;
-            let stored = |e: windlass_engine::value::FromValueError| {
-                Failure::new("step.stored_format", e.to_string())
-            };
-            let mark = Mark {
-                token: to_value(&Token { ledger }).map_err(stored)?,
+        }
+        self.session
+            .ledger_write(ledger, &key, LedgerState::Done, cx.now(), &self.until)
+            .await
+    }
+
+    /// Runs a statement; a failure takes the transaction back.
+    pub(crate) async fn run(
+        &mut self,
+        cx: &StepContext,
+        bound: Bound,
+        max_rows: u32,
+    ) -> Result<Affected, Failure> {
+        let result = match bound.reveal(cx.host.as_ref()).await {
+            Ok(bound) => {
+                self.session
+                    .run(&bound, max_rows as usize, &self.until)
+                    .await
+            }
+            Err(failure) => Err(failure),
+        };
+        self.or_back(result).await
+    }
+
+    /// Takes the transaction back where something failed. Nothing happened then: not even a rollback that
+    /// fails commits, and the connection ends with the step.
+    pub(crate) async fn or_back<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
+        if result.is_err() {
+            // The first failure is the one to tell.
+            drop(self.session.rollback().await);
+        }
+        result
+    }
+
+    /// Writes the mark down, then commits.
+    pub(crate) async fn commit(mut self, cx: &StepContext, output: Value) -> Result<(), Failure> {
+        if let Some(cause) = self.until.passed() {
+            return self.or_back(Err(Until::ended(cause))).await;
+        }
+        let marked = cx
+            .point_of_no_return(Mark {
+                token: Value::map([
+                    ("target", Value::from(self.target.name.as_str())),
+                    ("attempt", Value::Int(i64::from(self.attempt))),
+                    (
+                        "ledger",
+                        self.target
+                            .ledger
+                            .as_deref()
+                            .map_or(Value::Null, Value::from),
+                    ),
+                ]),
                 capture: None,
-                output: to_value(&output).map_err(stored)?,
-            };
-            runtime.block_on(host.mark(mark))?;
-            if let Err(error) = transaction.execute_batch("COMMIT") {
-                let still_open = !transaction.is_autocommit();
-                let failure = sqlite::failure(error);
-                if still_open && transaction.rollback().is_ok() {
-                    return Err(failure);
-                }
-                return Err(failure.certainty(Certainty::Unknown));
-            }
-            // The transaction's guard would roll back what is committed; there is nothing left to roll back.
-            drop(transaction);
-            Ok(output)
-        },
-    )
-    .await
+                output,
+            })
+            .await;
+        self.or_back(marked).await?;
+        self.session.commit(&self.until).await
+    }
 }
 
-pub(super) fn first_line(statement: Option<&Statement>) -> String {
-    statement
-        .map(|s| {
-            s.text()
-                .trim()
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        })
-        .unwrap_or_default()
-}
-
-/// Runs one statement, with the rows that it returns.
-pub(super) fn statement(connection: &Connection, bound: &Bound) -> Result<Done, Failure> {
-    let before = connection.total_changes();
-    let rows = rows(connection, bound, 1_000)?;
-    let changed = connection.total_changes().saturating_sub(before);
-    Ok(Done {
-        rows_affected: changed,
-        last_insert_id: connection.last_insert_rowid(),
-        rows,
-    })
-}
-
-/// Asks the ledger. An attempt that it does not know can never commit any more: its place is taken.
-pub(super) async fn probe<O>(
-    cx: &StepContext,
-    target: &str,
+/// Whether the transaction behind a mark was committed.
+pub(crate) async fn probe<O>(
     mark: Option<&Mark>,
+    cx: &StepContext,
+    target: Target,
 ) -> Result<Probed<O>, Failure> {
+    // The journal refuses the mark of a driver that has lost the run, and no commit goes without one.
     let Some(mark) = mark else {
         return Ok(Probed::NotDone);
     };
-    let token: Token = windlass_engine::value::from_value(&mark.token)
-        .map_err(|e| Failure::new("step.stored_format", e.to_string()))?;
-    let Some(key) = token.ledger else {
-        return Ok(Probed::InDoubt(
-            "the transaction was about to commit, and the target has no ledger that could tell whether it did".to_owned(),
-        ));
+    let ledger = mark.token.get("ledger").and_then(Value::as_str);
+    let attempt = mark
+        .token
+        .get("attempt")
+        .and_then(Value::as_int)
+        .and_then(|attempt| u32::try_from(attempt).ok());
+    let (Some(ledger), Some(attempt)) = (ledger, attempt) else {
+        return Ok(Probed::InDoubt(format!(
+            "target {} has no ledger, so nothing tells whether its COMMIT came through; \
+             name a `ledger` table for it in the environment, and the next doubt settles itself",
+            target.name
+        )));
     };
-    let target = cx.target(target)?;
-    let url = super::url(cx, &target).await?;
-    sqlite::with(
-        &target,
-        &url,
-        Access::Write,
-        super::limits(cx),
-        move |connection| {
-            let ask = || -> rusqlite::Result<bool> {
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                key.ensure(&transaction)?;
-                let found = key.find(&transaction)?;
-                if found.is_none() {
-                    key.insert(&transaction, "void")?;
-                }
-                transaction.commit()?;
-                Ok(found.as_deref() == Some("done"))
-            };
-            let mut ask = ask;
-            ask().map_err(sqlite::failure)
-        },
-    )
-    .await
-    .map(|done| {
-        if done {
-            Probed::Done(None)
-        } else {
-            Probed::NotDone
+    let until = Until::of(cx, &target, None)?;
+    let key = LedgerKey::of(cx, attempt);
+    let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
+    session.begin(&until).await?;
+    let answer = match session.ledger_ask(ledger, &key, &until).await? {
+        LedgerState::Done => Probed::Done(None),
+        LedgerState::Void => Probed::NotDone,
+        // From here on a COMMIT that is late meets this row and fails.
+        LedgerState::Absent => {
+            session
+                .ledger_write(ledger, &key, LedgerState::Void, cx.now(), &until)
+                .await?;
+            session.commit(&until).await?;
+            return Ok(Probed::NotDone);
         }
-    })
+    };
+    session.rollback().await?;
+    Ok(answer)
+}
+
+/// What a failure means for a statement that ran on its own, without a transaction around it.
+pub(crate) fn alone(failure: Failure, leaves_files: bool) -> Failure {
+    // A database takes back one statement as a whole; a file that it wrote beside itself may stay.
+    let ended = matches!(failure.cause, Cause::Timeout | Cause::Cancelled);
+    if leaves_files && ended {
+        failure.certainty(Certainty::Partial)
+    } else {
+        failure
+    }
 }

@@ -1,2 +1,313 @@
-//! Connections; one file a database.
-pub mod sqlite;
+//! Connections: what every database can do for a step, and one file a database that does it.
+pub(crate) mod options;
+pub(crate) mod sqlite;
+
+use crate::sql::params::Bound;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use windlass_engine::{
+    step::{
+        Cause, Failure, Phase, PreviewContext, Revealed, StepContext, StepHost, Target, TargetKind,
+    },
+    value::{Duration, Timestamp, Value},
+};
+
+/// Where neither the step nor the environment says how long a statement may take.
+pub(crate) const DEFAULT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How a connection will be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Only reads; the database refuses the rest.
+    Read,
+    /// Reads and writes.
+    Write,
+}
+
+/// A database that steps can open.
+pub(crate) trait Database: TargetKind {
+    /// Connects.
+    fn open<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        access: Access,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Failure>>;
+
+    /// Whether there is a database to read; a preview creates none.
+    fn exists(&self, target: &Target, url: &str) -> Result<bool, Failure>;
+}
+
+/// Rows as a statement gave them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Rows {
+    /// Names, in order, each once.
+    pub(crate) columns: Vec<String>,
+    /// Maps by column.
+    pub(crate) rows: Vec<Value>,
+    /// Whether there were more than asked for.
+    pub(crate) truncated: bool,
+}
+
+/// What a statement did.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Affected {
+    /// Rows inserted, changed or deleted by the statement itself.
+    pub(crate) rows: u64,
+    /// The id that the database chose for the last inserted row.
+    pub(crate) last_insert_id: Option<i64>,
+    /// What it returned.
+    pub(crate) returned: Rows,
+}
+
+/// All rows of a table in the order of its key, in one number.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Fingerprint {
+    /// How many.
+    pub(crate) rows: u64,
+    /// SHA-256, in hexadecimal.
+    pub(crate) sha256: Option<String>,
+}
+
+/// The step that a row of the ledger speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LedgerKey {
+    pub(crate) run: String,
+    pub(crate) node: String,
+    pub(crate) phase: &'static str,
+    pub(crate) attempt: u32,
+}
+
+impl LedgerKey {
+    pub(crate) fn of(cx: &StepContext, attempt: u32) -> Self {
+        Self {
+            run: cx.run.id.clone(),
+            node: cx.node.to_string(),
+            phase: match cx.phase {
+                Phase::Do => "do",
+                Phase::Undo => "undo",
+            },
+            attempt,
+        }
+    }
+}
+
+/// What the ledger says of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LedgerState {
+    /// Its transaction was committed.
+    Done,
+    /// It never will be: the key is taken.
+    Void,
+    /// Nothing yet.
+    Absent,
+}
+
+/// One open connection.
+pub(crate) trait Session: Send {
+    /// Runs a statement that reads; refuses any other before it acts. At most `max_rows` rows are kept.
+    fn read<'a>(
+        &'a mut self,
+        statement: &'a Bound,
+        max_rows: usize,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Rows, Failure>>;
+
+    /// Begins a transaction that may write.
+    fn begin<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Runs a statement.
+    fn run<'a>(
+        &'a mut self,
+        statement: &'a Bound,
+        max_rows: usize,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Affected, Failure>>;
+
+    /// Commits. An error says whether the transaction is known to be undone (no effect) or not (unknown).
+    fn commit<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Takes the transaction back.
+    fn rollback(&mut self) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Inside a transaction: what the ledger says of a key. The table is made where it is missing.
+    fn ledger_ask<'a>(
+        &'a mut self,
+        table: &'a str,
+        key: &'a LedgerKey,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<LedgerState, Failure>>;
+
+    /// Inside a transaction: writes a key down; an error where it is taken.
+    fn ledger_write<'a>(
+        &'a mut self,
+        table: &'a str,
+        key: &'a LedgerKey,
+        state: LedgerState,
+        at: Timestamp,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// How the database would run a statement.
+    fn explain<'a>(
+        &'a mut self,
+        statement: &'a Bound,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Vec<String>, Failure>>;
+
+    /// The user's tables, by name.
+    fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>>;
+
+    /// Reads a whole table, streamed.
+    fn fingerprint<'a>(
+        &'a mut self,
+        table: &'a str,
+        checksum: bool,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Fingerprint, Failure>>;
+}
+
+/// Until when a statement may run, and who may end it before.
+pub(crate) struct Until {
+    host: std::sync::Arc<dyn StepHost>,
+    cancel: CancellationToken,
+    end: Timestamp,
+    /// How long to wait for a lock.
+    pub(crate) lock_timeout: Duration,
+}
+
+impl Until {
+    /// For a step: its deadline, else the environment's statement timeout, else five minutes.
+    pub(crate) fn of(
+        cx: &StepContext,
+        target: &Target,
+        lock_timeout: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let end = match cx.deadline {
+            Some(deadline) => deadline,
+            None => options::statement_timeout(target)?.after(cx.now()),
+        };
+        Ok(Self {
+            host: cx.host.clone(),
+            cancel: cx.cancel.clone(),
+            end,
+            lock_timeout: match lock_timeout {
+                Some(given) => given,
+                None => options::busy_timeout(target)?,
+            },
+        })
+    }
+
+    /// For one of many statements of a step: no longer than the environment's statement timeout either.
+    pub(crate) fn one_of(cx: &StepContext, target: &Target) -> Result<Self, Failure> {
+        let mut until = Self::of(cx, target, None)?;
+        until.end = until
+            .end
+            .min(options::statement_timeout(target)?.after(cx.now()));
+        Ok(until)
+    }
+
+    /// For a preview.
+    pub(crate) fn preview(cx: &PreviewContext, target: &Target) -> Result<Self, Failure> {
+        Ok(Self {
+            host: cx.host.clone(),
+            cancel: cx.cancel.clone(),
+            end: options::statement_timeout(target)?.after(cx.host.now()),
+            lock_timeout: options::busy_timeout(target)?,
+        })
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.host.now()
+    }
+
+    /// Time left.
+    pub(crate) fn left(&self) -> Duration {
+        Duration::between(self.now(), self.end).max(Duration::ZERO)
+    }
+
+    /// Waits; ends early where the step is cancelled.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        tokio::select! {
+            () = self.host.sleep(duration) => {}
+            () = self.cancel.cancelled() => {}
+        }
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn over(&self) -> Cause {
+        loop {
+            if let Some(cause) = self.passed() {
+                return cause;
+            }
+            self.sleep(self.left()).await;
+        }
+    }
+
+    /// Why no more may be done, if that is so.
+    pub(crate) fn passed(&self) -> Option<Cause> {
+        if self.cancel.is_cancelled() {
+            // A step that was told to end at its deadline was not cancelled by anyone.
+            Some(if self.now() >= self.end {
+                Cause::Timeout
+            } else {
+                Cause::Cancelled
+            })
+        } else {
+            (self.left() == Duration::ZERO).then_some(Cause::Timeout)
+        }
+    }
+
+    /// The failure of a statement that was ended.
+    pub(crate) fn ended(cause: Cause) -> Failure {
+        if cause == Cause::Cancelled {
+            Failure::new(
+                "sql.cancelled",
+                "the statement was ended: the step is cancelled",
+            )
+        } else {
+            Failure::new("sql.timeout", "the statement was ended: its time is over").help(
+                "give the step a longer `timeout`, or the target a longer `statement_timeout`",
+            )
+        }
+        .cause(cause)
+    }
+}
+
+/// The database of a target.
+pub(crate) fn database(target: &Target) -> Result<&'static dyn Database, Failure> {
+    match target.kind.as_str() {
+        "sqlite" => Ok(&sqlite::Sqlite),
+        other => Err(Failure::new(
+            "target.kind",
+            format!(
+                "target {} is a {other}, which SQL steps cannot reach",
+                target.name
+            ),
+        )
+        .help("SQL steps reach: sqlite")),
+    }
+}
+
+/// The target's url with its secrets.
+pub(crate) async fn url(host: &dyn StepHost, target: &Target) -> Result<Revealed, Failure> {
+    if let Value::Secret(secret) = &target.url {
+        host.reveal(secret).await
+    } else {
+        Ok(Revealed::new(target.url.to_string()))
+    }
+}
+
+/// Connects to a target.
+pub(crate) async fn open(
+    host: &dyn StepHost,
+    target: &Target,
+    access: Access,
+    until: &Until,
+) -> Result<Box<dyn Session>, Failure> {
+    let url = url(host, target).await?;
+    database(target)?
+        .open(target, url.expose(), access, until)
+        .await
+}
