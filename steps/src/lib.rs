@@ -3,6 +3,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `sql` | query, execute, script; the lexer and the parameters that every database shares |
+//! | `sqlite` | a copy of a SQLite database while it is in use |
 //! | `wait` | for, until, condition, signal |
 //! | `verify` | named checks; two databases compared |
 //! | `approval`, `script`, `command`, `call` | one kind each |
@@ -12,6 +13,7 @@ mod call;
 mod command;
 mod script;
 mod sql;
+mod sqlite;
 mod target;
 #[cfg(test)]
 mod testing;
@@ -35,6 +37,7 @@ pub fn registry() -> Registry {
         sql::query::Query,
         sql::execute::Execute,
         sql::script::Script,
+        sqlite::Backup,
         wait::duration::For,
         wait::until::WaitUntil,
         wait::condition::Condition,

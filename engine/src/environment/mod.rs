@@ -58,7 +58,7 @@ pub struct TargetEntry {
     /// The longest to wait for a lock, such as `5s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_timeout: Option<String>,
-    /// Whether the database may be created by the first step that writes.
+    /// Whether the database, and its folder, may be created by the first step that writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create: Option<bool>,
 }

@@ -24,6 +24,28 @@ const UNITS: [(&str, i64); 9] = [
     ("B", 1),
 ];
 
+impl Size {
+    /// That many bytes; above 8 EiB, 8 EiB.
+    #[must_use]
+    pub fn of_bytes(bytes: u64) -> Self {
+        Self(i64::try_from(bytes).unwrap_or(i64::MAX))
+    }
+
+    /// For people: one digit after the point, such as `8.4 MiB`. [`Display`](fmt::Display) is exact.
+    #[must_use]
+    pub fn rounded(self) -> String {
+        let bytes = self.0.unsigned_abs();
+        let unit = ["KiB", "MiB", "GiB", "TiB"].into_iter().zip(1u32..);
+        let fits = unit.filter(|(_, power)| bytes >> (10 * power) > 0).last();
+        let Some((unit, power)) = fits else {
+            return self.to_string();
+        };
+        let tenths = (u128::from(bytes) * 10) >> (10 * power);
+        let sign = if self.0 < 0 { "-" } else { "" };
+        format!("{sign}{}.{} {unit}", tenths / 10, tenths % 10)
+    }
+}
+
 impl FromStr for Size {
     type Err = SizeError;
     fn from_str(text: &str) -> Result<Self, SizeError> {
@@ -91,6 +113,18 @@ impl schemars::JsonSchema for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounded_for_people() {
+        for (bytes, text) in [
+            (1_023, "1023B"),
+            (1_024, "1.0 KiB"),
+            (8_808_038, "8.4 MiB"),
+            (u64::MAX, "8388607.9 TiB"),
+        ] {
+            assert_eq!(Size::of_bytes(bytes).rounded(), text);
+        }
+    }
 
     #[test]
     fn reads_and_writes() {

@@ -29,7 +29,7 @@ const KEYS: &[&str] = &[
 pub(crate) struct Sqlite;
 
 /// `sqlite:path`, `sqlite:///path`, `file:path` or a path.
-fn path_of(target: &Target, url: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn path_of(target: &Target, url: &str) -> Result<PathBuf, Failure> {
     let wrong = |why: &str| {
         Failure::new(
             "target.url",
@@ -137,6 +137,13 @@ impl Database for Sqlite {
                 Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
             } | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let opening = tokio::task::spawn_blocking(move || {
+                if access == Access::Write
+                    && create
+                    && let Some(folder) = path.parent()
+                {
+                    // Where it cannot be made, opening the file says so.
+                    drop(std::fs::create_dir_all(folder));
+                }
                 let connection = Connection::open_with_flags(&path, flags)?;
                 connection.pragma_update(None, "foreign_keys", true)?;
                 if access == Access::Read {
