@@ -119,7 +119,7 @@ mod tests {
         for (bytes, text) in [
             (1_023, "1023B"),
             (1_024, "1.0 KiB"),
-            (8_808_038, "8.4 MiB"),
+            (8_808_039, "8.4 MiB"),
             (u64::MAX, "8388607.9 TiB"),
         ] {
             assert_eq!(Size::of_bytes(bytes).rounded(), text);
