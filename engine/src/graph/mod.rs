@@ -410,3 +410,21 @@ impl Graph {
         &self.nodes[id.index()]
     }
 }
+
+impl Graph {
+    /// The targets that the root playbook declares, twice: by its name for each and by the graph's, which are one.
+    #[must_use]
+    pub fn root_targets(&self) -> Vec<(String, String)> {
+        let own = self.targets.keys().filter(|name| !name.contains('/'));
+        own.map(|name| (name.clone(), name.clone())).collect()
+    }
+}
+
+/// The path of a node in the definition: `fill[17]/copy` is the step `fill/copy`.
+#[must_use]
+pub fn definition(path: &str) -> String {
+    path.split('/')
+        .map(|part| part.split('[').next().unwrap_or(part))
+        .collect::<Vec<_>>()
+        .join("/")
+}

@@ -4,7 +4,7 @@ use super::{
     state::{InstanceId, Role},
 };
 use crate::{
-    graph::{Body, TargetDecl},
+    graph::{Body, TargetDecl, definition},
     step::{Failure, Phase, Target},
 };
 
@@ -21,8 +21,12 @@ impl Machine {
 
     /// The name that the root playbook uses for a name of the scope that an instance is in.
     fn global_name(&self, id: InstanceId, name: &str) -> String {
+        self.global_in(self.meta(id).scope, name)
+    }
+
+    /// The same, for a name of this scope.
+    pub(super) fn global_in(&self, mut scope: InstanceId, name: &str) -> String {
         let mut name = name.to_owned();
-        let mut scope = self.meta(id).scope;
         while scope != ROOT && self.get(scope).role == Role::Call {
             if let Some(Body::Call(call)) = self.def(scope).map(|node| &node.body)
                 && let Some(outer) = call.targets.get(&name)
@@ -48,7 +52,31 @@ impl Machine {
         if let Some(target) = self.started.targets.get(&global) {
             return Ok((global != name).then(|| target.clone()));
         }
-        self.derive(id, phase, &global, 0).map(Some)
+        let target = self.derive(id, phase, &global, 0)?;
+        for other in &target.never {
+            if self.derive(id, phase, other, 0)?.url == target.url {
+                return Err(Failure::new(
+                    "target.never",
+                    format!(
+                        "target {name} would be {other}, which `never` forbids; nothing was started"
+                    ),
+                ));
+            }
+        }
+        Ok(Some(target))
+    }
+
+    /// The instance that sees what the declaration of a target sees: itself, or a call around it.
+    fn declared_around(&self, id: InstanceId, global: &str) -> InstanceId {
+        let home = global.rsplit_once('/').map_or("", |(home, _)| home);
+        let mut at = id;
+        loop {
+            let scope = self.meta(at).scope;
+            if scope == ROOT || definition(&self.get(scope).path) == home {
+                return at;
+            }
+            at = scope;
+        }
     }
 
     fn derive(
@@ -78,24 +106,15 @@ impl Machine {
         }
         let base = self.derive(id, phase, like, depth + 1)?;
         let mut overrides = crate::value::Map::new();
+        let seen_from = self.declared_around(id, name);
+        // Only the step itself is being undone, not the calls around it.
+        let phase = if seen_from == id { phase } else { Phase::Do };
         for (key, template) in with {
-            let value = self.evaluate(id, phase, &format!("target {name}, {key}"), template)?;
+            let label = format!("target {name}, {key}");
+            let value = self.evaluate(seen_from, phase, &label, template)?;
             overrides.insert(key.as_str().into(), value);
         }
         let mut target = crate::environment::derive(name, &base, &overrides)?;
-        for other in never {
-            if let Some(other) = self.started.targets.get(other)
-                && other.url == target.url
-            {
-                return Err(Failure::new(
-                    "target.never",
-                    format!(
-                        "target {name} would be {}, which `never` forbids; nothing was started",
-                        other.name
-                    ),
-                ));
-            }
-        }
         target.never.clone_from(never);
         Ok(target)
     }

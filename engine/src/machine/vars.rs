@@ -87,7 +87,7 @@ impl Machine {
             vars.set("run", self.run_value());
         }
         if roots.contains("targets") {
-            vars.set("targets", self.targets_value());
+            vars.set("targets", self.targets_value(scope));
         }
         self.item_vars(id, &roots, &mut vars);
         if phase == Phase::Undo {
@@ -219,22 +219,36 @@ impl Machine {
     }
 
     /// What `targets` reads: a name, or the names of a `many` target.
-    fn targets_value(&self) -> Value {
-        targets_value(&self.graph, self.started.targets.keys().map(String::as_str))
+    fn targets_value(&self, scope: InstanceId) -> Value {
+        let names = match self.def(scope).map(|node| &node.body) {
+            Some(crate::graph::Body::Call(call)) => call
+                .targets
+                .keys()
+                .map(|name| (name.clone(), self.global_in(scope, name)))
+                .collect(),
+            Some(_) | None => self.graph.root_targets(),
+        };
+        targets_value(
+            &self.graph,
+            names,
+            self.started.targets.keys().map(String::as_str),
+        )
     }
 }
 
-/// What `targets` reads in expressions, of a graph whose targets were bound to these names.
+/// What `targets` reads in expressions: the names of a scope, each with its name in the graph, of a graph whose
+/// targets were bound to these names.
 #[must_use]
 pub fn targets_value<'a>(
     graph: &crate::graph::Graph,
+    names: Vec<(String, String)>,
     bound: impl Iterator<Item = &'a str>,
 ) -> Value {
     let bound: Vec<&str> = bound.collect();
-    Value::map(graph.targets.iter().map(|(name, decl)| {
-        let value = match decl {
-            crate::graph::TargetDecl::Many { .. } => {
-                let prefix = format!("{name}[");
+    Value::map(names.into_iter().map(|(name, global)| {
+        let value = match graph.targets.get(&global) {
+            Some(crate::graph::TargetDecl::Many { .. }) => {
+                let prefix = format!("{global}[");
                 Value::list(
                     bound
                         .iter()
@@ -243,10 +257,8 @@ pub fn targets_value<'a>(
                         .collect(),
                 )
             }
-            crate::graph::TargetDecl::Named { .. } | crate::graph::TargetDecl::Derived { .. } => {
-                Value::from(name.as_str())
-            }
+            Some(_) | None => Value::from(name.as_str()),
         };
-        (name.clone(), value)
+        (name, value)
     }))
 }

@@ -86,8 +86,19 @@ pub(super) struct Scope {
     pub(super) steps: HashMap<String, StepKnown>,
     /// Outermost first.
     pub(super) items: Vec<Item>,
-    /// How calls rename targets, outermost first.
-    pub(super) renames: Vec<Arc<IndexMap<String, String>>>,
+    /// Who called; `None` for the root.
+    pub(super) caller: Option<Arc<Caller>>,
+}
+
+/// The call that a scope is in.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// What the call itself sees.
+    pub(super) scope: Scope,
+    /// The caller's names for the targets of the called playbook.
+    pub(super) targets: IndexMap<String, String>,
+    /// The call's path in the definition.
+    pub(super) home: String,
 }
 
 /// What holds for the whole plan.
@@ -222,6 +233,7 @@ impl World<'_> {
                     "targets",
                     crate::machine::targets_value(
                         self.graph,
+                        scope.target_names(self.graph),
                         self.targets.keys().map(String::as_str),
                     ),
                 ),
@@ -363,11 +375,38 @@ impl Scope {
 
     /// The name that the root playbook uses for a target of this scope.
     pub(super) fn global_target(&self, name: &str) -> String {
-        self.renames
-            .iter()
-            .rev()
-            .fold(name.to_owned(), |name, map| {
-                map.get(&name).cloned().unwrap_or(name)
-            })
+        let mut name = name.to_owned();
+        let mut at = self;
+        while let Some(caller) = &at.caller {
+            if let Some(outer) = caller.targets.get(&name) {
+                name.clone_from(outer);
+            }
+            at = &caller.scope;
+        }
+        name
+    }
+
+    /// The scope around this one, or itself, whose playbook declares a target.
+    pub(super) fn declaring(&self, global: &str) -> &Self {
+        let home = global.rsplit_once('/').map_or("", |(home, _)| home);
+        let mut at = self;
+        while let Some(caller) = &at.caller
+            && caller.home != home
+        {
+            at = &caller.scope;
+        }
+        at
+    }
+
+    /// The targets that expressions of this scope see, each with its name in the root playbook.
+    pub(super) fn target_names(&self, graph: &Graph) -> Vec<(String, String)> {
+        match &self.caller {
+            None => graph.root_targets(),
+            Some(caller) => caller
+                .targets
+                .keys()
+                .map(|name| (name.clone(), self.global_target(name)))
+                .collect(),
+        }
     }
 }

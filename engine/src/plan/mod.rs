@@ -10,6 +10,8 @@ mod html;
 mod known;
 mod markdown;
 mod model;
+mod preview;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -1,16 +1,15 @@
 //! The walk over the graph.
 use super::{
-    Cost, Counts, Decision, ForeachPlan, NodePlan, PLAN_FORMAT, Plan, PlanLine, PlanPreview,
-    PlanRequest, PlanSource, PlanTarget, PointOfNoReturn, UndoHow, UndoPlan, UndoStep, cost,
+    Cost, Counts, Decision, ForeachPlan, NodePlan, PLAN_FORMAT, Plan, PlanRequest, PlanSource,
+    PointOfNoReturn,
     digest::digest,
-    host::{PlanHost, not_yet, words},
-    known::{After, Item, Known, Scope, StepKnown, World, short},
+    known::{After, Caller, Item, Known, Scope, StepKnown, World, short},
+    preview::undo,
 };
 use crate::{
     expr::{Expr, Template},
-    graph::{Action, Body, CallDef, Foreach, InputDecl, NodeId, StepDef, TargetDecl, Undo},
+    graph::{Body, CallDef, Foreach, InputDecl, NodeId, definition},
     playbook::inputs::coerce,
-    step::{DynStep, Effect, Failure, Fidelity, Preview, PreviewContext, Target},
     value::{Map, Value},
 };
 use futures_util::future::BoxFuture;
@@ -51,7 +50,7 @@ pub async fn plan(request: PlanRequest<'_>) -> Plan {
         lets: Arc::new(graph.root.lets.clone()),
         steps: HashMap::new(),
         items: Vec::new(),
-        renames: Vec::new(),
+        caller: None,
     };
     let whole = Around {
         prefix: String::new(),
@@ -103,25 +102,25 @@ pub async fn plan(request: PlanRequest<'_>) -> Plan {
     plan
 }
 
-struct Walk<'a> {
-    world: World<'a>,
-    request: &'a PlanRequest<'a>,
-    counts: Counts,
-    point: Option<PointOfNoReturn>,
-    secrets: BTreeSet<String>,
+pub(super) struct Walk<'a> {
+    pub(super) world: World<'a>,
+    pub(super) request: &'a PlanRequest<'a>,
+    pub(super) counts: Counts,
+    pub(super) point: Option<PointOfNoReturn>,
+    pub(super) secrets: BTreeSet<String>,
 }
 
 /// What stands around a list of nodes.
 #[derive(Clone)]
-struct Around {
+pub(super) struct Around {
     /// Before each id.
-    prefix: String,
+    pub(super) prefix: String,
     /// The last steps that would or may write before the list starts; those before them go without saying.
-    writes_before: After,
+    pub(super) writes_before: After,
     /// Whether the list is there whatever the steps before it give.
-    bound: bool,
+    pub(super) bound: bool,
     /// Whether the list is certain to run.
-    certain: bool,
+    pub(super) certain: bool,
 }
 
 struct Listed {
@@ -132,12 +131,12 @@ struct Listed {
 }
 
 /// One node, planned.
-struct Planned {
-    node: NodePlan,
-    known: StepKnown,
+pub(super) struct Planned {
+    pub(super) node: NodePlan,
+    pub(super) known: StepKnown,
     /// Steps that would or may have written when it is done, those before it included.
-    writes: After,
-    cost: Cost,
+    pub(super) writes: After,
+    pub(super) cost: Cost,
 }
 
 impl<'a> Walk<'a> {
@@ -377,14 +376,17 @@ impl<'a> Walk<'a> {
             }
             inputs.insert(name.clone(), known);
         }
-        let mut renames = scope.renames.clone();
-        renames.push(Arc::new(call.targets.clone()));
+        let caller = Caller {
+            scope: scope.clone(),
+            targets: call.targets.clone(),
+            home: definition(&plan.path),
+        };
         let mut inner = Scope {
             inputs,
             lets: Arc::new(call.scope.lets.clone()),
             steps: HashMap::new(),
             items: Vec::new(),
-            renames,
+            caller: Some(Arc::new(caller)),
         };
         let inside = Around {
             prefix: format!("{}/", plan.path),
@@ -610,371 +612,6 @@ impl<'a> Walk<'a> {
         }
         Ok(Known::Value(Value::list(kept)))
     }
-
-    async fn step(
-        &mut self,
-        step: &StepDef,
-        mut plan: NodePlan,
-        scope: &Scope,
-        around: &Around,
-    ) -> Planned {
-        let action = &step.action;
-        let traits = action.traits;
-        self.count(step, &plan, around);
-        self.template_secrets(&action.with);
-        let seen = self.preview(step, &mut plan, scope, around).await;
-        let (mut preview, facts) = match seen {
-            Ok((preview, facts)) => (preview, facts),
-            Err(after) => (
-                PlanPreview {
-                    fidelity: Fidelity::Unknown,
-                    summary: format!("known after {}", words(&after)),
-                    lines: as_written(&action.with),
-                    output: None,
-                    known_after: after.into_iter().collect(),
-                    error: None,
-                    before_the_change: false,
-                },
-                Value::Null,
-            ),
-        };
-        if preview.fidelity == Fidelity::Unknown {
-            self.counts.unknown += 1;
-        }
-        if preview.error.is_some() {
-            self.counts.failed += 1;
-        }
-        if around.bound {
-            plan.binding = binding(scope, action, &facts);
-        }
-        let read = preview.output.take();
-        let known = match &read {
-            // What was read before a change is shown, and later steps may use it: that was asked for.
-            Some(output) if traits.effect == Effect::ReadOnly => {
-                StepKnown::succeeded(&plan.path, output.clone())
-            }
-            Some(_) | None => StepKnown::after(&plan.path),
-        };
-        let hidden = step.evidence.as_ref().map(|evidence| &evidence.mask);
-        preview.output = read.map(|output| match hidden {
-            Some(mask) if !mask.is_empty() => masked(&output, mask),
-            Some(_) | None => output,
-        });
-        plan.preview = Some(preview);
-        let writes = if traits.effect == Effect::ReadOnly {
-            around.writes_before.clone()
-        } else {
-            // Whoever comes after it comes after those before it too.
-            After::from([plan.path.clone()])
-        };
-        let cost = if cost::is_waiting(&action.kind, &traits) {
-            Cost::default()
-        } else {
-            Cost::of_step(&plan.path, action.timeout, action.retry.as_ref())
-        };
-        Planned {
-            node: plan,
-            known,
-            writes,
-            cost,
-        }
-    }
-
-    /// The preview of a step, or the steps after which there can be one.
-    async fn preview(
-        &mut self,
-        step: &StepDef,
-        plan: &mut NodePlan,
-        scope: &Scope,
-        around: &Around,
-    ) -> Result<(PlanPreview, Value), After> {
-        let action = &step.action;
-        let traits = action.traits;
-        let reads = traits.effect == Effect::ReadOnly && traits.fidelity == Fidelity::Executed;
-        let changed = &around.writes_before;
-        let mut waits = self.world.waits(scope, action.with.expressions());
-        if reads && !changed.is_empty() && !step.plan_read {
-            waits.extend(changed.iter().cloned());
-        }
-        let with = match self.world.resolve(scope, &action.with) {
-            Ok(Known::Value(with)) if waits.is_empty() => with,
-            Ok(_) => {
-                plan.targets = literal_targets(action);
-                return Err(waits);
-            }
-            Err(error) => {
-                plan.targets = literal_targets(action);
-                return Ok((
-                    failed_preview(&error.to_string(), error.help.as_deref()),
-                    Value::Null,
-                ));
-            }
-        };
-        self.collect_secrets(&with);
-        plan.targets = targets_in(action, &with);
-        let mut targets = HashMap::new();
-        for name in &plan.targets {
-            match self.bind(scope, &scope.global_target(name), 0) {
-                Ok(target) => {
-                    self.collect_secrets(&target.url);
-                    target
-                        .options
-                        .values()
-                        .for_each(|value| self.collect_secrets(value));
-                    targets.insert(name.clone(), Ok(target));
-                }
-                Err(Unbound::After(after)) => return Err(after),
-                Err(Unbound::Failed(failure)) => {
-                    targets.insert(name.clone(), Err(failure));
-                }
-            }
-        }
-        let prepared = self.prepare(action, &with);
-        let prepared = match prepared {
-            Ok(prepared) => prepared,
-            Err(message) => return Ok((failed_preview(&message, None), Value::Null)),
-        };
-        let cx = PreviewContext {
-            run: self.request.run.clone(),
-            node: plan.path.as_str().into(),
-            rehearse: self.request.rehearse,
-            cancel: self.request.cancel.clone(),
-            host: Arc::new(self.host(action, scope, targets)),
-        };
-        let preview = if self.request.cancel.is_cancelled() {
-            Err(Failure::new("plan.cancelled", "the plan was interrupted"))
-        } else {
-            prepared.preview(&cx).await
-        };
-        match preview {
-            Ok(preview) => {
-                self.secrets.extend(preview.secrets.iter().cloned());
-                let facts = preview.binding.clone();
-                let mut shown = shown(preview);
-                shown.before_the_change = reads && step.plan_read && !changed.is_empty();
-                Ok((shown, facts))
-            }
-            // A table that a step before it would make is not there yet: that is no mistake.
-            Err(_) if !changed.is_empty() && !step.plan_read => Err(changed.clone()),
-            Err(failure) => Ok((
-                failed_preview(&failure.message, failure.help.as_deref()),
-                Value::Null,
-            )),
-        }
-    }
-
-    fn prepare(&self, action: &Action, with: &Value) -> Result<Arc<dyn DynStep>, String> {
-        let kind = self
-            .request
-            .registry
-            .kind(&action.kind)
-            .ok_or_else(|| format!("this build has no step kind {}", action.kind))?;
-        (kind.prepare)(with).map_err(|errors| {
-            errors
-                .iter()
-                .map(|error| match error.path.as_str() {
-                    "" => error.message.clone(),
-                    path => format!("{path}: {}", error.message),
-                })
-                .collect::<Vec<_>>()
-                .join("; ")
-        })
-    }
-
-    fn host(
-        &self,
-        action: &Action,
-        scope: &Scope,
-        targets: HashMap<String, Result<Target, Failure>>,
-    ) -> PlanHost {
-        let expressions = action
-            .expressions
-            .iter()
-            .map(|expr| {
-                let waits = self.world.waits(scope, [expr]);
-                let vars = if waits.is_empty() {
-                    self.world
-                        .vars(scope, [expr])
-                        .map_err(|_| After::from(["its `let`".to_owned()]))
-                } else {
-                    Err(waits)
-                };
-                (expr.source().to_owned(), vars)
-            })
-            .collect();
-        PlanHost {
-            expressions,
-            targets,
-            reveal: Arc::clone(&self.request.reveal),
-            now: Arc::clone(&self.request.now),
-            resources: Arc::clone(&self.request.resources),
-        }
-    }
-
-    /// A target by the name of the root playbook; a derived one is bound from what is known.
-    fn bind(&self, scope: &Scope, name: &str, depth: u32) -> Result<Target, Unbound> {
-        let unknown = || {
-            Unbound::Failed(Failure::new(
-                "target.unknown",
-                format!("{name:?} is not a declared target"),
-            ))
-        };
-        if let Some(target) = self.request.targets.get(name) {
-            return Ok(target.clone());
-        }
-        let Some(TargetDecl::Derived {
-            like, with, never, ..
-        }) = self.world.graph.targets.get(name)
-        else {
-            return Err(unknown());
-        };
-        if depth > 16 {
-            return Err(unknown());
-        }
-        let base = self.bind(scope, like, depth + 1)?;
-        let mut replaced = Map::new();
-        for (key, template) in with {
-            match self.world.resolve(scope, template) {
-                Ok(Known::Value(value)) => {
-                    replaced.insert(key.as_str().into(), value);
-                }
-                Ok(Known::After(after)) => return Err(Unbound::After(after)),
-                Err(error) => {
-                    return Err(Unbound::Failed(Failure::new(
-                        "target.derived",
-                        format!("target {name}, {key}: {error}"),
-                    )));
-                }
-            }
-        }
-        let mut target =
-            crate::environment::derive(name, &base, &replaced).map_err(Unbound::Failed)?;
-        let same = |other: &&String| {
-            self.request
-                .targets
-                .get(*other)
-                .is_some_and(|other| other.url == target.url)
-        };
-        if let Some(other) = never.iter().find(same) {
-            return Err(Unbound::Failed(Failure::new(
-                "target.never",
-                format!("target {name} would be {other}, which `never` forbids"),
-            )));
-        }
-        target.never.clone_from(never);
-        Ok(target)
-    }
-
-    fn count(&mut self, step: &StepDef, plan: &NodePlan, around: &Around) {
-        self.counts.steps += 1;
-        match step.action.traits.effect {
-            Effect::ReadOnly => {
-                self.counts.reads += 1;
-                return;
-            }
-            Effect::Writes => self.counts.writes += 1,
-            Effect::Destroys => self.counts.destroys += 1,
-        }
-        if step.undo == Undo::Impossible {
-            self.counts.irreversible += 1;
-            if self.point.is_none() {
-                self.point = Some(PointOfNoReturn {
-                    path: plan.path.clone(),
-                    file: plan.file.clone(),
-                    line: plan.line,
-                    certain: around.certain,
-                });
-            }
-        }
-    }
-
-    fn collect_secrets(&mut self, value: &Value) {
-        match value {
-            Value::Secret(secret) => self.secrets.extend(secret.names().map(str::to_owned)),
-            Value::List(items) => items.iter().for_each(|item| self.collect_secrets(item)),
-            Value::Map(map) => map.values().for_each(|item| self.collect_secrets(item)),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Int(_)
-            | Value::Decimal(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::Duration(_)
-            | Value::Size(_)
-            | Value::Timestamp(_)
-            | Value::Bytes(_) => {}
-        }
-    }
-
-    /// Secrets with a constant name, known before the rest of the parameters is.
-    fn template_secrets(&mut self, template: &Template) {
-        for expr in template.expressions() {
-            self.secrets.extend(expr.secrets());
-        }
-    }
-
-    fn targets(&mut self) -> Vec<PlanTarget> {
-        let targets: Vec<&Target> = self.request.targets.values().collect();
-        let mut all: Vec<PlanTarget> = Vec::new();
-        for (name, target) in self.request.targets.iter() {
-            let identity = target.identity.as_ref();
-            all.push(PlanTarget {
-                name: name.clone(),
-                kind: target.kind.clone(),
-                url: target.url.to_string(),
-                instance: identity.map(|identity| identity.instance.clone()),
-                system: identity.and_then(|identity| identity.system.clone()),
-                role: identity
-                    .and_then(|identity| identity.role.clone())
-                    .or_else(|| target.role.clone()),
-                version: identity.map(|identity| identity.version.clone()),
-                like: None,
-            });
-        }
-        for target in targets {
-            self.collect_secrets(&target.url);
-            target
-                .options
-                .values()
-                .for_each(|value| self.collect_secrets(value));
-        }
-        for (name, decl) in &self.world.graph.targets {
-            if let TargetDecl::Derived { like, .. } = decl
-                && !self.request.targets.contains_key(name)
-            {
-                all.push(PlanTarget {
-                    name: name.clone(),
-                    kind: self
-                        .request
-                        .targets
-                        .get(like)
-                        .map(|target| target.kind.clone())
-                        .unwrap_or_default(),
-                    url: "bound on first use".to_owned(),
-                    instance: None,
-                    system: None,
-                    role: None,
-                    version: None,
-                    like: Some(like.clone()),
-                });
-            }
-        }
-        all
-    }
-}
-
-enum Unbound {
-    After(After),
-    Failed(Failure),
-}
-
-impl From<Unbound> for Failure {
-    fn from(unbound: Unbound) -> Self {
-        match unbound {
-            Unbound::After(after) => not_yet(&after),
-            Unbound::Failed(failure) => failure,
-        }
-    }
 }
 
 /// Each after those that it needs, else as written.
@@ -1005,7 +642,7 @@ fn order(graph: &crate::graph::Graph, ids: &[NodeId]) -> Vec<NodeId> {
 }
 
 /// Whether an expression reads what a step gave, itself or through a `let`.
-fn reads_steps(scope: &Scope, expr: &Expr) -> bool {
+pub(super) fn reads_steps(scope: &Scope, expr: &Expr) -> bool {
     expr.references().iter().any(|reference| {
         reference.root == "steps"
             || scope
@@ -1016,7 +653,7 @@ fn reads_steps(scope: &Scope, expr: &Expr) -> bool {
 }
 
 /// Whether it reads what differs from one run to the next.
-fn reads_run(scope: &Scope, expr: &Expr) -> bool {
+pub(super) fn reads_run(scope: &Scope, expr: &Expr) -> bool {
     expr.references().iter().any(|reference| {
         let first = reference.path.first().map(String::as_str);
         reference.root == "run" && matches!(first, Some("id" | "short_id" | "started_at" | "url"))
@@ -1025,22 +662,6 @@ fn reads_run(scope: &Scope, expr: &Expr) -> bool {
                 .get(&reference.root)
                 .is_some_and(|named| named != expr && reads_run(scope, named))
     })
-}
-
-/// The parameters as written, and the kind's facts where nothing that was read is in them.
-fn binding(scope: &Scope, action: &Action, facts: &Value) -> serde_json::Value {
-    let with = serde_json::to_value(&action.with).unwrap_or_default();
-    let constant = !action
-        .with
-        .expressions()
-        .into_iter()
-        .any(|expr| reads_steps(scope, expr) || reads_run(scope, expr));
-    let facts = if constant {
-        serde_json::to_value(facts).unwrap_or_default()
-    } else {
-        serde_json::Value::Null
-    };
-    serde_json::json!({ "with": with, "facts": facts })
 }
 
 fn outcome(path: &str, nodes: &[NodePlan], output: Known, inner: &Scope) -> StepKnown {
@@ -1060,197 +681,4 @@ fn outcome(path: &str, nodes: &[NodePlan], output: Known, inner: &Scope) -> Step
         },
         output,
     }
-}
-
-fn failed_preview(message: &str, help: Option<&str>) -> PlanPreview {
-    PlanPreview {
-        fidelity: Fidelity::Unknown,
-        summary: "the preview failed".to_owned(),
-        lines: Vec::new(),
-        output: None,
-        known_after: Vec::new(),
-        error: Some(match help {
-            Some(help) => format!("{message}; {help}"),
-            None => message.to_owned(),
-        }),
-        before_the_change: false,
-    }
-}
-
-fn shown(preview: Preview) -> PlanPreview {
-    PlanPreview {
-        fidelity: preview.fidelity,
-        summary: preview.summary,
-        lines: preview
-            .lines
-            .into_iter()
-            .map(|line| PlanLine {
-                label: line.label,
-                text: line.text,
-            })
-            .collect(),
-        output: preview.output,
-        known_after: Vec::new(),
-        error: None,
-        before_the_change: false,
-    }
-}
-
-/// A value with the named columns or keys hidden, at any depth.
-fn masked(value: &Value, mask: &[String]) -> Value {
-    match value {
-        Value::Map(map) => Value::Map(Arc::new(
-            map.iter()
-                .map(|(key, value)| {
-                    let hide = mask.iter().any(|name| name.eq_ignore_ascii_case(key));
-                    let value = if hide {
-                        Value::from("(masked)")
-                    } else {
-                        masked(value, mask)
-                    };
-                    (Arc::clone(key), value)
-                })
-                .collect(),
-        )),
-        Value::List(items) => Value::list(items.iter().map(|item| masked(item, mask)).collect()),
-        Value::Null
-        | Value::Bool(_)
-        | Value::Int(_)
-        | Value::Decimal(_)
-        | Value::Float(_)
-        | Value::Text(_)
-        | Value::Duration(_)
-        | Value::Size(_)
-        | Value::Timestamp(_)
-        | Value::Bytes(_)
-        | Value::Secret(_) => value.clone(),
-    }
-}
-
-fn undo(step: &StepDef, cleanup: bool) -> UndoPlan {
-    let (how, steps) = match &step.undo {
-        Undo::Auto { .. } => (UndoHow::Auto, Vec::new()),
-        Undo::None => (UndoHow::None, Vec::new()),
-        Undo::Impossible => (UndoHow::Impossible, Vec::new()),
-        Undo::Steps(actions) => (
-            UndoHow::Steps,
-            actions
-                .iter()
-                .map(|action| UndoStep {
-                    kind: action.kind.clone(),
-                    when: action.when.as_ref().map(|when| when.source().to_owned()),
-                    with: as_written(&action.with)
-                        .into_iter()
-                        .map(|line| (line.label, line.text))
-                        .collect(),
-                })
-                .collect(),
-        ),
-    };
-    UndoPlan {
-        how,
-        cleanup,
-        steps,
-    }
-}
-
-/// Parameters as they are written, a line each.
-fn as_written(with: &Template) -> Vec<PlanLine> {
-    let line = |label: &str, text: String| PlanLine {
-        label: label.to_owned(),
-        text,
-    };
-    match with {
-        Template::Map(map) => map
-            .iter()
-            .map(|(key, value)| line(key, written(value)))
-            .collect(),
-        Template::Literal(Value::Map(map)) => map
-            .iter()
-            .map(|(key, value)| line(key, value.to_string()))
-            .collect(),
-        Template::Literal(Value::Null) => Vec::new(),
-        Template::Literal(_) | Template::Expr(_) | Template::Text(_) | Template::List(_) => {
-            vec![line("with", written(with))]
-        }
-    }
-}
-
-fn written(template: &Template) -> String {
-    match template {
-        Template::Literal(value) => value.to_string(),
-        Template::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
-        Template::Text(parts) => parts
-            .iter()
-            .map(|part| match part {
-                crate::expr::TemplatePart::Text(text) => text.clone(),
-                crate::expr::TemplatePart::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
-            })
-            .collect(),
-        Template::List(items) => {
-            let items: Vec<String> = items.iter().map(written).collect();
-            format!("[{}]", items.join(", "))
-        }
-        Template::Map(map) => {
-            let members: Vec<String> = map
-                .iter()
-                .map(|(key, value)| format!("{key}: {}", written(value)))
-                .collect();
-            format!("{{{}}}", members.join(", "))
-        }
-    }
-}
-
-/// The target names among the resolved parameters.
-fn targets_in(action: &Action, with: &Value) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for path in &action.targets {
-        let found = path.iter().try_fold(with, |value, key| match value {
-            Value::List(items) => key.parse::<usize>().ok().and_then(|at| items.get(at)),
-            other => other.get(key),
-        });
-        if let Some(name) = found.and_then(Value::as_str)
-            && !names.iter().any(|known| known == name)
-        {
-            names.push(name.to_owned());
-        }
-    }
-    names
-}
-
-/// The target names that stand literally in parameters that are not known as a whole.
-fn literal_targets(action: &Action) -> Vec<String> {
-    let mut names = Vec::new();
-    for path in &action.targets {
-        let mut at = &action.with;
-        let mut rest = path.as_slice();
-        let name = loop {
-            match (at, rest) {
-                (Template::Map(map), [key, more @ ..]) => match map.get(key) {
-                    Some(inner) => (at, rest) = (inner, more),
-                    None => break None,
-                },
-                (Template::List(items), [key, more @ ..]) => {
-                    match key.parse::<usize>().ok().and_then(|i| items.get(i)) {
-                        Some(inner) => (at, rest) = (inner, more),
-                        None => break None,
-                    }
-                }
-                (Template::Literal(value), rest) => {
-                    break rest
-                        .iter()
-                        .try_fold(value, |value, key| value.get(key))
-                        .and_then(Value::as_str)
-                        .map(str::to_owned);
-                }
-                _ => break None,
-            }
-        };
-        if let Some(name) = name
-            && !names.contains(&name)
-        {
-            names.push(name);
-        }
-    }
-    names
 }

@@ -1,0 +1,424 @@
+//! One step of a plan: its preview, and what it counts for.
+use super::{
+    Cost, NodePlan, PlanLine, PlanPreview, PointOfNoReturn, UndoHow, UndoPlan, UndoStep, cost,
+    host::{PlanHost, words},
+    known::{After, Known, Scope, StepKnown},
+    targets::{Unbound, literal_targets, targets_in},
+    walk::{Around, Planned, Walk, reads_run, reads_steps},
+};
+use crate::{
+    expr::Template,
+    graph::{Action, StepDef, Undo},
+    step::{DynStep, Effect, Failure, Fidelity, Preview, PreviewContext, Target},
+    value::Value,
+};
+use std::{collections::HashMap, sync::Arc};
+
+impl Walk<'_> {
+    pub(super) async fn step(
+        &mut self,
+        step: &StepDef,
+        mut plan: NodePlan,
+        scope: &Scope,
+        around: &Around,
+    ) -> Planned {
+        let action = &step.action;
+        let traits = action.traits;
+        self.count(step, &plan, around);
+        self.template_secrets(&action.with);
+        let seen = self.preview(step, &mut plan, scope, around).await;
+        let (mut preview, facts) = match seen {
+            Ok((preview, facts)) => (preview, facts),
+            Err(after) => (
+                PlanPreview {
+                    fidelity: Fidelity::Unknown,
+                    summary: format!("known after {}", words(&after)),
+                    lines: as_written(&action.with),
+                    output: None,
+                    known_after: after.into_iter().collect(),
+                    error: None,
+                    before_the_change: false,
+                },
+                Value::Null,
+            ),
+        };
+        if preview.fidelity == Fidelity::Unknown {
+            self.counts.unknown += 1;
+        }
+        if preview.error.is_some() {
+            self.counts.failed += 1;
+        }
+        if around.bound {
+            plan.binding = binding(scope, action, &facts);
+        }
+        let read = preview.output.take();
+        let known = match &read {
+            // What was read before a change is shown, and later steps may use it: that was asked for.
+            Some(output) if traits.effect == Effect::ReadOnly => {
+                StepKnown::succeeded(&plan.path, output.clone())
+            }
+            Some(_) | None => StepKnown::after(&plan.path),
+        };
+        let hidden = step.evidence.as_ref().map(|evidence| &evidence.mask);
+        preview.output = read.map(|output| match hidden {
+            Some(mask) if !mask.is_empty() => masked(&output, mask),
+            Some(_) | None => output,
+        });
+        plan.preview = Some(preview);
+        let writes = if traits.effect == Effect::ReadOnly {
+            around.writes_before.clone()
+        } else {
+            // Whoever comes after it comes after those before it too.
+            After::from([plan.path.clone()])
+        };
+        let cost = if cost::is_waiting(&action.kind, &traits) {
+            Cost::default()
+        } else {
+            Cost::of_step(&plan.path, action.timeout, action.retry.as_ref())
+        };
+        Planned {
+            node: plan,
+            known,
+            writes,
+            cost,
+        }
+    }
+
+    /// The preview of a step, or the steps after which there can be one.
+    pub(super) async fn preview(
+        &mut self,
+        step: &StepDef,
+        plan: &mut NodePlan,
+        scope: &Scope,
+        around: &Around,
+    ) -> Result<(PlanPreview, Value), After> {
+        let action = &step.action;
+        let traits = action.traits;
+        let reads = traits.effect == Effect::ReadOnly && traits.fidelity == Fidelity::Executed;
+        let changed = &around.writes_before;
+        let mut waits = self.world.waits(scope, action.with.expressions());
+        if reads && !changed.is_empty() && !step.plan_read {
+            waits.extend(changed.iter().cloned());
+        }
+        let with = match self.world.resolve(scope, &action.with) {
+            Ok(Known::Value(with)) if waits.is_empty() => with,
+            Ok(_) => {
+                plan.targets = literal_targets(action);
+                return Err(waits);
+            }
+            Err(error) => {
+                plan.targets = literal_targets(action);
+                return Ok((
+                    failed_preview(&error.to_string(), error.help.as_deref()),
+                    Value::Null,
+                ));
+            }
+        };
+        self.collect_secrets(&with);
+        plan.targets = targets_in(action, &with);
+        let mut targets = HashMap::new();
+        for name in &plan.targets {
+            match self.bind(scope, &scope.global_target(name)) {
+                Ok(target) => {
+                    self.collect_secrets(&target.url);
+                    target
+                        .options
+                        .values()
+                        .for_each(|value| self.collect_secrets(value));
+                    targets.insert(name.clone(), Ok(target));
+                }
+                Err(Unbound::After(after)) => return Err(after),
+                Err(Unbound::Failed(failure)) => {
+                    targets.insert(name.clone(), Err(failure));
+                }
+            }
+        }
+        let prepared = self.prepare(action, &with);
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(message) => return Ok((failed_preview(&message, None), Value::Null)),
+        };
+        let cx = PreviewContext {
+            run: self.request.run.clone(),
+            node: plan.path.as_str().into(),
+            rehearse: self.request.rehearse,
+            cancel: self.request.cancel.clone(),
+            host: Arc::new(self.host(action, scope, targets)),
+        };
+        let preview = if self.request.cancel.is_cancelled() {
+            Err(Failure::new("plan.cancelled", "the plan was interrupted"))
+        } else {
+            prepared.preview(&cx).await
+        };
+        match preview {
+            Ok(preview) => {
+                self.secrets.extend(preview.secrets.iter().cloned());
+                let facts = preview.binding.clone();
+                let mut shown = shown(preview);
+                shown.before_the_change = reads && step.plan_read && !changed.is_empty();
+                Ok((shown, facts))
+            }
+            // A table that a step before it would make is not there yet: that is no mistake.
+            Err(_) if !changed.is_empty() && !step.plan_read => Err(changed.clone()),
+            Err(failure) => Ok((
+                failed_preview(&failure.message, failure.help.as_deref()),
+                Value::Null,
+            )),
+        }
+    }
+
+    pub(super) fn prepare(
+        &self,
+        action: &Action,
+        with: &Value,
+    ) -> Result<Arc<dyn DynStep>, String> {
+        let kind = self
+            .request
+            .registry
+            .kind(&action.kind)
+            .ok_or_else(|| format!("this build has no step kind {}", action.kind))?;
+        (kind.prepare)(with).map_err(|errors| {
+            errors
+                .iter()
+                .map(|error| match error.path.as_str() {
+                    "" => error.message.clone(),
+                    path => format!("{path}: {}", error.message),
+                })
+                .collect::<Vec<_>>()
+                .join("; ")
+        })
+    }
+
+    pub(super) fn host(
+        &self,
+        action: &Action,
+        scope: &Scope,
+        targets: HashMap<String, Result<Target, Failure>>,
+    ) -> PlanHost {
+        let expressions = action
+            .expressions
+            .iter()
+            .map(|expr| {
+                let waits = self.world.waits(scope, [expr]);
+                let vars = if waits.is_empty() {
+                    self.world
+                        .vars(scope, [expr])
+                        .map_err(|_| After::from(["its `let`".to_owned()]))
+                } else {
+                    Err(waits)
+                };
+                (expr.source().to_owned(), vars)
+            })
+            .collect();
+        PlanHost {
+            expressions,
+            targets,
+            reveal: Arc::clone(&self.request.reveal),
+            now: Arc::clone(&self.request.now),
+            resources: Arc::clone(&self.request.resources),
+        }
+    }
+
+    pub(super) fn count(&mut self, step: &StepDef, plan: &NodePlan, around: &Around) {
+        self.counts.steps += 1;
+        match step.action.traits.effect {
+            Effect::ReadOnly => {
+                self.counts.reads += 1;
+                return;
+            }
+            Effect::Writes => self.counts.writes += 1,
+            Effect::Destroys => self.counts.destroys += 1,
+        }
+        if step.undo == Undo::Impossible {
+            self.counts.irreversible += 1;
+            if self.point.is_none() {
+                self.point = Some(PointOfNoReturn {
+                    path: plan.path.clone(),
+                    file: plan.file.clone(),
+                    line: plan.line,
+                    certain: around.certain,
+                });
+            }
+        }
+    }
+
+    pub(super) fn collect_secrets(&mut self, value: &Value) {
+        match value {
+            Value::Secret(secret) => self.secrets.extend(secret.names().map(str::to_owned)),
+            Value::List(items) => items.iter().for_each(|item| self.collect_secrets(item)),
+            Value::Map(map) => map.values().for_each(|item| self.collect_secrets(item)),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Decimal(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::Duration(_)
+            | Value::Size(_)
+            | Value::Timestamp(_)
+            | Value::Bytes(_) => {}
+        }
+    }
+
+    /// Secrets with a constant name, known before the rest of the parameters is.
+    pub(super) fn template_secrets(&mut self, template: &Template) {
+        for expr in template.expressions() {
+            self.secrets.extend(expr.secrets());
+        }
+    }
+}
+
+/// The parameters as written, and the kind's facts where nothing that was read is in them.
+fn binding(scope: &Scope, action: &Action, facts: &Value) -> serde_json::Value {
+    let with = serde_json::to_value(&action.with).unwrap_or_default();
+    let constant = !action
+        .with
+        .expressions()
+        .into_iter()
+        .any(|expr| reads_steps(scope, expr) || reads_run(scope, expr));
+    let facts = if constant {
+        serde_json::to_value(facts).unwrap_or_default()
+    } else {
+        serde_json::Value::Null
+    };
+    serde_json::json!({ "with": with, "facts": facts })
+}
+
+fn failed_preview(message: &str, help: Option<&str>) -> PlanPreview {
+    PlanPreview {
+        fidelity: Fidelity::Unknown,
+        summary: "the preview failed".to_owned(),
+        lines: Vec::new(),
+        output: None,
+        known_after: Vec::new(),
+        error: Some(match help {
+            Some(help) => format!("{message}; {help}"),
+            None => message.to_owned(),
+        }),
+        before_the_change: false,
+    }
+}
+
+fn shown(preview: Preview) -> PlanPreview {
+    PlanPreview {
+        fidelity: preview.fidelity,
+        summary: preview.summary,
+        lines: preview
+            .lines
+            .into_iter()
+            .map(|line| PlanLine {
+                label: line.label,
+                text: line.text,
+            })
+            .collect(),
+        output: preview.output,
+        known_after: Vec::new(),
+        error: None,
+        before_the_change: false,
+    }
+}
+
+/// A value with the named columns or keys hidden, at any depth.
+pub(super) fn masked(value: &Value, mask: &[String]) -> Value {
+    match value {
+        Value::Map(map) => Value::Map(Arc::new(
+            map.iter()
+                .map(|(key, value)| {
+                    let hide = mask.iter().any(|name| name.eq_ignore_ascii_case(key));
+                    let value = if hide {
+                        Value::from("(masked)")
+                    } else {
+                        masked(value, mask)
+                    };
+                    (Arc::clone(key), value)
+                })
+                .collect(),
+        )),
+        Value::List(items) => Value::list(items.iter().map(|item| masked(item, mask)).collect()),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Decimal(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Duration(_)
+        | Value::Size(_)
+        | Value::Timestamp(_)
+        | Value::Bytes(_)
+        | Value::Secret(_) => value.clone(),
+    }
+}
+
+pub(super) fn undo(step: &StepDef, cleanup: bool) -> UndoPlan {
+    let (how, steps) = match &step.undo {
+        Undo::Auto { .. } => (UndoHow::Auto, Vec::new()),
+        Undo::None => (UndoHow::None, Vec::new()),
+        Undo::Impossible => (UndoHow::Impossible, Vec::new()),
+        Undo::Steps(actions) => (
+            UndoHow::Steps,
+            actions
+                .iter()
+                .map(|action| UndoStep {
+                    kind: action.kind.clone(),
+                    when: action.when.as_ref().map(|when| when.source().to_owned()),
+                    with: as_written(&action.with)
+                        .into_iter()
+                        .map(|line| (line.label, line.text))
+                        .collect(),
+                })
+                .collect(),
+        ),
+    };
+    UndoPlan {
+        how,
+        cleanup,
+        steps,
+    }
+}
+
+/// Parameters as they are written, a line each.
+fn as_written(with: &Template) -> Vec<PlanLine> {
+    let line = |label: &str, text: String| PlanLine {
+        label: label.to_owned(),
+        text,
+    };
+    match with {
+        Template::Map(map) => map
+            .iter()
+            .map(|(key, value)| line(key, written(value)))
+            .collect(),
+        Template::Literal(Value::Map(map)) => map
+            .iter()
+            .map(|(key, value)| line(key, value.to_string()))
+            .collect(),
+        Template::Literal(Value::Null) => Vec::new(),
+        Template::Literal(_) | Template::Expr(_) | Template::Text(_) | Template::List(_) => {
+            vec![line("with", written(with))]
+        }
+    }
+}
+
+fn written(template: &Template) -> String {
+    match template {
+        Template::Literal(value) => value.to_string(),
+        Template::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
+        Template::Text(parts) => parts
+            .iter()
+            .map(|part| match part {
+                crate::expr::TemplatePart::Text(text) => text.clone(),
+                crate::expr::TemplatePart::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
+            })
+            .collect(),
+        Template::List(items) => {
+            let items: Vec<String> = items.iter().map(written).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Template::Map(map) => {
+            let members: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key}: {}", written(value)))
+                .collect();
+            format!("{{{}}}", members.join(", "))
+        }
+    }
+}
