@@ -6,11 +6,13 @@
 //! | `sqlite` | a copy of a SQLite database while it is in use |
 //! | `wait` | for, until, condition, signal |
 //! | `verify` | named checks; two databases compared |
+//! | `http` | http, notify.slack, notify.webhook |
 //! | `approval`, `script`, `command`, `call` | one kind each |
 //! | `target` | connections: one file a database |
 mod approval;
 mod call;
 mod command;
+mod http;
 mod script;
 mod sql;
 mod sqlite;
@@ -46,6 +48,9 @@ pub fn registry() -> Registry {
         approval::Approval,
         script::Script,
         command::Command,
+        http::request::Http,
+        http::slack::Slack,
+        http::webhook::Webhook,
         call::Call,
     ];
     Registry::new(kinds, vec![Arc::new(target::sqlite::Sqlite)])

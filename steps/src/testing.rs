@@ -14,7 +14,7 @@ use windlass_engine::{
         DynStep, Evidence, Failure, Mark, Outcome, ParamError, Phase, Preview, PreviewContext,
         Probed, Resources, Resume, Revealed, RunInfo, StepContext, StepHost, Target, Woken,
     },
-    value::{Duration, SecretText, Timestamp, Value},
+    value::{Duration, SecretPart, SecretText, Timestamp, Value},
 };
 
 /// What the steps of a test see of their driver, and what they told it.
@@ -68,8 +68,12 @@ impl StepHost for TestHost {
     }
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
         let text = secret
-            .names()
-            .map(|name| self.secrets.get(name).cloned().unwrap_or_default())
+            .parts
+            .iter()
+            .map(|part| match part {
+                SecretPart::Text(text) => text.clone(),
+                SecretPart::Secret(name) => self.secrets.get(name).cloned().unwrap_or_default(),
+            })
             .collect();
         Box::pin(async { Ok(Revealed::new(text)) })
     }

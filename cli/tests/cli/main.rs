@@ -8,6 +8,7 @@
 mod approvals;
 mod common;
 mod crash;
+mod http;
 mod operator;
 mod pages;
 mod run;

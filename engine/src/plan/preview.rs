@@ -9,7 +9,7 @@ use super::{
 use crate::{
     expr::Template,
     graph::{Action, StepDef, Undo},
-    step::{DynStep, Effect, Failure, Fidelity, Preview, PreviewContext, Target},
+    step::{DynStep, Effect, Failure, Fidelity, Preview, PreviewContext, Target, UndoSupport},
     value::Value,
 };
 use std::{collections::HashMap, sync::Arc};
@@ -65,7 +65,8 @@ impl Walk<'_> {
             Some(_) | None => output,
         });
         plan.preview = Some(preview);
-        let writes = if traits.effect == Effect::ReadOnly {
+        // What has nothing to undo (a message) changed nothing that a later step could read.
+        let writes = if traits.effect == Effect::ReadOnly || traits.undo == UndoSupport::None {
             around.writes_before.clone()
         } else {
             // Whoever comes after it comes after those before it too.

@@ -198,7 +198,7 @@ parse: json
 }
 
 /// JSON of a program is data: a map that looks like one of the engine's tagged values stays a map.
-fn plain(json: serde_json::Value) -> Value {
+pub(crate) fn plain(json: serde_json::Value) -> Value {
     use serde_json::Value as J;
     match json {
         J::Null => Value::Null,

@@ -1,0 +1,112 @@
+//! Requests by the real binary.
+use crate::common::Lab;
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    process::Output,
+};
+
+fn playbook(proxy: &str) -> String {
+    format!(
+        "\
+playbook: ask
+steps:
+  - id: ask
+    uses: http
+    with:
+      url: http://orders.invalid/health
+      effect: reads
+      proxy: {proxy}
+      expect: {{ body: body == 'fine' }}
+outputs:
+  status: ${{{{ steps.ask.output.status }}}}
+"
+    )
+}
+
+/// A proxy of the environment is used only where the playbook says so.
+#[test]
+fn a_proxy_is_asked_for() {
+    let lab = Lab::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let run = |mode: &str, no_proxy: &str| -> Output {
+        lab.write("ask.yaml", &playbook(mode));
+        let mut command = lab.command("ana", &["run", "ask.yaml"]);
+        command.env("HTTP_PROXY", &proxy).env("NO_PROXY", no_proxy);
+        command.output().unwrap()
+    };
+    let failed = run("none", "");
+    assert_eq!(failed.status.code(), Some(1));
+    let failed = run("environment", "orders.invalid");
+    let said = String::from_utf8_lossy(&failed.stdout).into_owned();
+    assert!(said.contains("the host is not known"), "{said}");
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = [0; 4_096];
+        let count = stream.read(&mut bytes).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine")
+            .unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    });
+    let done = run("environment", "");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(done.status.code(), Some(0), "{said}");
+    let request = answering.join().unwrap();
+    assert!(
+        request.starts_with("GET http://orders.invalid/health HTTP/1.1\r\n"),
+        "{request}"
+    );
+}
+
+/// A request that writes and gets no answer leaves the run to a person; `plan` sends nothing.
+#[test]
+fn a_request_without_an_answer_is_in_doubt() {
+    let lab = Lab::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    lab.write(
+        "post.yaml",
+        &format!(
+            "\
+playbook: post
+steps:
+  - id: post
+    uses: http
+    with:
+      method: POST
+      url: http://{address}/promote
+      json: {{ host: db2 }}
+"
+        ),
+    );
+    let counting = std::thread::spawn(move || {
+        let mut requests = 0;
+        loop {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4_096];
+            let count = stream.read(&mut bytes).unwrap();
+            if bytes[..count].starts_with(b"GET /stop") {
+                return requests;
+            }
+            requests += 1;
+        }
+    });
+    lab.run(&["plan", "post.yaml"])
+        .exits(0)
+        .says("would send a request");
+    lab.run(&["run", "post.yaml"]).exits(3).says("in doubt");
+    assert_eq!(lab.step("post")["state"], "in_doubt");
+    lab.run(&["resume", "last"]).exits(3);
+    let mut stop = std::net::TcpStream::connect(address).unwrap();
+    stop.write_all(b"GET /stop").unwrap();
+    assert_eq!(counting.join().unwrap(), 1, "it went once");
+    lab.run(&[
+        "resolve", "last", "post", "--done", "--because", "the service has it", "--output",
+        r#"{"status": 200, "headers": {}, "body": "", "json": null, "truncated": false, "duration": "1s"}"#,
+    ])
+    .says("post");
+    lab.run(&["resume", "last"]);
+    assert_eq!(lab.state(), "succeeded");
+}
