@@ -218,7 +218,7 @@ impl Step for Backup {
                 Fidelity::Unknown,
                 format!("would copy {} to {}", self.0.target, place.file.display()),
             )
-            .line("as it is now", failure.message),
+            .line("size", format!("not known: {}", failure.message)),
             Ok((size, free)) => {
                 let preview = match Self::refusal(&place, size, free) {
                     None => Preview::new(

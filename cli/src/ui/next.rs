@@ -1,5 +1,5 @@
 //! The exact next commands.
-use super::words::current;
+use super::words::{current, remains};
 use crate::error::short;
 use windlass_engine::{
     machine::{Holder, Instance, Machine, Outcome, Role, RunState, Stage},
@@ -181,7 +181,7 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
             Outcome::Succeeded | Outcome::Failed | Outcome::Stopped => {
                 if machine
                     .instances()
-                    .any(|instance| instance.role == Role::Step && instance.took_effect)
+                    .any(|instance| remains(machine, instance))
                 {
                     all.push(next(format!("windlass undo {run}"), "undo what it did"));
                 }

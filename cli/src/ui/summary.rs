@@ -3,7 +3,7 @@ use super::{
     Style, elapsed, indented,
     next::{self, run_of},
     value_lines,
-    words::{place_of, undo_of},
+    words::{place_of, remains, undo_of},
 };
 use windlass_engine::{
     machine::{Holder, Instance, Machine, NodeState, Outcome, Role, RunState},
@@ -146,19 +146,13 @@ fn undone(machine: &Machine, style: Style) -> String {
             | RunState::Stuck
     );
     if ended_undoing {
-        for instance in machine.instances().filter(|i| {
-            i.role == Role::Step
-                && i.took_effect
-                && !matches!(i.state, NodeState::Undone | NodeState::InDoubt)
-        }) {
-            let how = undo_of(machine, instance).unwrap_or_default();
-            if how != "nothing to undo" {
-                text.push_str(&format!(
-                    "  {} {} ({how})\n",
-                    style.yellow("remains:"),
-                    instance.path
-                ));
-            }
+        for instance in machine.instances().filter(|i| remains(machine, i)) {
+            text.push_str(&format!(
+                "  {} {} ({})\n",
+                style.yellow("remains:"),
+                instance.path,
+                undo_of(machine, instance).unwrap_or_default()
+            ));
         }
     }
     text

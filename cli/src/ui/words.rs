@@ -93,6 +93,17 @@ pub(crate) fn undo_of(machine: &Machine, instance: &Instance) -> Option<String> 
     })
 }
 
+/// Whether this step changed something that is still there.
+pub(crate) fn remains(machine: &Machine, instance: &Instance) -> bool {
+    instance.role == Role::Step
+        && instance.took_effect
+        && !matches!(instance.state, NodeState::Undone | NodeState::InDoubt)
+        && !matches!(
+            node_of(machine, instance).map(|node| &node.body),
+            Some(Body::Step(step)) if step.undo == Undo::None
+        )
+}
+
 /// Whether this step cannot be undone.
 pub(crate) fn is_impossible(machine: &Machine, instance: &Instance) -> bool {
     matches!(

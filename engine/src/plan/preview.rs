@@ -2,12 +2,12 @@
 use super::{
     Cost, NodePlan, PlanLine, PlanPreview, PointOfNoReturn, UndoHow, UndoPlan, UndoStep, cost,
     host::{PlanHost, words},
-    known::{After, Known, Scope, StepKnown},
+    known::{After, Known, Scope, StepKnown, World},
     targets::{Unbound, literal_targets, targets_in},
     walk::{Around, Planned, Walk, reads_run, reads_steps},
 };
 use crate::{
-    expr::Template,
+    expr::{Expr, Template, TemplatePart},
     graph::{Action, StepDef, Undo},
     step::{DynStep, Effect, Failure, Fidelity, Preview, PreviewContext, Target, UndoSupport},
     value::Value,
@@ -33,7 +33,7 @@ impl Walk<'_> {
                 PlanPreview {
                     fidelity: Fidelity::Unknown,
                     summary: format!("known after {}", words(&after)),
-                    lines: as_written(&action.with),
+                    lines: self.world.as_far_as_known(scope, &action.with),
                     output: None,
                     known_after: after.into_iter().collect(),
                     error: None,
@@ -350,7 +350,7 @@ pub(super) fn masked(value: &Value, mask: &[String]) -> Value {
     }
 }
 
-pub(super) fn undo(step: &StepDef, cleanup: bool) -> UndoPlan {
+pub(super) fn undo(world: &World<'_>, scope: &Scope, step: &StepDef, cleanup: bool) -> UndoPlan {
     let (how, steps) = match &step.undo {
         Undo::Auto { .. } => (UndoHow::Auto, Vec::new()),
         Undo::None => (UndoHow::None, Vec::new()),
@@ -362,7 +362,8 @@ pub(super) fn undo(step: &StepDef, cleanup: bool) -> UndoPlan {
                 .map(|action| UndoStep {
                     kind: action.kind.clone(),
                     when: action.when.as_ref().map(|when| when.source().to_owned()),
-                    with: as_written(&action.with)
+                    with: world
+                        .as_far_as_known(scope, &action.with)
                         .into_iter()
                         .map(|line| (line.label, line.text))
                         .collect(),
@@ -377,49 +378,119 @@ pub(super) fn undo(step: &StepDef, cleanup: bool) -> UndoPlan {
     }
 }
 
-/// Parameters as they are written, a line each.
-fn as_written(with: &Template) -> Vec<PlanLine> {
-    let line = |label: &str, text: String| PlanLine {
-        label: label.to_owned(),
-        text,
-    };
-    match with {
-        Template::Map(map) => map
-            .iter()
-            .map(|(key, value)| line(key, written(value)))
-            .collect(),
-        Template::Literal(Value::Map(map)) => map
-            .iter()
-            .map(|(key, value)| line(key, value.to_string()))
-            .collect(),
-        Template::Literal(Value::Null) => Vec::new(),
-        Template::Literal(_) | Template::Expr(_) | Template::Text(_) | Template::List(_) => {
-            vec![line("with", written(with))]
+impl World<'_> {
+    /// Parameters, with what is known now put in and the rest as it is written.
+    fn as_far_as_known(&self, scope: &Scope, with: &Template) -> Vec<PlanLine> {
+        match self.partly(scope, with) {
+            Value::Null => Vec::new(),
+            Value::Map(map) => map
+                .iter()
+                .map(|(key, value)| PlanLine {
+                    label: key.to_string(),
+                    text: laid_out(value),
+                })
+                .collect(),
+            other => vec![PlanLine {
+                label: "with".to_owned(),
+                text: laid_out(&other),
+            }],
+        }
+    }
+
+    fn partly(&self, scope: &Scope, template: &Template) -> Value {
+        let one = |expr: &Expr| match self.evaluate(scope, expr) {
+            Ok(Known::Value(value)) => value,
+            // What is wrong with it is told where it is decided.
+            Ok(Known::After(_)) | Err(_) => Value::from(format!("${{{{ {} }}}}", expr.source())),
+        };
+        match template {
+            Template::Literal(value) => value.clone(),
+            Template::Expr(expr) => one(expr),
+            Template::Text(parts) => Value::from(
+                parts
+                    .iter()
+                    .map(|part| match part {
+                        TemplatePart::Text(text) => text.clone(),
+                        TemplatePart::Expr(expr) => one(expr).to_string(),
+                    })
+                    .collect::<String>(),
+            ),
+            Template::List(items) => {
+                Value::list(items.iter().map(|item| self.partly(scope, item)).collect())
+            }
+            Template::Map(map) => Value::map(
+                map.iter()
+                    .map(|(key, value)| (key.as_str(), self.partly(scope, value))),
+            ),
         }
     }
 }
 
-fn written(template: &Template) -> String {
-    match template {
-        Template::Literal(value) => value.to_string(),
-        Template::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
-        Template::Text(parts) => parts
+/// Longer lists and maps take a line for each member.
+const ONE_LINE: usize = 80;
+
+/// A value for people to read, as YAML would have it.
+fn laid_out(value: &Value) -> String {
+    let short = in_line(value);
+    if short.chars().count() <= ONE_LINE {
+        return short;
+    }
+    let indented = |text: String| text.replace('\n', "\n  ");
+    match value {
+        Value::List(items) => items
             .iter()
-            .map(|part| match part {
-                crate::expr::TemplatePart::Text(text) => text.clone(),
-                crate::expr::TemplatePart::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
+            .map(|item| format!("- {}", indented(laid_out(item))))
+            .collect::<Vec<_>>()
+            .join("\n"),
+        Value::Map(map) => map
+            .iter()
+            .map(|(key, value)| {
+                let text = laid_out(value);
+                let block = text.contains('\n') || matches!(value, Value::List(_) | Value::Map(_));
+                match (block, text == in_line(value)) {
+                    (true, false) => format!("{key}:\n  {}", indented(text)),
+                    (true, true) | (false, _) => format!("{key}: {}", indented(text)),
+                }
             })
-            .collect(),
-        Template::List(items) => {
-            let items: Vec<String> = items.iter().map(written).collect();
+            .collect::<Vec<_>>()
+            .join("\n"),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Decimal(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Duration(_)
+        | Value::Size(_)
+        | Value::Timestamp(_)
+        | Value::Bytes(_)
+        | Value::Secret(_) => short,
+    }
+}
+
+fn in_line(value: &Value) -> String {
+    match value {
+        Value::List(items) => {
+            let items: Vec<String> = items.iter().map(in_line).collect();
             format!("[{}]", items.join(", "))
         }
-        Template::Map(map) => {
+        Value::Map(map) => {
             let members: Vec<String> = map
                 .iter()
-                .map(|(key, value)| format!("{key}: {}", written(value)))
+                .map(|(key, value)| format!("{key}: {}", in_line(value)))
                 .collect();
             format!("{{{}}}", members.join(", "))
         }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Decimal(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Duration(_)
+        | Value::Size(_)
+        | Value::Timestamp(_)
+        | Value::Bytes(_)
+        | Value::Secret(_) => value.to_string(),
     }
 }

@@ -2,7 +2,7 @@
 use super::{Decision, NodePlan, Plan, UndoHow, UndoPlan};
 use crate::{
     step::{Effect, Fidelity},
-    value::Value,
+    value::{Duration, Value},
 };
 
 impl Plan {
@@ -72,7 +72,11 @@ impl Plan {
             ),
             None => "Point of no return: none; every step can be undone".to_owned(),
         });
-        let mut time = format!("Worst case: {}", self.worst_case.time);
+        let bounded = self.worst_case.time > Duration::ZERO;
+        let mut time = match (bounded, self.worst_case.without_limit.is_empty()) {
+            (true, _) | (false, true) => format!("Worst case: {}", self.worst_case.time),
+            (false, false) => "Worst case: without end".to_owned(),
+        };
         if let Some(limit) = self.max_duration {
             time.push_str(&format!(" of {limit} allowed"));
             if self.worst_case.time > limit {
@@ -81,7 +85,7 @@ impl Plan {
         }
         if !self.worst_case.without_limit.is_empty() {
             time.push_str(&format!(
-                "; without a limit: {}",
+                "; no `timeout`: {}",
                 self.worst_case.without_limit.join(", ")
             ));
         }

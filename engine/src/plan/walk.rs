@@ -237,7 +237,7 @@ impl<'a> Walk<'a> {
         };
         if let Body::Step(step) = &node.body {
             plan.effect = Some(step.action.traits.effect);
-            plan.undo = Some(undo(step, node.cleanup));
+            plan.undo = Some(undo(&self.world, scope, step, node.cleanup));
             plan.timeout = step.action.timeout;
             plan.attempts = step.action.retry.as_ref().map_or(1, |retry| retry.attempts);
         }
