@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Audit(commands::audit::AuditArgs),
     /// List the kinds of steps, or show one
     Steps(commands::steps::StepsArgs),
+    /// Look whether the targets of an environment are there and may be used
+    Doctor(commands::doctor::DoctorArgs),
     /// Explain a diagnostic, the expression language or the exit codes
     Explain(commands::explain::ExplainArgs),
     /// Print a JSON Schema

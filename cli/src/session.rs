@@ -14,7 +14,8 @@ use std::{
 use windlass_engine::{
     journal::{Journal, JournalError, RunSummary, SqliteJournal},
     machine::{Event, Holder, Machine},
-    step::Registry,
+    step::{Failure, Registry, Revealed},
+    value::SecretText,
 };
 
 /// The environment variable that names the user where people share an account of the operating system.
@@ -131,6 +132,15 @@ impl Session {
             .map(|name| name.trim().to_owned())
             .filter(|name| !name.is_empty())
             .unwrap_or_else(os_user)
+    }
+
+    /// The content of secrets, for a command that talks to a target by itself. There is no provider yet.
+    pub(crate) async fn reveal(&self, secret: &SecretText) -> Result<Revealed, Failure> {
+        let names: Vec<&str> = secret.names().collect();
+        Err(Failure::new(
+            "secret.no_provider",
+            format!("there is no provider for {}", names.join(", ")),
+        ))
     }
 
     /// This process, as the journal names it.

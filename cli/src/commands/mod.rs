@@ -3,6 +3,7 @@ pub(crate) mod approve;
 pub(crate) mod audit;
 pub(crate) mod cancel;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod init;
@@ -48,6 +49,7 @@ pub(crate) fn dispatch(session: &Session, command: Command) -> Result<Exit, CliE
         Command::Watch(args) => block_on(watch::run(session, &args)),
         Command::Audit(args) => block_on(audit::run(session, &args)),
         Command::Steps(args) => steps::run(session, &args),
+        Command::Doctor(args) => block_on(doctor::run(session, &args)),
         Command::Explain(args) => explain::run(session, &args),
         Command::Schema(args) => schema::run(session, &args),
         Command::Completions(args) => completions::run(session, &args),

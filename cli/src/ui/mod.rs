@@ -92,4 +92,10 @@ impl Ui {
             text.trim_end_matches('\n')
         ));
     }
+
+    /// Asks on standard error, without a line break, so that the answer stands behind the question.
+    pub(crate) fn ask(&self, question: &str) {
+        let mut err = std::io::stderr();
+        drop(write!(err, "{question}").and_then(|()| err.flush()));
+    }
 }

@@ -8,6 +8,7 @@
 mod approvals;
 mod common;
 mod crash;
+mod doctor;
 mod http;
 mod operator;
 mod pages;

@@ -109,6 +109,31 @@ pub fn bind(
     }
 }
 
+/// Every target of an environment, bound by itself: what no playbook says (its role, what it must never be) is not there.
+///
+/// # Errors
+/// Every target whose entry is wrong.
+pub fn every(
+    environment: &Environment,
+    base: &Path,
+) -> Result<IndexMap<String, Target>, Vec<Diagnostic>> {
+    let mut bound = IndexMap::new();
+    let mut diagnostics = Vec::new();
+    for (name, entry) in &environment.targets {
+        match target(name, &kind_of(entry), None, entry, base) {
+            Ok(target) => {
+                bound.insert(name.clone(), target);
+            }
+            Err(diagnostic) => diagnostics.push(diagnostic),
+        }
+    }
+    if diagnostics.is_empty() {
+        Ok(bound)
+    } else {
+        Err(diagnostics)
+    }
+}
+
 fn kind_of(entry: &TargetEntry) -> String {
     let scheme = entry.url.split(':').next().unwrap_or_default();
     entry.kind.clone().unwrap_or_else(|| scheme.to_owned())

@@ -2,7 +2,7 @@
 mod bind;
 mod read;
 
-pub use bind::{bind, derive};
+pub use bind::{bind, derive, every};
 
 use crate::diagnostic::Diagnostic;
 use indexmap::IndexMap;

@@ -4,6 +4,7 @@
 //! engine sees both through [`Kind`] and [`DynStep`], which erase the types. A step never sees the
 //! journal or the machine: all that it may ask for stands on [`StepContext`].
 mod context;
+mod examine;
 mod failure;
 mod kind;
 pub mod params;
@@ -12,6 +13,7 @@ mod target;
 mod wait;
 
 pub use context::{Evidence, PreviewContext, Resources, Revealed, RunInfo, StepContext, StepHost};
+pub use examine::{Examination, Finding, LedgerRecipe, LedgerStanding, Now, Severity};
 pub use failure::{Cause, Certainty, Failure};
 pub use kind::{
     DynStep, Effect, Fidelity, Kind, Mark, Outcome, ParamError, Phase, Preview, PreviewLine,

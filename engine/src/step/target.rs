@@ -1,4 +1,7 @@
-use crate::{step::Failure, value::Value};
+use crate::{
+    step::{Examination, Failure, LedgerRecipe, LedgerStanding, Now},
+    value::{Duration, Value},
+};
 use futures_util::future::BoxFuture;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -60,4 +63,55 @@ pub trait TargetKind: Send + Sync + 'static {
         target: &'a Target,
         url: &'a str,
     ) -> BoxFuture<'a, Result<Identity, Failure>>;
+
+    /// All that `windlass doctor` tells of a target: is it there, who is it, may it be used. Reads only, and what is
+    /// wrong is a finding, never an error.
+    fn examine<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        now: Now<'a>,
+    ) -> BoxFuture<'a, Examination> {
+        Box::pin(async move {
+            let began = now();
+            let mut seen = Examination {
+                ledger: match target.ledger {
+                    Some(_) => LedgerStanding::Unknown,
+                    None => LedgerStanding::NotNamed,
+                },
+                ..Examination::default()
+            };
+            match self.identify(target, url).await {
+                Ok(identity) => {
+                    seen.latency = Some(Duration::between(began, now()));
+                    seen.identity = Some(identity);
+                }
+                Err(failure) => seen.problem(failure),
+            }
+            seen
+        })
+    }
+
+    /// How the ledger that the target names would be made; `None` where this kind keeps none.
+    fn ledger_recipe(&self, target: &Target) -> Option<LedgerRecipe> {
+        let _ = target;
+        None
+    }
+
+    /// Makes the ledger as [`TargetKind::ledger_recipe`] says. Where it stands already, nothing changes.
+    ///
+    /// # Errors
+    /// Where the server refuses, or this kind keeps no ledger.
+    fn make_ledger<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let _ = url;
+        let failure = Failure::new(
+            "target.no_ledger",
+            format!("a {} target keeps no ledger", target.kind),
+        );
+        Box::pin(async move { Err(failure) })
+    }
 }

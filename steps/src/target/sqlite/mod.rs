@@ -1,4 +1,5 @@
 //! SQLite. Its calls block, so they run on the blocking pool; a statement that must end is interrupted.
+mod doctor;
 mod errors;
 mod session;
 #[cfg(test)]
@@ -14,7 +15,9 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
-use windlass_engine::step::{Cause, Failure, Identity, Target, TargetKind};
+use windlass_engine::step::{
+    Cause, Examination, Failure, Identity, LedgerRecipe, Now, Target, TargetKind,
+};
 
 /// The keys that a target of this kind may have.
 const KEYS: &[&str] = &[
@@ -105,6 +108,27 @@ impl TargetKind for Sqlite {
                 version,
             })
         })
+    }
+
+    fn examine<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        now: Now<'a>,
+    ) -> BoxFuture<'a, Examination> {
+        Box::pin(doctor::examine(target, url, now))
+    }
+
+    fn ledger_recipe(&self, target: &Target) -> Option<LedgerRecipe> {
+        doctor::recipe(target)
+    }
+
+    fn make_ledger<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(doctor::make(target, url))
     }
 }
 

@@ -171,13 +171,21 @@ fn table_name(table: &str) -> String {
     table.split('.').map(quote).collect::<Vec<_>>().join(".")
 }
 
-fn make_ledger(connection: &Connection, table: &str) -> Result<(), Trouble> {
-    connection.execute_batch(&format!(
-        "CREATE TABLE IF NOT EXISTS {} (\
-           run TEXT NOT NULL, node TEXT NOT NULL, phase TEXT NOT NULL, attempt INTEGER NOT NULL, \
-           state TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (run, node, phase, attempt))",
+/// The columns of a ledger, in order.
+pub(super) const LEDGER_COLUMNS: [&str; 6] = ["run", "node", "phase", "attempt", "state", "at"];
+
+/// The statement that makes a ledger where there is none.
+pub(super) fn ledger_ddl(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (\n  \
+           run TEXT NOT NULL,\n  node TEXT NOT NULL,\n  phase TEXT NOT NULL,\n  attempt INTEGER NOT NULL,\n  \
+           state TEXT NOT NULL,\n  at TEXT NOT NULL,\n  PRIMARY KEY (run, node, phase, attempt)\n)",
         table_name(table)
-    ))?;
+    )
+}
+
+pub(super) fn make_ledger(connection: &Connection, table: &str) -> Result<(), Trouble> {
+    connection.execute_batch(&ledger_ddl(table))?;
     Ok(())
 }
 
