@@ -56,6 +56,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Write windlass.yaml and a first playbook; nothing that stands is overwritten
     Init(commands::init::InitArgs),
+    /// Quote what needs quotes, and lay playbooks out in one way
+    Fmt(commands::fmt::FmtArgs),
     /// Check playbooks without touching any target
     Validate(commands::validate::ValidateArgs),
     /// Show the steps of a playbook and what waits for what

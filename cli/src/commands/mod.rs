@@ -5,6 +5,7 @@ pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod fmt;
 pub(crate) mod graph;
 pub(crate) mod init;
 pub(crate) mod pause;
@@ -30,6 +31,7 @@ pub(crate) fn dispatch(session: &Session, command: Command) -> Result<Exit, CliE
     match command {
         Command::Init(args) => init::run(session, &args),
         Command::Validate(args) => validate::run(session, &args),
+        Command::Fmt(args) => fmt::run(session, &args),
         Command::Graph(args) => graph::run(session, &args),
         Command::Plan(args) => block_on(plan::run(session, &args)),
         Command::Run(args) => block_on(run::run(session, &args)),

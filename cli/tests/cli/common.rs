@@ -86,6 +86,10 @@ impl Lab {
         std::fs::write(path, text.trim_start_matches('\n')).unwrap();
     }
 
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
     /// The binary in the folder, with nothing of the environment around the test.
     pub(crate) fn command(&self, who: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));

@@ -4,6 +4,7 @@
 //! mistakes are told at once, in the order of their places.
 mod action;
 mod call;
+mod mend;
 mod names;
 mod order;
 mod references;
@@ -16,6 +17,8 @@ mod values;
 pub(crate) mod tests;
 
 pub use crate::playbook::inputs;
+
+pub use mend::mended;
 
 use crate::{
     diagnostic::Diagnostic,

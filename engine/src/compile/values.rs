@@ -153,12 +153,14 @@ impl<'s> Scoped<'s, '_, '_> {
         let whole = Range::new(end - last, end + rest.trim_end().len());
         let start = end + rest.len() - rest.trim_start().len();
         let range = Range::new(start, whole.end as usize);
-        self.reader.error_help(
+        let diagnostic = Diagnostic::error(
             codes::CUT_EXPRESSION,
-            range,
+            self.file.span(range),
             "YAML takes this as a comment, so the expression ends before it",
-            format!("write {}", quoted(self.file.slice(whole))),
         );
+        self.reader
+            .diagnostics
+            .push(diagnostic.mended_by(whole.bytes(), quoted(self.file.slice(whole))));
         true
     }
 

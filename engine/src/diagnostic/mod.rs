@@ -48,6 +48,18 @@ pub struct Diagnostic {
     pub label: Option<String>,
     /// What to do ("did you mean `target`?").
     pub help: Option<String>,
+    /// What `windlass fmt` writes instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<Mend>,
+}
+
+/// A part of a file and what should stand there instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mend {
+    /// The bytes.
+    pub bytes: std::ops::Range<usize>,
+    /// The text.
+    pub text: String,
 }
 
 impl Diagnostic {
@@ -57,6 +69,14 @@ impl Diagnostic {
             span: Some(span),
             ..Self::bare(code, message)
         }
+    }
+
+    /// Mended by writing this instead of these bytes of the span's file; says so in the help.
+    #[must_use]
+    pub fn mended_by(mut self, bytes: std::ops::Range<usize>, text: String) -> Self {
+        self.help = Some(format!("write {text}, or let `windlass fmt` do it"));
+        self.mend = Some(Mend { bytes, text });
+        self
     }
 
     /// A warning at a place.
@@ -76,6 +96,7 @@ impl Diagnostic {
             span: None,
             label: None,
             help: None,
+            mend: None,
         }
     }
 

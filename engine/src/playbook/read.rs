@@ -76,12 +76,13 @@ impl<'f> Reader<'f> {
         };
         let value = line.get(comment..).unwrap_or("").trim_end();
         let range = Range::new(line_start + comment, line_start + comment + value.len());
-        self.error_help(
+        let diagnostic = Diagnostic::error(
             codes::SWALLOWED,
-            range,
+            self.file.span(range),
             format!("{what} has no value: YAML takes what starts with `#` as a comment"),
-            format!("write {}", quoted(value)),
         );
+        self.diagnostics
+            .push(diagnostic.mended_by(range.bytes(), quoted(value)));
         true
     }
 

@@ -149,7 +149,7 @@ fn flow_expression(file: &SourceFile, masked: &str, at: usize) -> Option<(Range,
         "inside `{ }` or `[ ]` YAML reads `${{ }}` as nested maps",
     )
     .label("needs quotes")
-    .help(format!("write {}", quoted(expression)));
+    .mended_by(range.bytes(), quoted(expression));
     Some((range, diagnostic))
 }
 
@@ -206,7 +206,7 @@ fn whole_value(
         format!("this is not YAML: {}", error.kind()),
     )
     .label("one text or expression needs quotes")
-    .help(format!("write {}", quoted(file.slice(range))));
+    .mended_by(range.bytes(), quoted(file.slice(range)));
     Some((range, diagnostic))
 }
 
@@ -217,7 +217,7 @@ fn bang_diagnostic(file: &SourceFile, range: Range) -> Diagnostic {
         "a value that starts with `!` is a tag to YAML, not an expression",
     )
     .label("needs quotes")
-    .help(format!("write {}", quoted(file.slice(range))))
+    .mended_by(range.bytes(), quoted(file.slice(range)))
 }
 
 fn syntax(file: &SourceFile, error: &ScanError, at: usize) -> Diagnostic {
@@ -523,7 +523,7 @@ impl<'a> Builder<'a> {
                 let diagnostic =
                     Diagnostic::error(codes::KEY_TYPE, self.file.span(range), "a key must be text");
                 self.diagnostics
-                    .push(diagnostic.help(format!("write {}", quoted(&scalar.text))));
+                    .push(diagnostic.mended_by(range.bytes(), quoted(&scalar.text)));
             }
             return;
         }

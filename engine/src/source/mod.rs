@@ -4,10 +4,12 @@
 //! What playbooks do not use (tags, anchors, merges, several documents) is refused here, and so are the
 //! expressions that YAML would silently change; reading goes on, so that all mistakes are told at once.
 mod build;
+mod layout;
 mod quote;
 mod scalar;
 
 pub use build::{MAX_BYTES, MAX_DEPTH, Parsed, parse};
+pub use layout::{LayoutError, laid_out};
 pub use quote::{needs_quotes, quoted};
 pub use scalar::{core_value, yaml_11_boolean};
 

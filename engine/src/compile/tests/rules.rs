@@ -441,7 +441,7 @@ fn the_guards_that_vanish_in_yaml() {
         .clone();
     assert_eq!(
         help.as_deref(),
-        Some("write 'steps.a.output.value == \"x #1\"'")
+        Some("write 'steps.a.output.value == \"x #1\"', or let `windlass fmt` do it")
     );
 }
 
