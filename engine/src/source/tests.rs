@@ -87,9 +87,21 @@ fn expressions_in_braces_are_worked_around() {
         .iter()
         .map(|d| (d.code, d.help.clone().unwrap_or_default()))
         .collect();
-    assert_eq!(found[0], ("WL0112", "write '${{ inputs.b }}'".to_owned()));
+    assert_eq!(
+        found[0],
+        (
+            "WL0112",
+            "write '${{ inputs.b }}', or let `windlass fmt` do it".to_owned()
+        )
+    );
     assert_eq!(found[1].0, "WL0112");
-    assert_eq!(found[2], ("WL0112", "write '${{ e }}'".to_owned()));
+    assert_eq!(
+        found[2],
+        (
+            "WL0112",
+            "write '${{ e }}', or let `windlass fmt` do it".to_owned()
+        )
+    );
     assert_eq!(found[3].0, "WL0106", "reading went on");
     let root = parsed.root.expect("a tree");
     let a = root
