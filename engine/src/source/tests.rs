@@ -185,7 +185,7 @@ fn syntax_errors_say_where() {
         assert_eq!(parsed.diagnostics[0].code, "WL0101");
         assert_eq!(
             parsed.diagnostics[0].help,
-            Some(format!("write {whole}")),
+            Some(format!("write {whole}, or let `windlass fmt` do it")),
             "{text}"
         );
         let root = parsed.root.expect("reading went on");
