@@ -28,7 +28,7 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) journal: Option<PathBuf>,
-    /// The environment file; where not given, the nearest windlass.yaml upward from here
+    /// The environment file; where not given, the nearest windlass.yaml upward from here, or from the playbook
     #[arg(
         long,
         global = true,

@@ -153,8 +153,8 @@ fn stopping(reporter: &Reporter<'_>, run: &str) -> String {
         format!("letting {} finish", running.join(", "))
     };
     format!(
-        "starting nothing new; {what}; go on with: windlass resume {0}; Ctrl-C again ends what runs on its server",
-        short(run)
+        "starting nothing new; {what}; go on with: {}; Ctrl-C again ends what runs on its server",
+        crate::ui::again::command(&format!("windlass resume {}", short(run)))
     )
 }
 

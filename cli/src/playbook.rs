@@ -79,6 +79,7 @@ pub(crate) fn read(path: &Path) -> Result<String, CliError> {
 /// Compiles a file.
 pub(crate) fn compile(session: &Session, path: &Path) -> Result<Compiled, CliError> {
     let file = file_of(path)?;
+    session.about(&file);
     let text = read(&file)?;
     let shown = file.display().to_string();
     let shown = shown.strip_prefix("./").unwrap_or(&shown);

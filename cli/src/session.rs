@@ -4,11 +4,11 @@ use crate::{
     clock,
     environment::{self, Loaded},
     error::CliError,
-    ui::Ui,
+    ui::{Ui, again},
 };
 use nix::unistd::{Uid, User, gethostname};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 use windlass_engine::{
@@ -35,16 +35,28 @@ pub(crate) struct Session {
     pub(crate) global: Global,
     registry: OnceLock<Arc<Registry>>,
     environment: OnceLock<Loaded>,
+    playbook: OnceLock<PathBuf>,
 }
 
 impl Session {
     /// With these options.
     pub(crate) fn new(global: Global) -> Self {
+        for (option, variable, path) in [
+            ("--env-file", "WINDLASS_ENV_FILE", &global.env_file),
+            ("--journal", "WINDLASS_JOURNAL", &global.journal),
+        ] {
+            if let Some(path) = path
+                && std::env::var_os(variable).is_none()
+            {
+                again::remember(option, path);
+            }
+        }
         Self {
             ui: Ui::new(global.color, global.quiet),
             global,
             registry: OnceLock::new(),
             environment: OnceLock::new(),
+            playbook: OnceLock::new(),
         }
     }
 
@@ -54,7 +66,13 @@ impl Session {
             .get_or_init(|| Arc::new(windlass_steps::registry()))
     }
 
-    /// The environment file: as given, or the nearest one upward from the working directory.
+    /// The playbook that this call is about; an environment file may stand beside it.
+    pub(crate) fn about(&self, playbook: &Path) {
+        self.playbook.get_or_init(|| playbook.to_owned());
+    }
+
+    /// The environment file: as given, or the nearest one upward from the working directory, or upward from the
+    /// playbook.
     pub(crate) fn env_file(&self) -> Result<Option<PathBuf>, CliError> {
         if let Some(path) = &self.global.env_file {
             if !path.is_file() {
@@ -69,10 +87,21 @@ impl Session {
         let here = std::env::current_dir().map_err(|error| {
             CliError::invalid(format!("cannot tell the working directory: {error}"))
         })?;
-        Ok(here
-            .ancestors()
-            .map(|folder| folder.join(ENV_FILE))
-            .find(|path| path.is_file()))
+        if let Some(found) = upward(&here) {
+            return Ok(Some(found));
+        }
+        let found = self
+            .playbook
+            .get()
+            .and_then(|path| upward(&here.join(path)));
+        let found = found.map(|path| {
+            path.strip_prefix(&here)
+                .map_or(path.clone(), Path::to_owned)
+        });
+        if let Some(path) = &found {
+            again::remember("--env-file", path);
+        }
+        Ok(found)
     }
 
     /// What the environment file says.
@@ -155,6 +184,13 @@ impl Session {
             since: clock::now(),
         }
     }
+}
+
+/// The nearest environment file in a folder or above it.
+fn upward(from: &Path) -> Option<PathBuf> {
+    from.ancestors()
+        .map(|folder| folder.join(ENV_FILE))
+        .find(|path| path.is_file())
 }
 
 fn os_user() -> String {

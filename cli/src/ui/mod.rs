@@ -2,6 +2,7 @@
 //!
 //! `style.rs` colours and glyphs, `human.rs` times and values for people, `words.rs` events in words, `live.rs` the
 //! live tree, `page.rs` the page of `show`, `summary.rs` the end of a run.
+pub(crate) mod again;
 pub(crate) mod diagnostics;
 mod human;
 pub(crate) mod live;
@@ -89,7 +90,7 @@ impl Ui {
         drop(writeln!(
             std::io::stderr(),
             "{}",
-            text.trim_end_matches('\n')
+            again::in_text(text.trim_end_matches('\n'))
         ));
     }
 

@@ -1,5 +1,8 @@
 //! The exact next commands.
-use super::words::{current, remains};
+use super::{
+    again,
+    words::{current, remains},
+};
 use crate::error::short;
 use windlass_engine::{
     machine::{Holder, Instance, Machine, Outcome, Role, RunState, Stage},
@@ -17,7 +20,7 @@ pub(crate) struct Next {
 
 fn next(command: String, what: impl Into<String>) -> Next {
     Next {
-        command,
+        command: again::command(&command),
         what: what.into(),
     }
 }
@@ -45,13 +48,16 @@ pub(crate) fn answer(machine: &Machine, instance: &Instance) -> Option<String> {
     let run = run_of(machine);
     match &execution.wait.as_ref()?.on {
         WaitOn::Timer(_) => None,
-        WaitOn::Signal(name) => Some(format!("windlass signal {run} {}", quoted(name))),
+        WaitOn::Signal(name) => Some(again::command(&format!(
+            "windlass signal {run} {}",
+            quoted(name)
+        ))),
         WaitOn::Approval(request) => {
             let mut command = format!("windlass approve {run} {}", quoted(&instance.path));
             for (name, question) in &request.ask {
                 command.push_str(&format!(" --answer {name}={}", example(question)));
             }
-            Some(command)
+            Some(again::command(&command))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a run: what came of it, what is left, what to do next.
 use super::{
-    Style, elapsed, indented,
+    Style, again, elapsed, indented,
     next::{self, run_of},
     value_lines,
     words::{place_of, remains, undo_of},
@@ -231,12 +231,12 @@ pub(crate) fn render(
     let mut steps = next::all(machine, holder);
     if !matches!(machine.state(), RunState::Finished(Outcome::Succeeded)) {
         steps.push(next::Next {
-            command: format!("windlass show {}", run_of(machine)),
+            command: again::command(&format!("windlass show {}", run_of(machine))),
             what: "everything about it".to_owned(),
         });
     } else {
         steps = vec![next::Next {
-            command: format!("windlass show {}", run_of(machine)),
+            command: again::command(&format!("windlass show {}", run_of(machine))),
             what: "everything about it".to_owned(),
         }];
     }

@@ -1,6 +1,6 @@
 //! Runs as scripts and schedulers see them: output, events, exit codes.
 
-use crate::common::{Lab, settings};
+use crate::common::{ENVIRONMENT, Lab, settings};
 use nix::sys::signal::Signal;
 use serde_json::Value as Json;
 
@@ -342,4 +342,31 @@ fn runs_are_listed_and_found_by_any_end_of_their_id() {
     lab.run(&["runs", "--journal", "other.db"])
         .exits(0)
         .says("no runs");
+}
+
+#[test]
+fn an_environment_beside_the_playbook_is_found_and_named_in_what_comes_next() {
+    let lab = Lab::new();
+    std::fs::remove_file(lab.path("windlass.yaml")).unwrap();
+    lab.write("sub folder/windlass.yaml", ENVIRONMENT);
+    lab.write(
+        "sub folder/drill/playbook.yaml",
+        "playbook: drill\nsteps:\n  - id: sign_off\n    uses: approval\n    with: { prompt: Go?, groups: [dba] }\n",
+    );
+    let run = lab.run(&["run", "--no-wait", "sub folder/drill"]).exits(4);
+    let option = "--env-file 'sub folder/windlass.yaml'";
+    let proposed: Vec<&str> = run
+        .stdout
+        .lines()
+        .filter(|line| line.trim_start().starts_with("windlass "))
+        .collect();
+    assert!(proposed.len() >= 4, "{}", run.all());
+    for line in proposed {
+        assert_eq!(line.matches(option).count(), 1, "{line}");
+    }
+    lab.run(&["runs"]).exits(0).says("no run");
+    lab.run(&["show", "last", "--env-file", "sub folder/windlass.yaml"])
+        .exits(0)
+        .says("sign_off")
+        .says(option);
 }
