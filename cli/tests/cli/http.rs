@@ -1,9 +1,15 @@
 //! Requests by the real binary.
 use crate::common::Lab;
+use nix::sys::signal::Signal;
 use std::{
     io::{Read, Write},
     net::TcpListener,
     process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 fn playbook(proxy: &str) -> String {
@@ -109,4 +115,72 @@ steps:
     .says("post");
     lab.run(&["resume", "last"]);
     assert_eq!(lab.state(), "succeeded");
+}
+
+/// A server that takes requests and answers only those after the first.
+fn forgetful() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = requests.clone();
+    // It ends with the test.
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut bytes = [0; 4_096];
+            if stream.read(&mut bytes).unwrap_or(0) == 0 {
+                continue;
+            }
+            if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+                held.push(stream);
+            } else {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .unwrap();
+            }
+        }
+    });
+    (url, requests)
+}
+
+/// The engine is killed while a request is under way.
+#[test]
+fn a_kill_after_sending_asks_a_person_unless_it_may_go_again() {
+    for idempotent in [false, true] {
+        let lab = Lab::new();
+        let (url, requests) = forgetful();
+        lab.write(
+            "post.yaml",
+            &format!(
+                "\
+playbook: post
+steps:
+  - id: post
+    uses: http
+    with:
+      method: POST
+      url: {url}
+      idempotent: {idempotent}
+"
+            ),
+        );
+        let run = lab.spawn("ana", &["run", "post.yaml"]);
+        let start = Instant::now();
+        while requests.load(Ordering::SeqCst) == 0 {
+            assert!(start.elapsed() < Duration::from_secs(30), "nothing came");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        run.signal(Signal::SIGKILL);
+        run.wait();
+        let resumed = lab.run(&["resume", "last"]);
+        if idempotent {
+            resumed.exits(0);
+            assert_eq!(requests.load(Ordering::SeqCst), 2);
+        } else {
+            resumed.exits(3).says("was sent at");
+            assert_eq!(lab.step("post")["state"], "in_doubt");
+            assert_eq!(requests.load(Ordering::SeqCst), 1);
+        }
+    }
 }

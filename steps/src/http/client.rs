@@ -149,7 +149,7 @@ pub(super) enum End {
     Tls(String),
     /// No connection; nothing was sent.
     Connect(String),
-    /// The connection was lost after the request had begun to go.
+    /// It broke off, or no HTTP came back, after the request had begun to go.
     Cut(String),
     /// The step's time was over.
     Timeout,

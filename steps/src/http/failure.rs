@@ -3,7 +3,7 @@
 //! | what came | a request that writes |
 //! |---|---|
 //! | no connection, no trust, unknown host | nothing happened: nothing was sent |
-//! | the connection was cut, or the time was over, after the request went | unknown |
+//! | it broke off, or the time was over, after the request went | unknown |
 //! | 4xx, 304, 307, 308, 501, 505; 503 with `Retry-After` | nothing happened: the service refused |
 //! | any other 5xx | unknown: a gateway does not know what became of it |
 //! | any other answer that is not expected, or an `expect.body` that does not hold | it happened, at least in part |
@@ -59,7 +59,7 @@ pub(super) fn ended(shown: &str, end: End, answer: &Answer, writes: bool) -> Fai
         End::Cut(why) => doubt(
             Failure::new(
                 "http.cut",
-                format!("{shown}: the connection was lost {how_far} ({why})"),
+                format!("{shown}: the exchange broke off {how_far} ({why})"),
             )
             .cause(Cause::ConnectionLost),
         ),

@@ -231,6 +231,11 @@ async fn a_cut_connection_is_unknown() {
     let bench = Bench::new("");
     for (parts, status) in [
         (vec![], false),
+        // Something else listens there.
+        (
+            vec![Part::Bytes(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())],
+            false,
+        ),
         (
             vec![Part::Bytes(
                 b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec(),
