@@ -99,14 +99,16 @@ impl SourceFile {
         )
     }
 
-    /// For a diagnostic.
+    /// For a diagnostic: whole characters of the file.
     #[must_use]
     pub fn span(&self, range: Range) -> Span {
-        let (line, column) = self.line_column(range.start as usize);
+        let start = self.text.floor_char_boundary(range.start as usize);
+        let end = self.text.ceil_char_boundary(range.end as usize);
+        let (line, column) = self.line_column(start);
         Span {
             file: self.path.clone(),
-            start: range.start as usize,
-            len: range.bytes().len(),
+            start,
+            len: end.saturating_sub(start),
             line,
             column,
         }

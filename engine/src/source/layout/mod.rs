@@ -13,24 +13,37 @@ pub enum LayoutError {
     Meaning,
 }
 
-/// A space a level.
+/// Spaces a level.
 const STEP: usize = 2;
+/// How often a file is laid out at most.
+const MAX_ROUNDS: usize = 5;
 
 /// Lays a file out.
 ///
 /// # Errors
 /// Where it cannot be read, or would not say the same.
 pub fn laid_out(text: &str) -> Result<String, LayoutError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let text = text.replace("\r\n", "\n");
-    let before = read(&text).ok_or(LayoutError::Mistakes)?;
-    let mut layout = Layout::new(SourceFile::new("", &text));
-    layout.node(&before, Column { old: 0, new: 0 });
-    let laid = layout.finish();
-    match read(&laid) {
-        Some(after) if same(&before, &after) => Ok(laid),
-        Some(_) | None => Err(LayoutError::Meaning),
+    let text = text.trim_start_matches(['\u{feff}', '\n', '\r']);
+    let mut text = text.replace("\r\n", "\n").replace('\r', "\n");
+    if !text.ends_with('\n') {
+        text.push('\n');
     }
+    let before = read(&text).ok_or(LayoutError::Mistakes)?;
+    // Once is enough but for texts that nobody writes; what does not come to rest is left alone.
+    for _ in 0..MAX_ROUNDS {
+        let tree = read(&text).ok_or(LayoutError::Meaning)?;
+        if !same(&before, &tree) {
+            return Err(LayoutError::Meaning);
+        }
+        let mut layout = Layout::new(SourceFile::new("", &text));
+        layout.node(&tree, Column { old: 0, new: 0 });
+        let laid = layout.finish();
+        if laid == text {
+            return Ok(laid);
+        }
+        text = laid;
+    }
+    Err(LayoutError::Meaning)
 }
 
 fn read(text: &str) -> Option<Node> {
@@ -307,7 +320,11 @@ impl Layout {
                 }
                 let ends = map.entries.iter().map(|entry| {
                     let key = entry.key_range;
-                    let end = entry.value.range.end.max(key.end);
+                    // A value that is not there has its place behind the spaces.
+                    let end = match entry.value.range.bytes().is_empty() {
+                        true => key.end,
+                        false => entry.value.range.end,
+                    };
                     (key.start as usize, end as usize)
                 });
                 (ends.collect(), " ")

@@ -27,6 +27,10 @@ fn block_texts_keep_every_character() {
         "a: |\n      x\n          \n      y\n",
         "a: \"x\n   y\\\n   z\"\n",
         "a: {b: 1,\n    c: 2}\n",
+        "a:\n- b:\n  \n  -",
+        "a: {b: 1, c  }\n",
+        "\n\u{feff}a:\r  b: 1\r",
+        "- |-\n  x\n-   >2\n    y\n",
         "a: # says\n   - 1 # one\n   - # two\n     2\n",
     ] {
         let laid = laid_out(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
