@@ -39,6 +39,7 @@ pub fn registry() -> Registry {
         sql::query::Query,
         sql::execute::Execute,
         sql::script::Script,
+        sql::password::SetPassword,
         sqlite::Backup,
         wait::duration::For,
         wait::until::WaitUntil,

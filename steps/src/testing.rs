@@ -21,7 +21,7 @@ use windlass_engine::{
 #[derive(Default)]
 pub(crate) struct TestHost {
     targets: Mutex<HashMap<String, Target>>,
-    secrets: HashMap<String, String>,
+    secrets: Mutex<HashMap<String, String>>,
     vars: Vars,
     pub(crate) marks: Mutex<Vec<Mark>>,
     pub(crate) progress: Mutex<Vec<Value>>,
@@ -67,12 +67,13 @@ impl StepHost for TestHost {
             .ok_or_else(|| Failure::new("target.unknown", name))
     }
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
+        let secrets = self.secrets.lock().unwrap();
         let text = secret
             .parts
             .iter()
             .map(|part| match part {
                 SecretPart::Text(text) => text.clone(),
-                SecretPart::Secret(name) => self.secrets.get(name).cloned().unwrap_or_default(),
+                SecretPart::Secret(name) => secrets.get(name).cloned().unwrap_or_default(),
             })
             .collect();
         Box::pin(async { Ok(Revealed::new(text)) })
@@ -121,7 +122,10 @@ impl Bench {
         let bench = Self {
             folder: tempfile::tempdir().unwrap(),
             host: Arc::new(TestHost {
-                secrets: HashMap::from([("pw".to_owned(), "s3cr3t-canary".to_owned())]),
+                secrets: Mutex::new(HashMap::from([(
+                    "pw".to_owned(),
+                    "s3cr3t-canary".to_owned(),
+                )])),
                 ..TestHost::default()
             }),
             cancel: CancellationToken::new(),
@@ -144,6 +148,12 @@ impl Bench {
             .lock()
             .unwrap()
             .insert(target.name.clone(), target);
+    }
+
+    /// Gives a secret its content.
+    pub(crate) fn secret(&self, name: &str, content: &str) {
+        let mut secrets = self.host.secrets.lock().unwrap();
+        secrets.insert(name.to_owned(), content.to_owned());
     }
 
     /// Changes the target `db`.

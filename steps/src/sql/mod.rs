@@ -2,6 +2,7 @@
 pub(crate) mod execute;
 pub(crate) mod lex;
 pub(crate) mod params;
+pub(crate) mod password;
 pub(crate) mod query;
 pub(crate) mod script;
 #[cfg(test)]
