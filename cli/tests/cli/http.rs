@@ -184,3 +184,53 @@ steps:
         }
     }
 }
+
+/// The answer to a request is lost, and another request tells that it took effect.
+#[test]
+fn a_probe_by_http_settles_a_doubt() {
+    for (promoted, state) in [("true", "succeeded"), ("false", "failed")] {
+        let lab = Lab::new();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut bytes = [0; 4_096];
+                let count = stream.read(&mut bytes).unwrap_or(0);
+                if bytes[..count].starts_with(b"GET") {
+                    let body = format!("{{\"promoted\": {promoted}}}");
+                    let length = body.len();
+                    write!(
+                        stream,
+                        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+                    )
+                    .unwrap();
+                }
+            }
+        });
+        lab.write(
+            "promote.yaml",
+            &format!(
+                "\
+playbook: promote
+policy: {{ on_failure: stop }}
+steps:
+  - id: promote
+    uses: http
+    on_failure: stop
+    with:
+      method: POST
+      url: http://{address}/promote
+    probe:
+      uses: http
+      with:
+        url: http://{address}/state
+        effect: reads
+      done: json.promoted
+"
+            ),
+        );
+        lab.run(&["run", "promote.yaml"]);
+        assert_eq!(lab.step("promote")["state"], state, "{:#}", lab.show());
+    }
+}

@@ -39,7 +39,8 @@ const TIME: Duration = Duration::from_secs(30);
 /// `idempotent`.
 ///
 /// **After a crash**, a request that was not sent yet is sent. One that was is in doubt, unless it has `effect: reads` or
-/// `idempotent: true` (then it goes again) or the step has a `probe`.
+/// `idempotent: true` (then it goes again) or the step has a `probe`, which may be an `http` that reads:
+/// `probe: { uses: http, with: { url: …, effect: reads }, done: json.promoted }`.
 ///
 /// TLS is verified. Secrets may stand in `url`, `query`, `headers`, `body` and `json`, and are shown nowhere.
 /// Cookies that a service sets are not kept. The answer is kept as evidence, and in the output up to `max_body`: the
