@@ -197,3 +197,83 @@ fn not_done_runs_it_again() {
     let log = std::fs::read_to_string(lab.path("log.txt")).unwrap();
     assert_eq!(log, "started\nstarted\n");
 }
+
+const INSERT: &str = r#"
+playbook: insert
+targets:
+  app: { kind: sqlite }
+steps:
+  - id: insert
+    uses: sql.execute
+    with: { target: app, sql: INSERT INTO n VALUES (1), lock_timeout: 30s }
+    undo: { uses: sql.execute, with: { target: app, sql: DELETE FROM n WHERE i = 1 } }
+  - id: after
+    uses: sql.query
+    with: { target: app, sql: SELECT count(*) FROM n }
+outputs:
+  rows: ${{ steps.after.output.value }}
+"#;
+
+/// Kills a run when its COMMIT is through and the journal does not know it yet.
+fn killed_after_the_commit(lab: &Lab) {
+    lab.execute("app.db", "CREATE TABLE n (i INTEGER)");
+    lab.write("p.yaml", INSERT);
+    // Whoever reads holds up the COMMIT of a database without a write-ahead log …
+    let reader = rusqlite::Connection::open(lab.path("app.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM n").unwrap();
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    let journal = lab.path(".windlass/journal.db");
+    lab.until("marked", |_| {
+        lab.count(
+            ".windlass/journal.db",
+            "SELECT count(*) FROM events WHERE body LIKE '{\"marked\"%'",
+        ) == 1
+    });
+    // … until the journal is held up instead.
+    let rival = rusqlite::Connection::open(&journal).unwrap();
+    rival
+        .busy_timeout(std::time::Duration::from_secs(10))
+        .unwrap();
+    rival.execute_batch("BEGIN IMMEDIATE").unwrap();
+    reader.execute_batch("COMMIT").unwrap();
+    let start = std::time::Instant::now();
+    while lab.count("app.db", "SELECT count(*) FROM n") == 0 {
+        assert!(start.elapsed().as_secs() < 30, "the COMMIT never came");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    running.signal(Signal::SIGKILL);
+    running.wait();
+    rival.execute_batch("ROLLBACK").unwrap();
+    let known = lab.count(
+        ".windlass/journal.db",
+        "SELECT count(*) FROM events WHERE body LIKE '{\"succeeded\"%'",
+    );
+    assert_eq!(known, 0, "the journal does not know");
+}
+
+#[test]
+fn killed_between_commit_and_journal_the_ledger_tells() {
+    let lab = Lab::new();
+    killed_after_the_commit(&lab);
+    lab.run(&["resume", "last"]).exits(0).says("rows = 1");
+    assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 1);
+}
+
+#[test]
+fn killed_between_commit_and_journal_without_a_ledger_a_person_tells() {
+    let lab = Lab::new();
+    lab.write(
+        "windlass.yaml",
+        &crate::common::ENVIRONMENT.replace(", ledger: windlass_ledger", ""),
+    );
+    killed_after_the_commit(&lab);
+    lab.run(&["resume", "last"])
+        .exits(3)
+        .says("in doubt")
+        .says("windlass resolve");
+    let because = ["--because", "the row is there"];
+    lab.run(&[&["resolve", "last", "insert", "--done"][..], &because].concat())
+        .exits(0)
+        .says("rows = 1");
+    assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 1);
+}
