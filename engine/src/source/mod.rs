@@ -10,7 +10,7 @@ mod scalar;
 
 pub use build::{MAX_BYTES, MAX_DEPTH, Parsed, parse};
 pub use layout::{LayoutError, laid_out};
-pub use quote::{needs_quotes, quoted};
+pub use quote::{before_comment, needs_quotes, quoted};
 pub use scalar::{core_value, yaml_11_boolean};
 
 use crate::diagnostic::{Diagnostic, Span};

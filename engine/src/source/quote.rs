@@ -48,9 +48,47 @@ pub fn needs_quotes(text: &str) -> bool {
     !matches!(value, Some(NodeKind::Scalar(scalar)) if scalar.style == Style::Plain && *scalar.text == *text)
 }
 
+/// A line up to its comment, where a ` #` inside the quotes of an expression begins none. Where quotes stay open, any
+/// ` #` does.
+#[must_use]
+pub fn before_comment(line: &str) -> &str {
+    let mut quote = None;
+    let mut escaped = false;
+    let mut blank = true;
+    for (at, c) in line.char_indices() {
+        match quote {
+            None if c == '#' && blank && at > 0 => return line.get(..at).unwrap_or(line).trim_end(),
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            Some(open) if c == open && !escaped => quote = None,
+            None | Some(_) => {}
+        }
+        escaped = c == '\\' && !escaped;
+        blank = matches!(c, ' ' | '\t');
+    }
+    let end = if quote.is_some() { line.find(" #") } else { None };
+    line.get(..end.unwrap_or(line.len()))
+        .unwrap_or(line)
+        .trim_end()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comments_end_where_quotes_do_not_hold_them() {
+        for (line, expected) in [
+            ("a == b # why", "a == b"),
+            ("a == \"b #1\" # why", "a == \"b #1\""),
+            ("a == 'b #1'", "a == 'b #1'"),
+            ("a == \"\\\" #\" # why", "a == \"\\\" #\""),
+            ("it's # why", "it's"),
+            ("#3 of # them", "#3 of"),
+            ("a#b", "a#b"),
+        ] {
+            assert_eq!(before_comment(line), expected, "{line}");
+        }
+    }
 
     #[test]
     fn quotes_as_little_as_possible() {
