@@ -5,7 +5,7 @@ use windlass_engine::{
     compile::{Files, compile, mended},
     diagnostic::Diagnostic,
     expr::{Expr, Template, Vars},
-    source::{laid_out, parse},
+    source::{LayoutError, laid_out, parse},
     value::Value,
 };
 
@@ -59,8 +59,9 @@ pub fn source(text: &str) {
 /// # Panics
 /// Where it does not.
 pub fn layout(text: &str) {
-    if let Ok(laid) = laid_out(text) {
-        assert_eq!(laid_out(&laid).as_deref(), Ok(&*laid), "from {text:?}");
+    match laid_out(text) {
+        Ok(laid) => assert_eq!(laid_out(&laid).as_deref(), Ok(&*laid), "from {text:?}"),
+        Err(error) => assert_eq!(error, LayoutError::Mistakes, "{text:?}"),
     }
 }
 

@@ -91,7 +91,7 @@ fn the_standard_input_is_printed() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        "a:   { b: 1 }\nc:\n  - 1\n"
+        "a: { b: 1 }\nc:\n  - 1\n"
     );
 }
 

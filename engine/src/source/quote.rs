@@ -57,7 +57,9 @@ pub fn before_comment(line: &str) -> &str {
     let mut blank = true;
     for (at, c) in line.char_indices() {
         match quote {
-            None if c == '#' && blank && at > 0 => return line.get(..at).unwrap_or(line).trim_end(),
+            None if c == '#' && blank && at > 0 => {
+                return line.get(..at).unwrap_or(line).trim_end();
+            }
             None if matches!(c, '"' | '\'') => quote = Some(c),
             Some(open) if c == open && !escaped => quote = None,
             None | Some(_) => {}
@@ -65,7 +67,11 @@ pub fn before_comment(line: &str) -> &str {
         escaped = c == '\\' && !escaped;
         blank = matches!(c, ' ' | '\t');
     }
-    let end = if quote.is_some() { line.find(" #") } else { None };
+    let end = if quote.is_some() {
+        line.find(" #")
+    } else {
+        None
+    };
     line.get(..end.unwrap_or(line.len()))
         .unwrap_or(line)
         .trim_end()

@@ -75,6 +75,10 @@ impl Writer<'_> {
     fn entry(&mut self, entry: &Entry, indent: usize) {
         self.key(entry);
         if entry.value.range.bytes().is_empty() {
+            // A colon that belongs to the key would be read as the one behind it.
+            if self.out.ends_with(':') {
+                self.out.push(':');
+            }
             return;
         }
         self.out.push(':');

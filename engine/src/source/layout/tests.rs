@@ -39,6 +39,7 @@ fn what_stands_around_the_document_stays() {
         ("a: |", "a: |\n"),
         ("? >", "'':\n"),
         ("? | # why\n  a b\n: c\n", "\"a b\\n\": # why\n  c\n"),
+        ("{ a\n  b: c }\n", "{\n  a b: c\n}\n"),
         ("a: # one\n# two\n  |\n  x", "a: # one\n  # two\n  |\n  x\n"),
         ("a:\n- b\n# of c\nc:\n", "a:\n  - b\n# of c\nc:\n"),
         (

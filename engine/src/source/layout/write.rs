@@ -1,6 +1,6 @@
 use super::{
     super::{Entry, Map, Node, NodeKind, Range, Scalar, Style, quoted},
-    Marks, STEP, says_nothing,
+    Marks, STEP, is_tame, says_nothing,
 };
 
 /// Writes a tree anew, token by token, with the comments where they stood among the tokens.
@@ -52,6 +52,7 @@ impl<'a> Writer<'a> {
                 self.start_line(start, 0);
                 self.flow(root, 0);
             }
+            NodeKind::Scalar(_) if root.range.bytes().is_empty() => {}
             NodeKind::Scalar(scalar) => {
                 self.comments_before(start, 0);
                 self.start_line(start, 0);
@@ -214,13 +215,21 @@ impl<'a> Writer<'a> {
             style,
         };
         self.at = entry.key_range.end as usize;
-        if self.stands(start, '|') || self.stands(start, '>') {
+        let block = self.stands(start, '|') || self.stands(start, '>');
+        if block {
             self.at = self.at.max(start + self.head(start).len());
-            self.out.push_str(&quoted(&entry.key));
-        } else if says_nothing(&scalar) {
+        }
+        if says_nothing(&scalar) {
             self.out.push_str(&entry.key);
-        } else if raw.contains('\n') {
-            self.out.push_str(&quoted(&entry.key));
+        } else if block || raw.contains('\n') {
+            // A key is one line.
+            let plain = is_tame(&entry.key);
+            let key = if plain {
+                entry.key.to_string()
+            } else {
+                quoted(&entry.key)
+            };
+            self.out.push_str(&key);
         } else {
             self.out.push_str(raw);
         }
