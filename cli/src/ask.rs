@@ -153,7 +153,7 @@ fn told(
     match verdict {
         Ok(_) => {
             session.ui.say(&format!(
-                "accepted: {}; follow it with: windlass watch {}",
+                "accepted: {}; `windlass watch {}` follows it",
                 word(&submitted.command),
                 short(&submitted.run)
             ));

@@ -5,6 +5,7 @@ mod render;
 pub use codes::{CODES, Code};
 pub use render::MarkedLine;
 
+use indexmap::IndexSet;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -141,7 +142,12 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
 /// `did you mean …?`, or the names that there are where none is near and they are few.
 #[must_use]
 pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let known: Vec<&str> = known.into_iter().collect();
+    // An id that is there twice is a mistake of its own.
+    let known: Vec<&str> = known
+        .into_iter()
+        .collect::<IndexSet<_>>()
+        .into_iter()
+        .collect();
     if let Some(name) = nearest(written, known.iter().copied()) {
         return Some(format!("did you mean `{name}`?"));
     }

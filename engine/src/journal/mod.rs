@@ -33,7 +33,7 @@ pub enum JournalError {
         count: usize,
     },
     /// Another process drives the run.
-    #[error("run {run} is driven by {} on {}, process {}, since {}", holder.user, holder.host, holder.pid, holder.since)]
+    #[error("run {run} is driven by {} on {}, process {}, since {:.0}", holder.user, holder.host, holder.pid, holder.since)]
     LeaseHeld {
         /// The run.
         run: String,
