@@ -547,3 +547,65 @@ fn agreed(session: &Session, question: &str) -> Result<bool, CliError> {
         "y" | "yes"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use windlass_engine::step::Identity;
+
+    fn examined(wanted: Option<&str>, has: Option<&str>) -> Examined {
+        let identity = Identity {
+            instance: "db1:5432".to_owned(),
+            system: None,
+            role: has.map(str::to_owned),
+            version: "PostgreSQL 15.4".to_owned(),
+        };
+        Examined {
+            target: Target {
+                name: "orders".to_owned(),
+                kind: "postgres".to_owned(),
+                url: Value::from("postgres://db1/orders"),
+                role: wanted.map(str::to_owned),
+                labels: IndexMap::new(),
+                ledger: None,
+                options: IndexMap::new(),
+                identity: None,
+                never: Vec::new(),
+            },
+            url: None,
+            secrets: IndexMap::new(),
+            seen: Examination {
+                identity: Some(identity),
+                ..Examination::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_wrong_role_is_a_problem() {
+        for (wanted, has, fit) in [
+            (Some("primary"), Some("standby"), false),
+            (Some("primary"), Some("primary"), true),
+            (None, Some("standby"), true),
+            // A database without roles is not asked for one.
+            (Some("primary"), None, true),
+        ] {
+            let mut one = examined(wanted, has);
+            role(&mut one);
+            assert_eq!(one.seen.is_fit(), fit, "{wanted:?} {has:?}");
+            assert_eq!(state(&one.seen), if fit { "ok" } else { "problem" });
+        }
+        let mut one = examined(Some("primary"), Some("standby"));
+        role(&mut one);
+        let text = told("orders", &one.seen.findings[0], Style::PLAIN);
+        assert!(
+            text.starts_with(
+                "problem: target orders is a standby, and the playbook wants a primary"
+            ),
+            "{text}"
+        );
+        // A kind that checked it itself has said so already.
+        role(&mut one);
+        assert_eq!(one.seen.findings.len(), 1);
+    }
+}

@@ -267,3 +267,20 @@ fn the_targets_of_a_playbook() {
         .exits(2)
         .says("shop");
 }
+
+/// Somebody holds the file's lock: told as such, and told in time.
+#[test]
+fn a_locked_file_does_not_hang() {
+    let lab = lab();
+    let holder = rusqlite::Connection::open(lab.path("shop.db")).unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let page = found(&lab, &[], 1);
+    let finding = &target(&page, "shop")["findings"][0];
+    assert_eq!(finding["code"], "sql.lock_timeout", "{finding:#}");
+    let page = found(&lab, &["--timeout", "200ms"], 1);
+    let finding = &target(&page, "shop")["findings"][0];
+    assert_eq!(finding["code"], "target.no_answer", "{finding:#}");
+    assert!(finding["help"].as_str().unwrap().contains("--timeout"));
+    holder.execute_batch("ROLLBACK").unwrap();
+    found(&lab, &[], 0);
+}
