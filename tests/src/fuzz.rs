@@ -75,7 +75,7 @@ pub fn playbook(text: &str) {
     check(&compiled.diagnostics, text);
     let wrong = compiled.diagnostics.iter().any(Diagnostic::is_error);
     assert_eq!(compiled.graph.is_none(), wrong, "from {text:?}");
-    let (after, _) = mended("fuzz.yaml", text, &registry, &Alone);
+    let (after, _) = mended("fuzz.yaml", text, &registry);
     check(
         &compile("fuzz.yaml", &after, &registry, &Alone).diagnostics,
         &after,

@@ -76,6 +76,97 @@ fn a_file_with_other_mistakes_is_left() {
     assert_eq!(lab.read("broken.yaml"), text);
 }
 
+/// Every mistake that YAML makes of what was meant.
+const GUARDS: &str = r##"
+playbook: guards
+description: #3 of the migration
+inputs:
+  n: { type: integer, default: 1 }
+targets:
+  app: { kind: sqlite }
+steps:
+  - id: first
+    uses: sql.query
+    with: { target: app, sql: SELECT :n AS n, params: { n: ${{ inputs.n }} } }
+  - id: second
+	uses: sql.query
+	when: !steps.first.output.truncated # a comment stays
+	with:
+	  target: app
+	  sql: SELECT 1
+  - id: third
+    uses: verify
+    when: ${{ inputs.n > 0 }}
+    with:
+      target: app
+      checks:
+        - name: by whom
+          expect: run.by != "batch #1" # another one
+        - name: where
+          expect: "eu" != run.environment
+        - { name: cut, expect: !steps.first.output.truncated }
+  - id: last
+    uses: script
+    with:
+      code: "#{ 'a': 1 }"
+outputs:
+  total: ${{ steps.first.output.row.n }}
+"##;
+
+#[test]
+fn every_guard_is_told_mended_and_then_valid() {
+    let lab = Lab::new();
+    lab.write("guards.yaml", GUARDS);
+    lab.write("mended.yaml", GUARDS);
+    let mut told = lab.run(&["validate", "guards.yaml"]).exits(2).stderr;
+    let diff = lab.run(&["fmt", "--diff", "mended.yaml"]).exits(1);
+    assert!(
+        diff.stdout
+            .contains("\n-description: #3 of the migration\n+description: '#3")
+    );
+    assert_eq!(
+        lab.read("mended.yaml"),
+        GUARDS.trim_start(),
+        "--diff writes nothing"
+    );
+    told.push_str(&lab.run(&["fmt", "mended.yaml"]).exits(0).stdout);
+    told.push_str(&lab.read("mended.yaml"));
+    insta::assert_snapshot!("guards", told);
+    lab.run(&["validate", "mended.yaml"]).exits(0);
+    lab.run(&["fmt", "--check", "mended.yaml"]).exits(0);
+}
+
+#[test]
+fn a_folder_means_what_is_ours() {
+    let lab = Lab::new();
+    lab.run(&["fmt"]).exits(0);
+    let untidy = "environments:   {}\n";
+    lab.write("deep/er/prod.yaml", untidy);
+    lab.write("deep/p.yaml", "playbook:   p\n");
+    lab.write("deep/p.test.yaml", "case:   a\n");
+    lab.write("deep/compose.yaml", "services:   {}\n");
+    lab.write("deep/.hidden/p.yaml", "playbook:   p\n");
+    let done = lab.run(&["fmt", "--check"]).exits(1);
+    assert_eq!(
+        done.stdout,
+        "would change ./deep/er/prod.yaml\nwould change ./deep/p.test.yaml\nwould change ./deep/p.yaml\n"
+    );
+    lab.run(&["fmt", "-q"]).exits(0);
+    assert_eq!(lab.read("deep/er/prod.yaml"), "environments: {}\n");
+    assert_eq!(lab.read("deep/compose.yaml"), "services:   {}\n");
+    // Named, any YAML file is meant.
+    lab.run(&["fmt", "deep/compose.yaml"]).exits(0);
+    assert_eq!(lab.read("deep/compose.yaml"), "services: {}\n");
+    // One file that cannot be mended keeps no other from it.
+    lab.write("a.yaml", "playbook: [\n");
+    lab.write("b.yaml", "playbook:   b\n");
+    lab.run(&["fmt", "."])
+        .exits(2)
+        .says("a.yaml is left as it is");
+    assert_eq!(lab.read("a.yaml"), "playbook: [\n");
+    assert_eq!(lab.read("b.yaml"), "playbook: b\n");
+}
+
 #[test]
 fn the_standard_input_is_printed() {
     use std::io::Write as _;

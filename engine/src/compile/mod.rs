@@ -18,7 +18,7 @@ pub(crate) mod tests;
 
 pub use crate::playbook::inputs;
 
-pub use mend::mended;
+pub use mend::{mended, mended_yaml};
 
 use crate::{
     diagnostic::Diagnostic,

@@ -8,7 +8,7 @@ use crate::{
     diagnostic::{Diagnostic, codes, nearest, suggest},
     expr::{Expr, Template, TemplatePart},
     playbook::inputs,
-    source::{Map, Node, NodeKind, Range, Scalar, Style, quoted},
+    source::{Map, Node, NodeKind, Range, Scalar, Style, before_comment, needs_quotes, quoted},
     value::{Duration, Size, Value},
 };
 use indexmap::IndexMap;
@@ -71,7 +71,8 @@ impl<'s> Scoped<'s, '_, '_> {
     /// A bare expression, with the place in the node's text where it starts.
     pub(super) fn parse_bare(&mut self, node: &'s Node, what: &str) -> Option<(Expr, usize)> {
         let Some(scalar) = node.scalar().filter(|_| !node.is_null()) else {
-            if !self.reader.swallowed(node, what) {
+            let fits = |text: &str| Expr::parse(text).is_ok();
+            if !self.reader.swallowed(node, what, fits) {
                 let range = crate::playbook::first_line(self.file, node.range);
                 self.reader.error_help(
                     codes::EXPRESSION,
@@ -91,16 +92,22 @@ impl<'s> Scoped<'s, '_, '_> {
             let whole = stripped
                 .map(str::trim)
                 .filter(|inside| !inside.contains("${{"));
-            let help = match whole {
-                Some(inside) => format!("write {what} without it: {inside}"),
-                None => {
-                    "write the names bare, and text in quotes: steps.a.output.value > inputs.max"
-                        .to_owned()
-                }
-            };
             let range = self.file.within(node, start, 3);
-            let message = format!("{what} holds an expression already, without `${{{{ }}}}`");
-            self.reader.error_help(codes::WRAPPED, range, message, help);
+            let diagnostic = Diagnostic::error(
+                codes::WRAPPED,
+                self.file.span(range),
+                format!("{what} holds an expression already, without `${{{{ }}}}`"),
+            );
+            let in_line = !matches!(scalar.style, Style::Literal | Style::Folded);
+            self.reader.diagnostics.push(match whole {
+                Some(inside) if in_line && !inside.contains('\n') => {
+                    diagnostic.mended_by(node.range.bytes(), plain_or_quoted(inside))
+                }
+                Some(inside) => diagnostic.help(format!("write {what} without it: {inside}")),
+                None => diagnostic.help(
+                    "write the names bare, and text in quotes: steps.a.output.value > inputs.max",
+                ),
+            });
             inner = whole?;
         }
         let base = inner.as_ptr() as usize - text.as_ptr() as usize;
@@ -142,25 +149,48 @@ impl<'s> Scoped<'s, '_, '_> {
         if !rest.trim_start().starts_with('#') || rest.starts_with('#') {
             return false;
         }
-        let last = self
+        // What the author wrote: up to a `#` that no quotes hold, or all of it.
+        let line = |text: &'s str| {
+            text.split('\n')
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let whole = self
             .file
-            .slice(node.range)
-            .lines()
-            .last()
-            .unwrap_or("")
-            .trim_start()
-            .len();
-        let whole = Range::new(end - last, end + rest.trim_end().len());
+            .slice(Range::new(node.range.start as usize, end + rest.len()));
+        let last = whole.rfind('\n').map_or(0, |at| at + 1);
+        let (lead, tail) = whole.split_at_checked(last).unwrap_or(("", whole));
+        let held = lead.len() + tail.len() - tail.trim_start().len()
+            + before_comment(tail.trim_start()).len();
+        let candidates =
+            [held, whole.trim_end().len()].map(|len| whole.get(..len).unwrap_or(whole));
+        let meant = candidates
+            .iter()
+            .find(|text| text.len() > node.range.bytes().len() && Expr::parse(&line(text)).is_ok());
+        let Some(text) = meant.or_else(|| {
+            candidates
+                .first()
+                .filter(|text| text.len() > node.range.bytes().len())
+        }) else {
+            return false;
+        };
         let start = end + rest.len() - rest.trim_start().len();
-        let range = Range::new(start, whole.end as usize);
+        let range = Range::new(
+            node.range.start as usize,
+            node.range.start as usize + text.len(),
+        );
         let diagnostic = Diagnostic::error(
             codes::CUT_EXPRESSION,
-            self.file.span(range),
+            self.file.span(Range::new(start, range.end as usize)),
             "YAML takes this as a comment, so the expression ends before it",
         );
-        self.reader
-            .diagnostics
-            .push(diagnostic.mended_by(whole.bytes(), quoted(self.file.slice(whole))));
+        let text = quoted(&line(text));
+        self.reader.diagnostics.push(if meant.is_some() {
+            diagnostic.mended_by(range.bytes(), text)
+        } else {
+            diagnostic.help(format!("write {text}"))
+        });
         true
     }
 
@@ -203,7 +233,8 @@ impl<'s> Scoped<'s, '_, '_> {
             (NodeKind::Scalar(_), shape) if node.is_null() => {
                 if !matches!(shape, Shape::Any | Shape::Null) {
                     self.param_type(node, shape, what);
-                } else if matches!(shape, Shape::Any) && self.reader.swallowed(node, what) {
+                } else if matches!(shape, Shape::Any) && self.reader.swallowed(node, what, |_| true)
+                {
                     return Template::default();
                 }
                 Template::Literal(Value::Null)
@@ -325,7 +356,8 @@ impl<'s> Scoped<'s, '_, '_> {
     }
 
     fn param_type(&mut self, node: &Node, shape: &Shape, what: &str) {
-        if self.reader.swallowed(node, what) {
+        let is_text = !matches!(shape, Shape::List(_) | Shape::Map(_));
+        if is_text && self.reader.swallowed(node, what, |_| true) {
             return;
         }
         let range = crate::playbook::first_line(self.file, node.range);
@@ -669,6 +701,15 @@ fn map_fit(map: &Map, fields: &Fields) -> i64 {
         score -= 8 * i64::try_from(unknown).unwrap_or(0);
     }
     score
+}
+
+/// A text as a scalar that may stand anywhere, in braces too.
+fn plain_or_quoted(text: &str) -> String {
+    if needs_quotes(text) || text.contains(['{', '}', '[', ']', ',']) {
+        quoted(text)
+    } else {
+        text.to_owned()
+    }
 }
 
 /// A literal as the expression language writes it.

@@ -45,7 +45,7 @@ impl<'f> Reader<'f> {
 
     /// A value of another type than what stands here.
     pub fn wrong_type(&mut self, node: &Node, what: &str, expected: &str) {
-        if self.swallowed(node, what) {
+        if expected == "text" && self.swallowed(node, what, |_| true) {
             return;
         }
         let range = first_line(self.file, node.range);
@@ -59,8 +59,8 @@ impl<'f> Reader<'f> {
         );
     }
 
-    /// Tells of a value that YAML took for a comment, if that is what happened.
-    pub fn swallowed(&mut self, node: &Node, what: &str) -> bool {
+    /// Tells of a value that YAML took for a comment, if that is what happened; quotes mend it where the value then fits.
+    pub fn swallowed(&mut self, node: &Node, what: &str, fits: impl Fn(&str) -> bool) -> bool {
         let empty = node
             .scalar()
             .is_some_and(|scalar| scalar.style == Style::Plain && scalar.text.is_empty());
@@ -81,8 +81,11 @@ impl<'f> Reader<'f> {
             self.file.span(range),
             format!("{what} has no value: YAML takes what starts with `#` as a comment"),
         );
-        self.diagnostics
-            .push(diagnostic.mended_by(range.bytes(), quoted(value)));
+        self.diagnostics.push(if fits(value) {
+            diagnostic.mended_by(range.bytes(), quoted(value))
+        } else {
+            diagnostic.help(format!("write {}", quoted(value)))
+        });
         true
     }
 
@@ -137,19 +140,16 @@ impl<'f> Reader<'f> {
             "true" => Some(true),
             "false" => Some(false),
             other => {
-                let help = match yaml_11_boolean(other) {
-                    Some(meant) => format!("write {meant}"),
-                    None => "write true or false".to_owned(),
-                };
-                self.diagnostics.push(
-                    Diagnostic::error(
-                        codes::BOOLEAN,
-                        self.file.span(node.range),
-                        format!("{what} must be true or false; YAML 1.2 reads `{other}` as text"),
-                    )
-                    .label("expected true or false")
-                    .help(help),
-                );
+                let diagnostic = Diagnostic::error(
+                    codes::BOOLEAN,
+                    self.file.span(node.range),
+                    format!("{what} must be true or false; YAML 1.2 reads `{other}` as text"),
+                )
+                .label("expected true or false");
+                self.diagnostics.push(match yaml_11_boolean(other) {
+                    Some(meant) => diagnostic.mended_by(node.range.bytes(), meant.to_string()),
+                    None => diagnostic.help("write true or false"),
+                });
                 None
             }
         }

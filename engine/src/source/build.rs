@@ -1,4 +1,7 @@
-use super::{Entry, Map, Node, NodeKind, Range, Scalar, SourceFile, Style, core_value, quoted};
+use super::{
+    Entry, Map, Node, NodeKind, Range, Scalar, SourceFile, Style, before_comment, core_value,
+    quoted,
+};
 use crate::diagnostic::{Diagnostic, codes};
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StructureStyle};
 use std::collections::HashMap;
@@ -45,10 +48,12 @@ pub fn parse(path: &str, text: &str) -> Parsed {
     let mut mends = Vec::new();
     let mut masked = text.to_owned();
     let mut diagnostics = Vec::new();
-    let (root, mut found) = loop {
+    let (root, mut found, whole) = loop {
         let mut builder = Builder::new(&file, &mends);
         let Err(error) = builder.read(&masked) else {
-            break builder.finish();
+            let whole = std::mem::take(&mut builder.whole);
+            let (root, found) = builder.finish();
+            break (root, found, whole);
         };
         let at = offset_of(&error, &file);
         match mend(&file, &masked, &error, at, &mends) {
@@ -58,11 +63,24 @@ pub fn parse(path: &str, text: &str) -> Parsed {
                 diagnostics.push(diagnostic);
             }
             None => {
-                builder.diagnostics.push(syntax(&file, &error, at));
-                break (None, builder.diagnostics);
+                builder.diagnostics.push(syntax(&file, &masked, &error, at));
+                break (None, builder.diagnostics, builder.whole);
             }
         }
     };
+    // Quotes go around the whole text, whatever part of it was the cause.
+    for diagnostic in &mut diagnostics {
+        let part = diagnostic.mend.as_ref().map(|mend| mend.bytes.clone());
+        let around = part.and_then(|part| {
+            whole
+                .iter()
+                .find(|range| (range.start as usize) < part.end && part.start < range.end as usize)
+        });
+        if let Some(range) = around {
+            let text = quoted(file.slice(*range));
+            *diagnostic = diagnostic.clone().mended_by(range.bytes(), text);
+        }
+    }
     diagnostics.append(&mut found);
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));
     Parsed {
@@ -166,10 +184,11 @@ fn leading_bang(file: &SourceFile, masked: &str, at: usize) -> Option<(Range, Di
             .into_iter()
             .find_map(|lead| line.find(lead))?
             + 2;
-        let range = Range::new(from + bang, from + bang + 1);
+        let start = from + bang;
+        let text = before_comment(file.rest_of_line(start));
         Some((
-            range,
-            bang_diagnostic(file, Range::new(from + bang, from + line.trim_end().len())),
+            Range::new(start, start + 1),
+            bang_diagnostic(file, Range::new(start, start + text.len())),
         ))
     })
 }
@@ -193,9 +212,17 @@ fn whole_value(
     {
         return None;
     }
-    let value = key.get(colon + 2..)?.trim();
-    // Collections and block texts are not one text; what they hold has its own mistakes.
-    if value.is_empty() || value.starts_with(['{', '|', '>', '#']) {
+    let value = before_comment(key.get(colon + 2..)?.trim());
+    // Collections and block texts are not one text; what they hold has its own mistakes. What is opened and not closed
+    // wants its end, not quotes.
+    let count = |sign: char| value.chars().filter(|c| *c == sign).count();
+    let open = match value.chars().next()? {
+        '{' | '|' | '>' | '#' => true,
+        '[' => count('[') != count(']'),
+        quote @ ('"' | '\'') => count(quote) % 2 == 1,
+        _ => false,
+    };
+    if open {
         return None;
     }
     let start = value.as_ptr() as usize - masked.as_ptr() as usize;
@@ -220,7 +247,7 @@ fn bang_diagnostic(file: &SourceFile, range: Range) -> Diagnostic {
     .mended_by(range.bytes(), quoted(file.slice(range)))
 }
 
-fn syntax(file: &SourceFile, error: &ScanError, at: usize) -> Diagnostic {
+fn syntax(file: &SourceFile, masked: &str, error: &ScanError, at: usize) -> Diagnostic {
     let (line, _) = file.line_column(at);
     let line_start = file
         .text()
@@ -248,15 +275,30 @@ fn syntax(file: &SourceFile, error: &ScanError, at: usize) -> Diagnostic {
             | ErrorKind::TabAtBlockScalarStart
     );
     if about_tabs || indent.contains('\t') {
-        let near = if about_tabs { at } else { line_start };
+        let near = if indent.contains('\t') {
+            line_start
+        } else {
+            at
+        };
         let rest = file.text().get(near..).unwrap_or("");
         let start = near + rest.find('\t').unwrap_or(0);
-        return Diagnostic::error(
+        let diagnostic = Diagnostic::error(
             codes::TAB,
             file.span(Range::new(start, start + 1)),
             "a tab in the indentation",
-        )
-        .help("indent with spaces");
+        );
+        let line_start = file
+            .text()
+            .get(..start)
+            .and_then(|lead| lead.rfind('\n'))
+            .map_or(0, |at| at + 1);
+        return match spaces(file, masked, line_start) {
+            Some((range, text)) => Diagnostic {
+                help: Some("indent with spaces, or let `windlass fmt` do it".to_owned()),
+                ..diagnostic.mended_by(range.bytes(), text)
+            },
+            None => diagnostic.help("indent with spaces"),
+        };
     }
     if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
         return too_deep(file, here);
@@ -281,6 +323,47 @@ fn syntax(file: &SourceFile, error: &ScanError, at: usize) -> Diagnostic {
     }
 }
 
+/// Spaces for the tabs that indent this line, and for those of all later lines that begin with one: as many for each as
+/// let the parser get furthest.
+fn spaces(file: &SourceFile, masked: &str, line_start: usize) -> Option<(Range, String)> {
+    let lead = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
+    let rest = masked.get(line_start..)?;
+    let first = rest.get(..lead(rest))?;
+    first.find('\t')?;
+    let end = if first.starts_with('\t') {
+        let last = rest.rfind("\n\t").map_or(0, |at| at + 1);
+        last + lead(rest.get(last..)?)
+    } else {
+        first.len()
+    };
+    let (head, tail) = (masked.get(..line_start)?, rest.get(end..)?);
+    let spaced = |text: &str, width: usize| -> String {
+        let lines = text.split_inclusive('\n').enumerate();
+        let lines = lines.map(|(index, line)| match line.split_at_checked(lead(line)) {
+            Some((indent, text)) if index == 0 || indent.starts_with('\t') => {
+                format!("{}{text}", indent.replace('\t', &" ".repeat(width)))
+            }
+            Some(_) | None => line.to_owned(),
+        });
+        lines.collect()
+    };
+    let unread = |width: &usize| {
+        let text = format!(
+            "{head}{}{tail}",
+            spaced(rest.get(..end).unwrap_or(""), *width)
+        );
+        let stops = Parser::new_from_str_with_options(&text, options()).find_map(Result::err);
+        stops.map_or(0, |error| {
+            text.len() - error.marker().byte_offset().unwrap_or(0).min(text.len())
+        })
+    };
+    let width = [2, 4, 8].into_iter().min_by_key(unread)?;
+    // The line itself must have been read.
+    let line = rest.find('\n').map_or(0, |at| rest.len() - at);
+    let range = Range::new(line_start, line_start + end);
+    (unread(&width) <= line).then(|| (range, spaced(file.slice(range), width)))
+}
+
 fn too_deep(file: &SourceFile, range: Range) -> Diagnostic {
     Diagnostic::error(
         codes::NESTING,
@@ -295,6 +378,7 @@ enum Open {
     List {
         start: u32,
         items: Vec<Node>,
+        flow: bool,
     },
     Map {
         start: u32,
@@ -310,6 +394,8 @@ const SMALL_MAP: usize = 12;
 struct Builder<'a> {
     file: &'a SourceFile,
     mends: &'a [Range],
+    /// Plain texts with a part that is worked around: what must be quoted.
+    whole: Vec<Range>,
     open: Vec<Open>,
     root: Option<Node>,
     documents: usize,
@@ -321,6 +407,7 @@ impl<'a> Builder<'a> {
         Self {
             file,
             mends,
+            whole: Vec::new(),
             open: Vec::new(),
             root: None,
             documents: 0,
@@ -409,17 +496,20 @@ impl<'a> Builder<'a> {
                     text = "".into();
                 }
                 if tag.is_some() {
-                    let start = self.tag(&span, range);
                     // Read on with what was most likely meant: the text, `!` and all.
-                    range = Range::new(start, (range.end as usize).max(start));
-                    let line = self.file.rest_of_line(start);
+                    let whole = self.tag(&span, range, style);
                     if style == Style::Plain {
-                        let cut = line.find(" #").unwrap_or(line.len());
-                        text = line.get(..cut).unwrap_or(line).trim_end().into();
-                        range = Range::new(start, start + text.len());
+                        range = whole;
+                        text = self.file.slice(range).into();
                         style = Style::SingleQuoted;
+                    } else {
+                        range = Range::new(whole.start as usize, range.end as usize);
                     }
                 } else if self.mended(range) {
+                    if style == Style::Plain {
+                        range = self.with_hash(range);
+                        self.whole.push(range);
+                    }
                     // Quoted, in spirit: it must not be typed or complained about again.
                     text = self.file.slice(range).into();
                     style = Style::SingleQuoted;
@@ -427,12 +517,13 @@ impl<'a> Builder<'a> {
                 self.scalar(Scalar { text, style }, range);
                 true
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 self.properties(anchor, tag.is_some(), &span, range);
                 self.push(
                     Open::List {
                         start: range.start,
                         items: Vec::new(),
+                        flow: style == StructureStyle::Flow,
                     },
                     range,
                 )
@@ -470,6 +561,23 @@ impl<'a> Builder<'a> {
             .any(|mend| mend.start < range.end && range.start < mend.end)
     }
 
+    fn in_flow(&self) -> bool {
+        self.open.last().is_some_and(|open| match open {
+            Open::List { flow, .. } => *flow,
+            Open::Map { map, .. } => map.flow,
+        })
+    }
+
+    /// A plain text, with what YAML took for a comment although quotes of the expression are around it.
+    fn with_hash(&self, range: Range) -> Range {
+        let bytes = range.bytes();
+        let whole = before_comment(self.file.rest_of_line(bytes.start)).len();
+        if self.in_flow() || self.file.slice(range).contains('\n') {
+            return range;
+        }
+        Range::new(bytes.start, bytes.end.max(bytes.start + whole))
+    }
+
     fn push(&mut self, open: Open, range: Range) -> bool {
         if self.open.len() >= MAX_DEPTH {
             self.diagnostics.push(too_deep(self.file, range));
@@ -481,7 +589,7 @@ impl<'a> Builder<'a> {
 
     fn close(&mut self, open: Open, end: usize) -> Node {
         match open {
-            Open::List { start, items } => {
+            Open::List { start, items, .. } => {
                 let end = items
                     .last()
                     .map_or(end, |last| (last.range.end as usize).max(end));
@@ -522,8 +630,11 @@ impl<'a> Builder<'a> {
             } else if plain && core_value(&scalar.text).is_some() {
                 let diagnostic =
                     Diagnostic::error(codes::KEY_TYPE, self.file.span(range), "a key must be text");
-                self.diagnostics
-                    .push(diagnostic.mended_by(range.bytes(), quoted(&scalar.text)));
+                self.diagnostics.push(if range.bytes().is_empty() {
+                    diagnostic
+                } else {
+                    diagnostic.mended_by(range.bytes(), quoted(&scalar.text))
+                });
             }
             return;
         }
@@ -591,7 +702,7 @@ impl<'a> Builder<'a> {
             self.anchor(self.before(range, '&'), "anchor");
         }
         if tagged {
-            self.tag(span, range);
+            self.tag(span, range, Style::Literal);
         }
     }
 
@@ -620,15 +731,28 @@ impl<'a> Builder<'a> {
         );
     }
 
-    /// Tells of a tag; gives where it starts.
-    fn tag(&mut self, span: &Span, range: Range) -> usize {
+    /// Tells of a tag; gives it with the text behind it.
+    fn tag(&mut self, span: &Span, range: Range, style: Style) -> Range {
         let start = span
             .tag_start()
             .and_then(|mark| mark.byte_offset())
             .unwrap_or(range.start as usize);
         let line = self.file.rest_of_line(start);
-        let word = line.find(char::is_whitespace).unwrap_or(line.len());
-        let tag = line.get(..word).unwrap_or(line);
+        let flow = self.in_flow();
+        let ends = |c: char| c.is_whitespace() || (flow && ",[]{}".contains(c));
+        let tag = line
+            .find(ends)
+            .map_or(line, |end| line.get(..end).unwrap_or(line));
+        let behind = if range.bytes().is_empty() {
+            0
+        } else {
+            range.end as usize
+        };
+        let mut whole = Range::new(start, behind.max(start + tag.len()));
+        let one_line = whole.end as usize <= start + line.len();
+        if style == Style::Plain && one_line {
+            whole = self.with_hash(whole);
+        }
         if tag.starts_with("!!") || tag.starts_with("!<") {
             let diagnostic = Diagnostic::error(
                 codes::TAG,
@@ -637,10 +761,17 @@ impl<'a> Builder<'a> {
             );
             self.diagnostics
                 .push(diagnostic.help("leave it out: the type follows from the key"));
-        } else {
-            let range = Range::new(start, start + line.trim_end().len());
-            self.diagnostics.push(bang_diagnostic(self.file, range));
+            return whole;
         }
-        start
+        let is_text = !matches!(style, Style::Literal | Style::Folded);
+        if is_text && one_line {
+            self.diagnostics.push(bang_diagnostic(self.file, whole));
+        } else {
+            let mut diagnostic = bang_diagnostic(self.file, Range::new(start, start + tag.len()));
+            diagnostic.mend = None;
+            diagnostic.help = Some("a text that starts with `!` needs quotes around it".to_owned());
+            self.diagnostics.push(diagnostic);
+        }
+        whole
     }
 }

@@ -1,4 +1,5 @@
 pub(crate) mod fakes;
+mod mend;
 mod pages;
 mod rules;
 
