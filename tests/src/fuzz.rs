@@ -4,6 +4,7 @@
 use windlass_engine::{
     compile::{Files, compile, mended},
     diagnostic::Diagnostic,
+    environment::EnvironmentFile,
     expr::{Expr, Template, Vars},
     source::{LayoutError, laid_out, parse},
     value::Value,
@@ -75,11 +76,38 @@ pub fn playbook(text: &str) {
     check(&compiled.diagnostics, text);
     let wrong = compiled.diagnostics.iter().any(Diagnostic::is_error);
     assert_eq!(compiled.graph.is_none(), wrong, "from {text:?}");
-    let (after, _) = mended("fuzz.yaml", text, &registry);
+}
+
+/// What `windlass fmt` does to a playbook: it ends, mends nothing twice, and comes to rest at once.
+///
+/// # Panics
+/// Where it does not.
+pub fn fmt(text: &str) {
+    let registry = windlass_steps::registry();
+    let (after, told) = mended("fuzz.yaml", text, &registry);
     check(
         &compile("fuzz.yaml", &after, &registry, &Alone).diagnostics,
         &after,
     );
+    assert_eq!(told.is_empty(), after == text, "from {text:?}");
+    let again = mended("fuzz.yaml", &after, &registry);
+    assert!(again == (after.clone(), Vec::new()), "from {text:?}");
+    layout(&after);
+    if let Ok(laid) = laid_out(&after) {
+        let again = mended("fuzz.yaml", &laid, &registry);
+        assert!(again == (laid, Vec::new()), "from {text:?}");
+    }
+}
+
+/// An environment file.
+///
+/// # Panics
+/// Where a diagnostic points out of the text.
+pub fn environment(text: &str) {
+    if let Err(diagnostics) = EnvironmentFile::parse("fuzz.yaml", text) {
+        assert!(!diagnostics.is_empty(), "from {text:?}");
+        check(&diagnostics, text);
+    }
 }
 
 /// An expression, parsed and evaluated within its limits.

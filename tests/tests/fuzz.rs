@@ -95,6 +95,23 @@ const PIECES: &[&str] = &[
     "(((((((((",
     "999999999999999999999d",
     "\u{202e}",
+    "\u{85}",
+    "\u{2028}",
+    "\"\\uD800\"",
+    "\\x",
+    "\r",
+    " \t",
+    "? ",
+    "|+\n",
+    ">-2",
+    "&a ",
+    "<<: *a",
+    "\"a\" == b",
+    "!a && ",
+    "#3 of",
+    "yes",
+    "${{ inputs.n }}",
+    ", ",
 ];
 
 fn mutated(random: &mut Random, text: &str, other: &str) -> String {
@@ -217,6 +234,22 @@ fn any_playbook_compiles_or_says_why() {
 }
 
 #[test]
+fn any_playbook_is_mended_and_laid_out_once() {
+    run(5, rounds(4_000), &playbooks(), fuzz::fmt);
+}
+
+#[test]
+fn any_environment_is_read_or_refused() {
+    let mut corpus = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    yaml_under(&root.join("examples"), &mut corpus);
+    corpus.retain(|text| text.contains("\nenvironments:"));
+    corpus.push("environments: { a: { targets: { b: { url: 'sqlite:x', labels: { c: d }, create: true } } } }\napprovers: { dba: [x] }\n".to_owned());
+    assert!(corpus.len() > 1);
+    run(6, rounds(10_000), &corpus, fuzz::environment);
+}
+
+#[test]
 fn any_expression_ends() {
     let corpus: Vec<String> = EXPRESSIONS.iter().map(|text| (*text).to_owned()).collect();
     run(4, rounds(60_000), &corpus, fuzz::expression);
@@ -230,10 +263,25 @@ fn what_is_huge_or_deep_is_refused_soon() {
         .collect();
     let long = format!("a: \"{}\"\n", "x".repeat(1 << 20));
     let wide: String = (0..50_000).map(|n| format!("k{n}: !x\n")).collect();
-    for text in [&deep, &nested, &long, &wide] {
+    let lines = format!("a: |\n{}", "  x\n".repeat(250_000));
+    let digits = format!("a: {}\n", "9".repeat(1 << 20));
+    let comments = "# x\n".repeat(100_000);
+    let quotes = format!("a: '{}\n", "''".repeat(1 << 19));
+    for text in [
+        &deep, &nested, &long, &wide, &lines, &digits, &comments, &quotes,
+    ] {
         fuzz::source(text);
         fuzz::layout(text);
+        fuzz::environment(text);
     }
+    let playbook = format!(
+        "playbook: huge\ntargets:\n  db: {{ kind: sqlite }}\nsteps:\n  - id: it\n    uses: sql.query\n    timeout: {}s\n    when: {} == 1\n    with: {{ target: db, sql: \"SELECT {}\" }}\n",
+        "9".repeat(1_000),
+        "9".repeat(1_000),
+        "x".repeat(1 << 20)
+    );
+    fuzz::playbook(&playbook);
+    fuzz::fmt(&playbook);
     for text in [
         "(".repeat(20_000),
         "!".repeat(20_000),

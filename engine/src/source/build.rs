@@ -68,18 +68,23 @@ pub fn parse(path: &str, text: &str) -> Parsed {
             }
         }
     };
-    // Quotes go around the whole text, whatever part of it was the cause.
+    // Quotes go around the whole text, whatever part of it was the cause; around none that has some already.
     for diagnostic in &mut diagnostics {
-        let part = diagnostic.mend.as_ref().map(|mend| mend.bytes.clone());
-        let around = part.and_then(|part| {
-            whole
-                .iter()
-                .find(|range| (range.start as usize) < part.end && part.start < range.end as usize)
-        });
-        if let Some(range) = around {
-            let text = quoted(file.slice(*range));
-            *diagnostic = diagnostic.clone().mended_by(range.bytes(), text);
-        }
+        let Some(part) = diagnostic.mend.take().map(|mend| mend.bytes) else {
+            continue;
+        };
+        let around = whole
+            .iter()
+            .find(|range| (range.start as usize) < part.end && part.start < range.end as usize);
+        *diagnostic = match around {
+            Some(range) => {
+                let text = quoted(file.slice(*range));
+                diagnostic.clone().mended_by(range.bytes(), text)
+            }
+            None => diagnostic
+                .clone()
+                .help("check the quotes and braces of the whole value"),
+        };
     }
     diagnostics.append(&mut found);
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map_or(0, |span| span.start));

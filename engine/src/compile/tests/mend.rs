@@ -166,6 +166,10 @@ fn what_quotes_do_not_mend_is_left() {
         "with: # nothing yet",
         "when: inputs.max >\nwith: { checks: [] }",
         "with: { checks: [], strict: perhaps }",
+        "with: { checks: [], data: \"${{ inpu\"ts.max }}\" }",
+        "with: { checks: [",
+        "with: { checks: [], data: \"open }",
+        "when: \"open\nwith: { checks: [] }",
         "when: !!str a\nwith: { checks: [] }",
         "when: &a b\nwith: { checks: [] }",
     ] {

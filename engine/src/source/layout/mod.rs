@@ -87,7 +87,9 @@ fn comments<'t>(text: &'t str, marks: &'t Marks) -> impl Iterator<Item = &'t str
 fn same(before: &Node, after: &Node) -> bool {
     match (&before.kind, &after.kind) {
         (NodeKind::Scalar(a), NodeKind::Scalar(b)) => {
-            a.text == b.text && (a.style == b.style || (says_nothing(a) && b.style == Style::Plain))
+            let unquoted = says_nothing(a) && b.style == Style::Plain;
+            let quoted = a.style == Style::Plain && is_mark(&a.text);
+            a.text == b.text && (a.style == b.style || unquoted || quoted)
         }
         (NodeKind::List(a), NodeKind::List(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
@@ -116,6 +118,11 @@ fn is_tame(text: &str) -> bool {
         && core_value(text).is_none()
         && yaml_11_boolean(text).is_none()
         && !text.eq_ignore_ascii_case("null")
+}
+
+/// Whether a text at the start of a line would be, or may be taken for, the start or end of a document.
+fn is_mark(text: &str) -> bool {
+    text.starts_with("---") || text.starts_with("...")
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ fn what_stands_around_the_document_stays() {
         ("a:\n- [x: y, {z}]\n", "a:\n  - [{ x: y }, { z }]\n"),
         ("a: |", "a: |\n"),
         ("? >", "'':\n"),
+        ("--- ---", "---\n'---'\n"),
+        ("? --- a\n", "'--- a':\n"),
         ("? | # why\n  a b\n: c\n", "\"a b\\n\": # why\n  c\n"),
         ("{ a\n  b: c }\n", "{\n  a b: c\n}\n"),
         ("a: # one\n# two\n  |\n  x", "a: # one\n  # two\n  |\n  x\n"),

@@ -1,6 +1,6 @@
 use super::{
     super::{Entry, Map, Node, NodeKind, Range, Scalar, Style, quoted},
-    Marks, STEP, is_tame, says_nothing,
+    Marks, STEP, is_mark, is_tame, says_nothing,
 };
 
 /// Writes a tree anew, token by token, with the comments where they stood among the tokens.
@@ -58,6 +58,9 @@ impl<'a> Writer<'a> {
                 self.start_line(start, 0);
                 if matches!(scalar.style, Style::Literal | Style::Folded) {
                     self.block(scalar, 0);
+                } else if is_mark(self.slice(root.range)) {
+                    self.out.push_str(&quoted(&scalar.text));
+                    self.at = root.range.end as usize;
                 } else {
                     self.scalar(root.range, scalar, STEP);
                 }
@@ -221,8 +224,8 @@ impl<'a> Writer<'a> {
         }
         if says_nothing(&scalar) {
             self.out.push_str(&entry.key);
-        } else if block || raw.contains('\n') {
-            // A key is one line.
+        } else if block || raw.contains('\n') || is_mark(raw) {
+            // A key is one line, and no mark of a document.
             let plain = is_tame(&entry.key);
             let key = if plain {
                 entry.key.to_string()
