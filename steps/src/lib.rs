@@ -54,5 +54,11 @@ pub fn registry() -> Registry {
         http::webhook::Webhook,
         call::Call,
     ];
-    Registry::new(kinds, vec![Arc::new(target::sqlite::Sqlite)])
+    Registry::new(
+        kinds,
+        vec![
+            Arc::new(target::sqlite::Sqlite),
+            Arc::new(target::postgres::Postgres),
+        ],
+    )
 }

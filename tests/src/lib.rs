@@ -1,6 +1,7 @@
 //! What the black-box tests share: compile a playbook, run it on real databases in a temporary folder.
 pub mod fuzz;
 pub mod program;
+pub mod servers;
 
 use std::{io, path::Path, sync::Arc};
 use windlass_engine::{

@@ -135,7 +135,10 @@ pub fn every(
 }
 
 fn kind_of(entry: &TargetEntry) -> String {
-    let scheme = entry.url.split(':').next().unwrap_or_default();
+    let scheme = match entry.url.split(':').next().unwrap_or_default() {
+        "postgresql" => "postgres",
+        other => other,
+    };
     entry.kind.clone().unwrap_or_else(|| scheme.to_owned())
 }
 
@@ -158,9 +161,22 @@ fn target(
     for (key, value) in [
         ("statement_timeout", &entry.statement_timeout),
         ("busy_timeout", &entry.busy_timeout),
+        ("lock_timeout", &entry.lock_timeout),
+        ("connect_timeout", &entry.connect_timeout),
+        ("tls", &entry.tls),
     ] {
         if let Some(text) = value {
             options.insert(key.to_owned(), Value::from(text.as_str()));
+        }
+    }
+    for (key, file) in [
+        ("ca_file", &entry.ca_file),
+        ("client_cert", &entry.client_cert),
+        ("client_key", &entry.client_key),
+    ] {
+        if let Some(file) = file {
+            let file = base.join(file).display().to_string();
+            options.insert(key.to_owned(), Value::from(file));
         }
     }
     if let Some(create) = entry.create {

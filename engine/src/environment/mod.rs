@@ -58,6 +58,24 @@ pub struct TargetEntry {
     /// The longest to wait for a lock, such as `5s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_timeout: Option<String>,
+    /// The longest to wait for a lock of a server, such as `5s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_timeout: Option<String>,
+    /// The longest that connecting may take, such as `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<String>,
+    /// TLS to a server: `verify` (the default), `require` (encrypted, but nobody checks who answers), `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
+    /// The authorities that may have signed the server's certificate, PEM; a relative path starts at this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// The client's certificate, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<String>,
+    /// The key of the client's certificate, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<String>,
     /// Whether the database, and its folder, may be created by the first step that writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create: Option<bool>,

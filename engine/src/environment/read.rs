@@ -155,6 +155,12 @@ impl Reader<'_> {
             "ledger",
             "statement_timeout",
             "busy_timeout",
+            "lock_timeout",
+            "connect_timeout",
+            "tls",
+            "ca_file",
+            "client_cert",
+            "client_key",
             "create",
         ];
         self.keys(map, &known, &what);
@@ -201,8 +207,34 @@ impl Reader<'_> {
             ledger: map.get("ledger").and_then(|node| self.text(node, "ledger")),
             statement_timeout: self.duration(map, "statement_timeout"),
             busy_timeout: self.duration(map, "busy_timeout"),
+            lock_timeout: self.duration(map, "lock_timeout"),
+            connect_timeout: self.duration(map, "connect_timeout"),
+            tls: self.one_of(map, "tls", &["verify", "require", "off"]),
+            ca_file: map
+                .get("ca_file")
+                .and_then(|node| self.text(node, "ca_file")),
+            client_cert: map
+                .get("client_cert")
+                .and_then(|node| self.text(node, "client_cert")),
+            client_key: map
+                .get("client_key")
+                .and_then(|node| self.text(node, "client_key")),
             create,
         })
+    }
+
+    fn one_of(&mut self, map: &Map, key: &str, words: &[&str]) -> Option<String> {
+        let node = map.get(key)?;
+        let text = self.text(node, key)?;
+        if !words.contains(&text.as_str()) {
+            self.error(
+                codes::WRONG_TYPE,
+                node.range,
+                format!("{key} must be {}", words.join(", ")),
+                suggest(&text, words.iter().copied()),
+            );
+        }
+        Some(text)
     }
 
     fn duration(&mut self, map: &Map, key: &str) -> Option<String> {

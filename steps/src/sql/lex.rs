@@ -15,6 +15,8 @@ pub(crate) struct Dialect {
     pub(crate) backslashes: bool,
     /// `#` starts a comment.
     pub(crate) hash_comments: bool,
+    /// What stands before the number of a bound value.
+    pub(crate) placeholder: char,
 }
 
 impl Dialect {
@@ -25,6 +27,14 @@ impl Dialect {
         nested_comments: false,
         backslashes: false,
         hash_comments: false,
+        placeholder: '?',
+    };
+    /// PostgreSQL.
+    pub(crate) const POSTGRES: Self = Self {
+        brackets: false,
+        nested_comments: true,
+        placeholder: '$',
+        ..Self::COMMON
     };
     /// SQLite.
     pub(crate) const SQLITE: Self = Self {

@@ -105,6 +105,7 @@ pub(crate) fn count(n: u64) -> Value {
 pub(crate) fn statements(target: &Target, sql: &str) -> Result<Vec<Statement>, Failure> {
     let dialect = match target.kind.as_str() {
         "sqlite" => Dialect::SQLITE,
+        "postgres" => Dialect::POSTGRES,
         _ => Dialect::COMMON,
     };
     params::parse(sql, dialect).map_err(|error| Failure::new("sql.text", error.to_string()))

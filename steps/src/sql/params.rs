@@ -17,6 +17,7 @@ pub(crate) struct Statement {
     pub(crate) shape: Shape,
     /// Its first line, to name it by.
     pub(crate) first_line: String,
+    placeholder: char,
 }
 
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ enum Piece {
 /// A statement ready for a driver.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {
-    /// With `?1`, `?2`, … for values.
+    /// With `?1`, `?2`, … for values; PostgreSQL has `$1`, `$2`, ….
     pub(crate) sql: String,
     /// The values, in that order.
     pub(crate) values: Vec<Value>,
@@ -38,6 +39,9 @@ pub(crate) struct Bound {
     pub(crate) shown: String,
     /// What it does.
     pub(crate) shape: Shape,
+    placeholder: char,
+    /// Where each place stands in the SQL, and its number.
+    places: Vec<(std::ops::Range<usize>, usize)>,
 }
 
 /// Cuts SQL into statements and finds their parameters.
@@ -45,12 +49,12 @@ pub(crate) fn parse(sql: &str, dialect: Dialect) -> Result<Vec<Statement>, LexEr
     let all = tokens(sql, dialect)?;
     Ok(split(&all)
         .into_iter()
-        .map(|range| Statement::of(all.get(range).unwrap_or_default()))
+        .map(|range| Statement::of(all.get(range).unwrap_or_default(), dialect.placeholder))
         .collect())
 }
 
 impl Statement {
-    fn of(tokens: &[Token<'_>]) -> Self {
+    fn of(tokens: &[Token<'_>], placeholder: char) -> Self {
         let blank = |token: &Token<'_>| token.kind == Kind::Blank;
         let from = tokens.iter().position(|t| !blank(t)).unwrap_or(0);
         let to = tokens
@@ -95,6 +99,7 @@ impl Statement {
             pieces,
             shape: shape(tokens),
             first_line,
+            placeholder,
         }
     }
 
@@ -115,6 +120,8 @@ impl Statement {
             values: Vec::new(),
             shown: String::new(),
             shape: self.shape.clone(),
+            placeholder: self.placeholder,
+            places: Vec::new(),
         };
         let mut places: IndexMap<&str, usize> = IndexMap::new();
         for piece in &self.pieces {
@@ -167,6 +174,33 @@ impl Statement {
 }
 
 impl Bound {
+    /// A statement of our own, without values.
+    pub(crate) fn plain(verb: &str, sql: String) -> Self {
+        Self {
+            shown: sql.clone(),
+            sql,
+            values: Vec::new(),
+            shape: Shape {
+                verb: verb.to_owned(),
+                ..Shape::default()
+            },
+            placeholder: '?',
+            places: Vec::new(),
+        }
+    }
+
+    /// The SQL with its places written otherwise.
+    pub(crate) fn with_places(&self, written: impl Fn(usize) -> String) -> String {
+        let (mut out, mut at) = (String::new(), 0);
+        for (range, place) in &self.places {
+            out.push_str(self.sql.get(at..range.start).unwrap_or_default());
+            out.push_str(&written(*place));
+            at = range.end;
+        }
+        out.push_str(self.sql.get(at..).unwrap_or_default());
+        out
+    }
+
     fn text(&mut self, text: &str) {
         self.sql.push_str(text);
         self.shown.push_str(text);
@@ -178,7 +212,9 @@ impl Bound {
     }
 
     fn place(&mut self, place: usize, value: &Value) {
-        self.sql.push_str(&format!("?{place}"));
+        let start = self.sql.len();
+        self.sql.push_str(&format!("{}{place}", self.placeholder));
+        self.places.push((start..self.sql.len(), place));
         self.shown.push_str(&shown(value));
     }
 

@@ -1,6 +1,6 @@
 //! A transaction of a step: ledger row, statements, mark, COMMIT; and the probe that tells whether it happened.
 use super::params::Bound;
-use crate::target::{self, Access, Affected, LedgerKey, LedgerState, Session, Until};
+use crate::target::{self, Access, Affected, LedgerKey, LedgerState, Session, Settled, Until};
 use windlass_engine::{
     step::{Cause, Certainty, Failure, Mark, Probed, StepContext, Target},
     value::{Duration, Value},
@@ -94,9 +94,12 @@ impl Transaction {
         if let Some(cause) = self.until.passed() {
             return self.or_back(Err(Until::ended(cause))).await;
         }
+        let identity = self.session.mark(&self.until).await;
+        let identity = self.or_back(identity).await?;
         let marked = cx
             .point_of_no_return(Mark {
                 token: Value::map([
+                    ("transaction", identity),
                     ("target", Value::from(self.target.name.as_str())),
                     ("attempt", Value::Int(i64::from(self.attempt))),
                     (
@@ -133,11 +136,17 @@ pub(crate) async fn probe<O>(
         .and_then(Value::as_int)
         .and_then(|attempt| u32::try_from(attempt).ok());
     let (Some(ledger), Some(attempt)) = (ledger, attempt) else {
-        return Ok(Probed::InDoubt(format!(
-            "target {} has no ledger, so nothing tells whether its COMMIT came through; \
-             name a `ledger` table for it in the environment, and the next doubt settles itself",
-            target.name
-        )));
+        let until = Until::of(cx, &target, None)?;
+        let url = target::url(cx.host.as_ref(), &target).await?;
+        let token = mark.token.get("transaction").unwrap_or(&Value::Null);
+        let settled = target::database(&target)?
+            .settle(&target, url.expose(), token, &until)
+            .await?;
+        return Ok(match settled {
+            Settled::Done => Probed::Done(None),
+            Settled::NotDone => Probed::NotDone,
+            Settled::InDoubt(why) => Probed::InDoubt(why),
+        });
     };
     let until = Until::of(cx, &target, None)?;
     let key = LedgerKey::of(cx, attempt);

@@ -1,5 +1,6 @@
 //! Connections: what every database can do for a step, and one file a database that does it.
 pub(crate) mod options;
+pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use crate::sql::params::Bound;
@@ -37,6 +38,30 @@ pub(crate) trait Database: TargetKind {
 
     /// Whether there is a database to read; a preview creates none.
     fn exists(&self, target: &Target, url: &str) -> Result<bool, Failure>;
+
+    /// Whether the transaction behind the token of [`Session::mark`] was committed. "Not done" only where it
+    /// cannot be committed any more.
+    fn settle<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        token: &'a Value,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Settled, Failure>> {
+        let (_, _, _) = (url, token, until);
+        Box::pin(async move {
+            Ok(Settled::InDoubt(format!(
+                "target {} has no ledger, so nothing tells whether its COMMIT came through; \
+                 name a `ledger` table for it in the environment, and the next doubt settles itself",
+                target.name
+            )))
+        })
+    }
+
+    /// How long to wait for a lock where the step does not say.
+    fn lock_timeout(&self, target: &Target) -> Result<Duration, Failure> {
+        options::busy_timeout(target)
+    }
 }
 
 /// Rows as a statement gave them.
@@ -104,6 +129,17 @@ pub(crate) enum LedgerState {
     Absent,
 }
 
+/// What a database says of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// It was committed.
+    Done,
+    /// It was not, and cannot be any more.
+    NotDone,
+    /// It cannot be told, and why.
+    InDoubt(String),
+}
+
 /// One open connection.
 pub(crate) trait Session: Send {
     /// Runs a statement that reads; refuses any other before it acts. At most `max_rows` rows are kept.
@@ -124,6 +160,12 @@ pub(crate) trait Session: Send {
         max_rows: usize,
         until: &'a Until,
     ) -> BoxFuture<'a, Result<Affected, Failure>>;
+
+    /// Inside a transaction, just before its COMMIT: what [`Database::settle`] will need to know it again.
+    fn mark<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Value, Failure>> {
+        let _ = until;
+        Box::pin(async { Ok(Value::Null) })
+    }
 
     /// Commits. An error says whether the transaction is known to be undone (no effect) or not (unknown).
     fn commit<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<(), Failure>>;
@@ -175,6 +217,8 @@ pub(crate) struct Until {
     end: Timestamp,
     /// How long to wait for a lock.
     pub(crate) lock_timeout: Duration,
+    /// Who asks, for the server's own lists: run and step.
+    pub(crate) who: String,
 }
 
 impl Until {
@@ -194,8 +238,9 @@ impl Until {
             end,
             lock_timeout: match lock_timeout {
                 Some(given) => given,
-                None => options::busy_timeout(target)?,
+                None => database(target)?.lock_timeout(target)?,
             },
+            who: format!("windlass/{}/{}", cx.run.short_id, cx.node),
         })
     }
 
@@ -214,7 +259,8 @@ impl Until {
             host: cx.host.clone(),
             cancel: cx.cancel.clone(),
             end: options::statement_timeout(target)?.after(cx.host.now()),
-            lock_timeout: options::busy_timeout(target)?,
+            lock_timeout: database(target)?.lock_timeout(target)?,
+            who: format!("windlass/plan/{}", cx.node),
         })
     }
 
@@ -279,6 +325,7 @@ impl Until {
 pub(crate) fn database(target: &Target) -> Result<&'static dyn Database, Failure> {
     match target.kind.as_str() {
         "sqlite" => Ok(&sqlite::Sqlite),
+        "postgres" => Ok(&postgres::Postgres),
         other => Err(Failure::new(
             "target.kind",
             format!(
@@ -286,7 +333,7 @@ pub(crate) fn database(target: &Target) -> Result<&'static dyn Database, Failure
                 target.name
             ),
         )
-        .help("SQL steps reach: sqlite")),
+        .help("SQL steps reach: sqlite, postgres")),
     }
 }
 

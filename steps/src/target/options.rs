@@ -53,6 +53,11 @@ pub(crate) fn busy_timeout(target: &Target) -> Result<Duration, Failure> {
     duration(target, "busy_timeout", Duration::from_secs(5))
 }
 
+/// The same, of a server.
+pub(crate) fn lock_timeout(target: &Target) -> Result<Duration, Failure> {
+    duration(target, "lock_timeout", Duration::from_secs(5))
+}
+
 /// Refuses keys that this kind of target would ignore.
 pub(crate) fn known(target: &Target, keys: &[&str]) -> Result<(), Failure> {
     match target

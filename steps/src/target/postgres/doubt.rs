@@ -1,0 +1,168 @@
+//! Whether a transaction was committed, from its own identity.
+use super::errors;
+use crate::target::{Settled, Until};
+use sqlx::{PgConnection, Row};
+use windlass_engine::{
+    step::Failure,
+    value::{Duration, Value},
+};
+
+/// How often a backend that must end is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The identity of the transaction that a connection is in.
+pub(super) async fn mark(connection: &mut PgConnection) -> Result<Value, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
+                substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), pg_current_xact_id()::text, pg_backend_pid(), \
+                (SELECT extract(epoch FROM backend_start)::text FROM pg_stat_activity WHERE pid = pg_backend_pid())",
+    )
+    .persistent(false)
+    .fetch_one(connection)
+    .await?;
+    let text = |at: usize| Value::from(row.try_get::<String, _>(at).unwrap_or_default());
+    Ok(Value::map([
+        ("system", text(0)),
+        ("timeline", text(1)),
+        ("xid", text(2)),
+        (
+            "pid",
+            Value::Int(i64::from(row.try_get::<i32, _>(3).unwrap_or_default())),
+        ),
+        ("backend_start", text(4)),
+    ]))
+}
+
+/// Flushes the log past all that was written so far: else a crash could give the same transaction id to another one.
+pub(super) async fn flush(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // Only this server's disk matters here; a standby that is away must not hold it up.
+    sqlx::raw_sql(
+        "BEGIN; SET LOCAL synchronous_commit = local; \
+         SELECT pg_logical_emit_message(true, 'windlass', 'mark'); COMMIT",
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+struct Now {
+    standby: bool,
+    system: String,
+    timeline: Option<String>,
+    status: Option<String>,
+    /// Whether the backend of the mark is there.
+    alive: bool,
+}
+
+async fn look(
+    connection: &mut PgConnection,
+    xid: &str,
+    pid: i32,
+    start: &str,
+) -> Result<Now, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT pg_is_in_recovery(), (SELECT system_identifier::text FROM pg_control_system()), \
+                CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
+                EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND extract(epoch FROM backend_start)::text = $2)",
+    )
+    .bind(pid)
+    .bind(start)
+    .persistent(false)
+    .fetch_one(&mut *connection)
+    .await?;
+    let standby: bool = row.try_get(0)?;
+    let status = if standby {
+        None
+    } else {
+        sqlx::query("SELECT pg_xact_status($1::text::xid8)")
+            .bind(xid)
+            .persistent(false)
+            .fetch_one(&mut *connection)
+            .await?
+            .try_get(0)?
+    };
+    Ok(Now {
+        standby,
+        system: row.try_get(1)?,
+        timeline: row.try_get(2)?,
+        status,
+        alive: row.try_get(3)?,
+    })
+}
+
+/// Asks the server. "Not done" is said only where it cannot become false any more.
+pub(super) async fn settle(
+    connection: &mut PgConnection,
+    token: &Value,
+    until: &Until,
+) -> Result<Settled, Failure> {
+    let text = |key: &str| token.get(key).and_then(Value::as_str);
+    let pid = token
+        .get("pid")
+        .and_then(Value::as_int)
+        .and_then(|pid| i32::try_from(pid).ok());
+    let (Some(system), Some(timeline), Some(xid), Some(pid), Some(start)) = (
+        text("system"),
+        text("timeline"),
+        text("xid"),
+        pid,
+        text("backend_start"),
+    ) else {
+        return Ok(Settled::InDoubt(
+            "the mark does not hold the identity of its transaction".to_owned(),
+        ));
+    };
+    loop {
+        let now = look(connection, xid, pid, start)
+            .await
+            .map_err(|error| errors::failure(&error))?;
+        if now.standby {
+            return Ok(Settled::InDoubt(
+                "the server is a standby now, and a standby does not know what the primary committed"
+                    .to_owned(),
+            ));
+        }
+        if now.system != system {
+            return Ok(Settled::InDoubt(format!(
+                "this is another server: its system identifier is {}, and the step ran on {system}",
+                now.system
+            )));
+        }
+        if now.timeline.as_deref() != Some(timeline) {
+            return Ok(Settled::InDoubt(format!(
+                "a failover came in between (timeline {} then, {} now), and the transaction may be on the other side",
+                timeline,
+                now.timeline.as_deref().unwrap_or("unknown")
+            )));
+        }
+        match (now.status.as_deref(), now.alive) {
+            (Some("committed"), _) => return Ok(Settled::Done),
+            (Some("aborted"), false) => return Ok(Settled::NotDone),
+            (Some("aborted" | "in progress"), true) => {
+                sqlx::query("SELECT pg_terminate_backend($1)")
+                    .bind(pid)
+                    .persistent(false)
+                    .execute(&mut *connection)
+                    .await
+                    .map_err(|error| {
+                        errors::failure(&error).help(
+                            "the backend of the step is still there; end it, then `windlass resume`",
+                        )
+                    })?;
+            }
+            // The backend is gone, and the server has yet to say so.
+            (Some("in progress"), false) => {}
+            (Some(_) | None, _) => {
+                return Ok(Settled::InDoubt(format!(
+                    "the server no longer knows transaction {xid}"
+                )));
+            }
+        }
+        if until.passed().is_some() {
+            return Ok(Settled::InDoubt(format!(
+                "transaction {xid} of backend {pid} was still in progress when the time was over"
+            )));
+        }
+        until.sleep(POLL).await;
+    }
+}

@@ -1,0 +1,304 @@
+//! PostgreSQL, by its own protocol. Only `SET LOCAL` and no named statements, so that a pooler in between is no matter.
+mod connect;
+mod doubt;
+mod errors;
+mod functions;
+mod session;
+mod values;
+
+use super::{Access, Database, Session, Settled, Until, options};
+use futures_util::future::BoxFuture;
+use session::PostgresSession;
+use sqlx::Row;
+use windlass_engine::{
+    step::{Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now, Target, TargetKind},
+    value::{Duration, Value},
+};
+
+/// The keys that a target of this kind may have.
+const KEYS: &[&str] = &[
+    "statement_timeout",
+    "lock_timeout",
+    "connect_timeout",
+    "tls",
+    "ca_file",
+    "client_cert",
+    "client_key",
+];
+
+/// The target kind `postgres`: one database of a server.
+pub(crate) struct Postgres;
+
+/// What is asked of a server to know it again.
+const WHO: &str = "SELECT (SELECT system_identifier::text FROM pg_control_system()), pg_is_in_recovery(), \
+    current_setting('server_version'), current_user::text, \
+    (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_database()::text, \
+    current_setting('default_transaction_read_only')";
+
+struct Who {
+    identity: Identity,
+    user: String,
+    is_superuser: bool,
+    reads_only: bool,
+}
+
+impl Postgres {
+    async fn who(
+        connection: &mut sqlx::PgConnection,
+        target: &Target,
+        place: &str,
+    ) -> Result<Who, Failure> {
+        let row = sqlx::query(WHO)
+            .persistent(false)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(|error| errors::failure(&error))?;
+        let text = |at: usize| row.try_get::<String, _>(at).unwrap_or_default();
+        let standby: bool = row.try_get(1).unwrap_or_default();
+        let role = if standby { "standby" } else { "primary" };
+        if let Some(wanted) = target.role.as_deref()
+            && wanted != role
+        {
+            return Err(Failure::new(
+                "target.role",
+                format!(
+                    "target {} must be the {wanted}, and {place} is a {role}",
+                    target.name
+                ),
+            )
+            .help("a failover may have happened; point the target at the server that has the role now"));
+        }
+        Ok(Who {
+            identity: Identity {
+                instance: format!("{place}/{}", text(5)),
+                system: Some(text(0)).filter(|system| !system.is_empty()),
+                role: Some(role.to_owned()),
+                version: format!("PostgreSQL {}", text(2)),
+            },
+            user: text(3),
+            is_superuser: row.try_get(4).unwrap_or_default(),
+            reads_only: standby || text(6) == "on",
+        })
+    }
+}
+
+/// The table that records which steps took effect.
+fn ledger_ddl(table: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (\n  \
+           run text NOT NULL,\n  node text NOT NULL,\n  phase text NOT NULL,\n  attempt bigint NOT NULL,\n  \
+           state text NOT NULL,\n  at timestamptz NOT NULL,\n  PRIMARY KEY (run, node, phase, attempt)\n)",
+        session::table_name(table)
+    )
+}
+
+impl TargetKind for Postgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn identify<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+    ) -> BoxFuture<'a, Result<Identity, Failure>> {
+        Box::pin(async move {
+            let options = connect::options(target, url, "windlass")?;
+            let place = connect::place(&options);
+            let mut connection = connect::connect(target, &options).await?;
+            let who = Self::who(&mut connection, target, &place).await?;
+            connect::close(connection).await;
+            Ok(who.identity)
+        })
+    }
+
+    fn examine<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        now: Now<'a>,
+    ) -> BoxFuture<'a, Examination> {
+        Box::pin(async move {
+            let mut seen = Examination {
+                ledger: match target.ledger {
+                    Some(_) => LedgerStanding::Unknown,
+                    None => LedgerStanding::NotNamed,
+                },
+                ..Examination::default()
+            };
+            let began = now();
+            if let Err(failure) = look(target, url, &mut seen, began, now).await {
+                seen.problem(failure);
+            }
+            seen
+        })
+    }
+
+    fn ledger_recipe(&self, target: &Target) -> Option<LedgerRecipe> {
+        let table = target.ledger.as_deref()?;
+        Some(LedgerRecipe {
+            ddl: ledger_ddl(table),
+            rights: format!(
+                "the user of the target needs SELECT and INSERT on {table}; who makes it needs CREATE in its schema"
+            ),
+        })
+    }
+
+    fn make_ledger<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let Some(table) = target.ledger.as_deref() else {
+                return Err(Failure::new(
+                    "target.no_ledger",
+                    format!("the environment names no ledger for target {}", target.name),
+                ));
+            };
+            let options = connect::options(target, url, "windlass doctor")?;
+            let mut connection = connect::connect(target, &options).await?;
+            let made = sqlx::raw_sql(sqlx::AssertSqlSafe(ledger_ddl(table)))
+                .execute(&mut connection)
+                .await;
+            connect::close(connection).await;
+            made.map(drop).map_err(|error| errors::failure(&error))
+        })
+    }
+}
+
+/// All that can be learned of a server, as far as it lets itself be asked.
+async fn look(
+    target: &Target,
+    url: &str,
+    seen: &mut Examination,
+    began: windlass_engine::value::Timestamp,
+    now: Now<'_>,
+) -> Result<(), Failure> {
+    let options = connect::options(target, url, "windlass doctor")?;
+    let place = connect::place(&options);
+    let mut connection = connect::connect(target, &options).await?;
+    let who = Postgres::who(&mut connection, target, &place).await?;
+    seen.latency = Some(Duration::between(began, now()));
+    seen.user = Some(who.user.clone());
+    seen.rights = Some(
+        match (who.is_superuser, who.reads_only) {
+            (true, false) => "superuser",
+            (true, true) => "superuser, reads only",
+            (false, false) => "reads and writes",
+            (false, true) => "reads only",
+        }
+        .to_owned(),
+    );
+    seen.identity = Some(who.identity);
+    let row =
+        sqlx::query("SELECT ssl, version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            .persistent(false)
+            .fetch_optional(&mut connection)
+            .await
+            .map_err(|error| errors::failure(&error))?;
+    let ssl = row
+        .as_ref()
+        .and_then(|row| row.try_get::<bool, _>(0).ok())
+        .unwrap_or_default();
+    seen.tls = match (options.get_socket().is_some(), ssl) {
+        (true, _) => None,
+        (false, true) => row
+            .and_then(|row| row.try_get::<String, _>(1).ok())
+            .map(|version| {
+                let verified = connect::is_verified(target);
+                format!(
+                    "{version}, {}",
+                    if verified { "verified" } else { "not verified" }
+                )
+            }),
+        (false, false) => Some("off".to_owned()),
+    };
+    if who.is_superuser {
+        seen.advice(
+            Failure::new(
+                "target.superuser",
+                format!("{} is a superuser; a run may do everything there", who.user),
+            )
+            .help("give the target a user that may do what its playbooks do, and no more"),
+        );
+    }
+    if let Some(table) = &target.ledger {
+        let found = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
+            .bind(session::table_name(table))
+            .persistent(false)
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|error| errors::failure(&error))?;
+        if found.try_get::<bool, _>(0).unwrap_or_default() {
+            seen.ledger = LedgerStanding::Ready;
+        } else {
+            seen.ledger = LedgerStanding::Missing;
+            seen.problem(session::no_ledger(table));
+        }
+    }
+    connect::close(connection).await;
+    Ok(())
+}
+
+impl Database for Postgres {
+    fn open<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        access: Access,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Box<dyn Session>, Failure>> {
+        Box::pin(async move {
+            let options = connect::options(target, url, &until.who)?;
+            let mut connection = tokio::select! {
+                connected = connect::connect(target, &options) => connected?,
+                cause = until.over() => return Err(Until::ended(cause)),
+            };
+            let place = connect::place(&options);
+            let who = Self::who(&mut connection, target, &place).await?;
+            if let Some(before) = target
+                .identity
+                .as_ref()
+                .and_then(|known| known.system.as_ref())
+                && who.identity.system.as_ref() != Some(before)
+            {
+                return Err(Failure::new(
+                    "target.identity",
+                    format!(
+                        "target {} is another server now: {place} has system identifier {}, and the run started on {before}",
+                        target.name,
+                        who.identity.system.as_deref().unwrap_or("unknown")
+                    ),
+                )
+                .help("point the target back at the server that the run started on"));
+            }
+            let session = PostgresSession::new(connection, options, access, target.clone());
+            Ok(Box::new(session) as Box<dyn Session>)
+        })
+    }
+
+    fn exists(&self, _: &Target, _: &str) -> Result<bool, Failure> {
+        Ok(true)
+    }
+
+    fn settle<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        token: &'a Value,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Settled, Failure>> {
+        Box::pin(async move {
+            let options = connect::options(target, url, &until.who)?;
+            let mut connection = connect::connect(target, &options).await?;
+            let settled = doubt::settle(&mut connection, token, until).await;
+            connect::close(connection).await;
+            settled
+        })
+    }
+
+    fn lock_timeout(&self, target: &Target) -> Result<Duration, Failure> {
+        options::lock_timeout(target)
+    }
+}
