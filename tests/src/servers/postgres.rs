@@ -121,6 +121,10 @@ impl Postgres {
     ///
     /// # Panics
     /// Where it does not start.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long a server takes is measured from outside of it"
+    )]
     pub fn start_again(&mut self) {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         let mut command = unprivileged(&self.bin.join("postgres"), USER);
@@ -169,7 +173,7 @@ impl Postgres {
         server.kill().unwrap();
         for child in String::from_utf8_lossy(&children.stdout).lines() {
             if let Ok(child) = child.trim().parse() {
-                drop(kill(Pid::from_raw(child), Signal::SIGKILL));
+                signal(child, Signal::SIGKILL);
             }
         }
         server.wait().unwrap();
@@ -292,9 +296,16 @@ impl Drop for Postgres {
         if let Some(mut server) = self.server.take() {
             // Fast shutdown; the folder goes anyway.
             let pid = i32::try_from(server.id()).unwrap_or_default();
-            drop(kill(Pid::from_raw(pid), Signal::SIGQUIT));
+            signal(pid, Signal::SIGQUIT);
             drop(server.wait());
         }
+    }
+}
+
+/// A process that has gone needs no signal.
+fn signal(pid: i32, signal: Signal) {
+    if kill(Pid::from_raw(pid), signal).is_err() {
+        // It has gone.
     }
 }
 

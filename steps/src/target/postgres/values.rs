@@ -321,9 +321,7 @@ fn numeric(bytes: &[u8]) -> Option<Value> {
     } else {
         format!("{sign}{whole}.{part}")
     };
-    text.parse::<Decimal>()
-        .ok()
-        .map(|d| Value::Decimal(d))
+    text.parse::<Decimal>().ok().map(Value::Decimal)
 }
 
 /// The names of the columns.
