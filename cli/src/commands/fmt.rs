@@ -123,7 +123,14 @@ fn formatted(session: &Session, path: &Path, before: &str) -> Formatted {
     match laid_out(&text) {
         Ok(laid) if laid == before => Formatted::AsItWas,
         Ok(text) => Formatted::Changed { text, mended },
-        Err(LayoutError::Mistakes) => Formatted::Mistakes(parse(&name, before).diagnostics),
+        Err(LayoutError::Mistakes) => {
+            // What this command would have mended is not in its way.
+            let mut all = parse(&name, before).diagnostics;
+            if all.iter().any(|diagnostic| diagnostic.mend.is_none()) {
+                all.retain(|diagnostic| diagnostic.mend.is_none());
+            }
+            Formatted::Mistakes(all)
+        }
         Err(error @ LayoutError::Meaning) => Formatted::Meaning(error),
     }
 }

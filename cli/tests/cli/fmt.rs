@@ -67,12 +67,14 @@ fn what_yaml_would_change_is_quoted() {
 #[test]
 fn a_file_with_other_mistakes_is_left() {
     let lab = Lab::new();
-    let text = "playbook: broken\nsteps:\n  - id: a\n    id: a\n";
+    let text = "playbook: broken\nsteps:\n  - id: a\n    when: !b\n    id: a\n";
     lab.write("broken.yaml", text);
-    lab.run(&["fmt", "broken.yaml"])
+    let done = lab
+        .run(&["fmt", "broken.yaml"])
         .exits(2)
         .says("WL0106")
         .says("left as it is");
+    assert!(!done.stderr.contains("WL0103"), "{}", done.stderr);
     assert_eq!(lab.read("broken.yaml"), text);
 }
 

@@ -21,7 +21,7 @@ fn example(page: &str, word: &str) -> Option<String> {
 
 #[test]
 fn examples_do_what_they_say() {
-    let mut seen = 0;
+    let (mut seen, mut by_fmt) = (0, 0);
     for code in CODES {
         if let Some(wrong) = example(code.page, "Wrong") {
             let compiled = compiled(&wrong);
@@ -33,6 +33,17 @@ fn examples_do_what_they_say() {
                 rendered(&compiled)
             );
             seen += 1;
+            if code.page.contains("`windlass fmt`") {
+                let (text, _) = mended("x.yaml", &wrong, &fakes::registry());
+                let after = super::compiled(&text);
+                assert!(
+                    !after.diagnostics.iter().any(|d| d.code == code.code),
+                    "{}: {text}\n{}",
+                    code.code,
+                    rendered(&after)
+                );
+                by_fmt += 1;
+            }
         }
         if let Some(mended) = example(code.page, "Mended") {
             let compiled = compiled(&mended);
@@ -52,4 +63,5 @@ fn examples_do_what_they_say() {
         assert!(code.page.lines().count() > 4, "{} has a page", code.code);
     }
     assert!(seen > 50, "{seen}");
+    assert!(by_fmt > 8, "{by_fmt}");
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 #[test]
 fn lays_out() {
     let text = "\u{feff}# head\r\n\r\n\r\nsteps:\r\n# of a\n-   id:   a # why\n    with:   {a: 1,b:  [ x,y ], c: { }, \"d\": \"e\"}\n    sql: |\n          SELECT 1\n            FROM t  \n\n\n          WHERE x\n\n\n    # ends a\n# of b\n-\n     id: 'b'\n     list:\n     - - 1\n       - '2'\n     - plain text\n       that goes on\n     -\t[a,   # one\n     b,]\n     when: >-\n       a\n       && b\n\n\n";
-    let expected = "# head\n\nsteps:\n  # of a\n  - id: a # why\n    with: { a: 1, b: [x, y], c: {}, d: e }\n    sql: |\n      SELECT 1\n        FROM t  \n\n\n      WHERE x\n\n    # ends a\n  # of b\n  - id: b\n    list:\n      - - 1\n        - '2'\n      - plain text\n        that goes on\n      - [\n          a, # one\n          b\n        ]\n    when: >-\n      a\n      && b\n";
+    let expected = "# head\n\nsteps:\n  # of a\n  - id: a # why\n    with: { a: 1, b: [x, y], c: {}, d: e }\n    sql: |\n      SELECT 1\n        FROM t  \n\n\n      WHERE x\n\n    # ends a\n  # of b\n  - id: b\n    list:\n      - - 1\n        - '2'\n      - plain text\n        that goes on\n      - [\n          a,   # one\n          b\n        ]\n    when: >-\n      a\n      && b\n";
     let laid = laid_out(text).unwrap();
     assert_eq!(laid, expected, "\n{laid}");
     assert_eq!(laid_out(&laid).unwrap(), laid);
@@ -37,6 +37,15 @@ fn what_stands_around_the_document_stays() {
         ("? a # why\n: b\n", "a: # why\n  b\n"),
         ("a:\n- [x: y, {z}]\n", "a:\n  - [{ x: y }, { z }]\n"),
         ("a: |", "a: |\n"),
+        ("a:   1   # one\n", "a: 1   # one\n"),
+        (
+            "a:   1  # one\nbb:  2 # two\nccccc:   3  # three\nd:       4  # four\n",
+            "a: 1  # one\nbb: 2 # two\nccccc: 3    # three\nd: 4        # four\n",
+        ),
+        (
+            "# a\n%X y # b\n# c\n---\na: 1\n",
+            "# a\n%X y # b\n# c\n---\na: 1\n",
+        ),
         ("? >", "'':\n"),
         ("--- ---", "---\n'---'\n"),
         ("? --- a\n", "'--- a':\n"),

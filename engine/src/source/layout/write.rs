@@ -34,9 +34,16 @@ impl<'a> Writer<'a> {
     pub(super) fn document(mut self, root: &Node) -> String {
         if let Some(start) = self.marks.start {
             let head = self.text.get(..start.start as usize).unwrap_or("");
-            for directive in head.lines().filter(|line| line.starts_with('%')) {
-                self.out.push_str(directive.trim_end());
-                self.out.push('\n');
+            let mut at = 0;
+            for line in head.split_inclusive('\n') {
+                if line.starts_with('%') {
+                    let code = line.split(" #").next().unwrap_or(line).trim_end();
+                    self.comments_before(at, 0);
+                    self.start_line(at, 0);
+                    self.out.push_str(code);
+                    self.at = at + code.len();
+                }
+                at += line.len();
             }
             self.comments_before(start.start as usize, 0);
             self.start_line(start.start as usize, 0);
@@ -153,15 +160,34 @@ impl<'a> Writer<'a> {
         !self.fresh && !self.commented && !between.contains('\n')
     }
 
+    /// Whether the next comment stands in the column of the one in the line above it or below it.
+    fn is_aligned(&self) -> bool {
+        let at = |index: usize| self.marks.comments.get(index);
+        let below = |upper: Option<&Range>, lower: Option<&Range>| {
+            let (Some(upper), Some(lower)) = (upper, lower) else {
+                return false;
+            };
+            let between = self.text.get(upper.end as usize..lower.start as usize);
+            between.is_some_and(|text| text.matches('\n').count() == 1)
+                && self.column(upper.start as usize) == self.column(lower.start as usize)
+        };
+        below(at(self.next.wrapping_sub(1)), at(self.next))
+            || below(at(self.next), at(self.next + 1))
+    }
+
     fn comment(&mut self, comment: Range, indent: usize) {
         let start = comment.start as usize;
         if self.is_beside(comment) {
-            // Comments that were put below one another stay so.
             let lead = self.text.get(..start).unwrap_or("");
             let spaces = lead.len() - lead.trim_end_matches([' ', '\t']).len();
-            let here = self.out.rsplit('\n').next().unwrap_or("").chars().count();
-            let wide = if spaces > 1 { self.column(start) } else { 0 };
-            self.indent(wide.saturating_sub(here).max(1));
+            // Comments that were put below one another stay so.
+            let wide = if spaces > 1 && self.is_aligned() {
+                let here = self.out.rsplit('\n').next().unwrap_or("").chars().count();
+                self.column(start).saturating_sub(here)
+            } else {
+                spaces
+            };
+            self.indent(wide.max(1));
         } else {
             self.start_line(start, indent);
         }
