@@ -20,9 +20,6 @@ fn house(server: &Postgres, more: &str) -> House {
     ))
 }
 
-const LEDGER: &str = "CREATE TABLE windlass_ledger (run text NOT NULL, node text NOT NULL, phase text NOT NULL, \
-    attempt bigint NOT NULL, state text NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (run, node, phase, attempt))";
-
 fn failure(machine: &Machine, step: &str) -> Failure {
     let instance = machine.instance(step).unwrap();
     instance
@@ -47,7 +44,7 @@ fn output<'m>(machine: &'m Machine, step: &str) -> &'m Value {
 async fn writes_are_exactly_once_guarded_and_undone() {
     let server = Postgres::start(&[]);
     server.psql("CREATE TABLE orders (id int PRIMARY KEY, state text NOT NULL); INSERT INTO orders SELECT i, 'new' FROM generate_series(1, 1001) i");
-    server.psql(LEDGER);
+    server.make_ledger();
     let house = house(&server, ", ledger: windlass_ledger");
     let playbook = r#"
 playbook: writes

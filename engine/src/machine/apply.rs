@@ -525,9 +525,13 @@ impl Machine {
         }
         self.get_mut(id).execution_mut(e.phase).failure = Some(e.failure.clone());
         if e.phase == Phase::Do && self.get(id).role == Role::Step && self.writes(id) {
-            match e.failure.certainty {
-                Certainty::NoEffect => {}
-                Certainty::Partial | Certainty::Unknown => self.get_mut(id).took_effect = true,
+            match (e.failure.certainty, e.is_final) {
+                (Certainty::NoEffect, _) => {}
+                // A doubt is settled first; "not done" leaves nothing to undo.
+                (Certainty::Unknown, false) => {}
+                (Certainty::Partial, _) | (Certainty::Unknown, true) => {
+                    self.get_mut(id).took_effect = true;
+                }
             }
         }
         self.unwant(id, e.phase);

@@ -180,6 +180,11 @@ impl Postgres {
         drop(std::fs::remove_file(self.data().join("postmaster.pid")));
     }
 
+    /// From its next start on it answers where another server did, as after a failover behind one address.
+    pub fn take_place_of(&mut self, other: &Self) {
+        self.port = other.port;
+    }
+
     /// Makes a standby a primary.
     ///
     /// # Panics
@@ -261,6 +266,18 @@ impl Postgres {
     /// Where the server refuses.
     pub fn psql(&self, sql: &str) {
         drop(self.ask(sql));
+    }
+
+    /// Makes the ledger `windlass_ledger`, as `windlass doctor --init-ledger` does.
+    ///
+    /// # Panics
+    /// Where the server refuses.
+    pub fn make_ledger(&self) {
+        self.psql(
+            "CREATE TABLE windlass_ledger (run text NOT NULL, node text NOT NULL, phase text NOT NULL, \
+             attempt bigint NOT NULL, state text NOT NULL, at timestamptz NOT NULL, \
+             PRIMARY KEY (run, node, phase, attempt))",
+        );
     }
 
     /// A session that stays open; it ends when it is dropped.

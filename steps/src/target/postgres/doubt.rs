@@ -49,17 +49,11 @@ struct Now {
     standby: bool,
     system: String,
     timeline: Option<String>,
-    status: Option<String>,
     /// Whether the backend of the mark is there.
     alive: bool,
 }
 
-async fn look(
-    connection: &mut PgConnection,
-    xid: &str,
-    pid: i32,
-    start: &str,
-) -> Result<Now, sqlx::Error> {
+async fn look(connection: &mut PgConnection, pid: i32, start: &str) -> Result<Now, sqlx::Error> {
     let row = sqlx::query(
         "SELECT pg_is_in_recovery(), (SELECT system_identifier::text FROM pg_control_system()), \
                 CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END, \
@@ -70,24 +64,21 @@ async fn look(
     .persistent(false)
     .fetch_one(&mut *connection)
     .await?;
-    let standby: bool = row.try_get(0)?;
-    let status = if standby {
-        None
-    } else {
-        sqlx::query("SELECT pg_xact_status($1::text::xid8)")
-            .bind(xid)
-            .persistent(false)
-            .fetch_one(&mut *connection)
-            .await?
-            .try_get(0)?
-    };
     Ok(Now {
-        standby,
+        standby: row.try_get(0)?,
         system: row.try_get(1)?,
         timeline: row.try_get(2)?,
-        status,
         alive: row.try_get(3)?,
     })
+}
+
+async fn status(connection: &mut PgConnection, xid: &str) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query("SELECT pg_xact_status($1::text::xid8)")
+        .bind(xid)
+        .persistent(false)
+        .fetch_one(connection)
+        .await?
+        .try_get(0)
 }
 
 /// Asks the server. "Not done" is said only where it cannot become false any more.
@@ -113,7 +104,7 @@ pub(super) async fn settle(
         ));
     };
     loop {
-        let now = look(connection, xid, pid, start)
+        let now = look(connection, pid, start)
             .await
             .map_err(|error| errors::failure(&error))?;
         if now.standby {
@@ -135,7 +126,17 @@ pub(super) async fn settle(
                 now.timeline.as_deref().unwrap_or("unknown")
             )));
         }
-        match (now.status.as_deref(), now.alive) {
+        // Only now: of another timeline the server may not even know that there is such a number.
+        let status = match status(connection, xid).await {
+            Ok(status) => status,
+            Err(error) => {
+                return Ok(Settled::InDoubt(format!(
+                    "the server cannot tell of transaction {xid}: {}",
+                    errors::failure(&error).message
+                )));
+            }
+        };
+        match (status.as_deref(), now.alive) {
             (Some("committed"), _) => return Ok(Settled::Done),
             (Some("aborted"), false) => return Ok(Settled::NotDone),
             (Some("aborted" | "in progress"), true) => {

@@ -1,0 +1,223 @@
+//! Doubts on a real PostgreSQL: each trap that makes a COMMIT look like what it was not.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a failed set-up is a failed test; how long a process takes is measured from outside of it"
+)]
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use windlass_tests::{program::windlass, servers::postgres::Postgres};
+
+const INSERT: &str = "
+playbook: insert
+targets: { db: { kind: postgres } }
+steps:
+  - id: insert
+    uses: sql.execute
+    with: { target: db, sql: INSERT INTO n VALUES (1), lock_timeout: 30s }
+    undo: { uses: sql.execute, with: { target: db, sql: DELETE FROM n WHERE i = 1 } }
+";
+
+/// A folder with the playbook and its environment.
+struct Lab(TempDir);
+
+impl Lab {
+    fn new(server: &Postgres) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = format!(
+            "journal: journal.db\nenvironments:\n  local:\n    targets:\n      db: {{ url: '{}', tls: off }}\n",
+            server.url("postgres")
+        );
+        std::fs::write(folder.path().join("windlass.yaml"), environment).unwrap();
+        std::fs::write(folder.path().join("p.yaml"), INSERT).unwrap();
+        Self(folder)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(windlass());
+        command
+            .args(args)
+            .current_dir(self.0.path())
+            .env_remove("WINDLASS_JOURNAL")
+            .env_remove("WINDLASS_ENV_FILE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self, args: &[&str]) -> Child {
+        self.command(args).spawn().unwrap()
+    }
+
+    #[track_caller]
+    fn run(&self, args: &[&str], code: i32) -> String {
+        let done = self.command(args).output().unwrap();
+        let told = format!(
+            "{}{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
+        assert_eq!(done.status.code(), Some(code), "{told}");
+        told
+    }
+
+    fn journal(&self) -> rusqlite::Connection {
+        let journal = rusqlite::Connection::open(self.0.path().join("journal.db")).unwrap();
+        journal.busy_timeout(Duration::from_secs(20)).unwrap();
+        journal
+    }
+
+    fn events(&self, kind: &str) -> i64 {
+        let sql = "SELECT count(*) FROM events WHERE body LIKE ?1";
+        let like = format!("{{\"{kind}\"%");
+        self.journal()
+            .query_row(sql, [like], |row| row.get(0))
+            .unwrap_or(0)
+    }
+}
+
+#[track_caller]
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn rows(server: &Postgres) -> String {
+    server.ask("SELECT count(*) FROM n")
+}
+
+/// Starts a run and holds up its journal while the INSERT runs: the transaction is open, its mark is not written yet.
+fn stopped_before_its_mark(lab: &Lab, server: &Postgres) -> (Child, rusqlite::Connection) {
+    let mut holder = server.session();
+    holder.run("BEGIN; LOCK TABLE n");
+    let running = lab.start(&["run", "p.yaml"]);
+    until("waits for the table", || {
+        server.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1"
+    });
+    let rival = lab.journal();
+    rival.execute_batch("BEGIN IMMEDIATE").unwrap();
+    holder.run("COMMIT");
+    until("is before its mark", || {
+        server.ask(
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%pg_current_xact_id%'",
+        ) == "1"
+    });
+    (running, rival)
+}
+
+#[test]
+fn a_server_that_crashed_before_the_commit_is_believed_and_gives_the_id_to_nobody_else() {
+    let mut server = Postgres::start(&[]);
+    server.psql("CREATE TABLE n (i int); CREATE TABLE other (i int)");
+    let lab = Lab::new(&server);
+    let (running, rival) = stopped_before_its_mark(&lab, &server);
+    // The log of the step's own write is on disk only because the mark flushed it.
+    std::thread::sleep(Duration::from_millis(100));
+    server.crash();
+    rival.execute_batch("ROLLBACK").unwrap();
+    let done = running.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(lab.events("marked"), 1, "{told}");
+    server.start_again();
+    for _ in 0..5 {
+        server.psql("INSERT INTO other VALUES (1)");
+    }
+    // Down, it could not be asked; up again, it tells that the transaction was lost, so nothing is undone either.
+    assert_eq!(done.status.code(), Some(3), "{told}");
+    let told = lab.run(&["retry", "last", "insert"], 1);
+    assert!(
+        told.contains("its probe found that it did not happen"),
+        "{told}"
+    );
+    assert!(!told.contains("undo started"), "{told}");
+    assert_eq!(rows(&server), "0", "{told}");
+    let marked: i64 = {
+        let body: String = lab
+            .journal()
+            .query_row(
+                "SELECT body FROM events WHERE body LIKE '{\"marked\"%'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let xid = &body["marked"]["mark"]["token"]["transaction"]["xid"];
+        xid.as_str().unwrap().parse().unwrap()
+    };
+    let next: i64 = server
+        .ask("SELECT min(xmin::text::bigint) FROM other")
+        .parse()
+        .unwrap();
+    assert!(
+        next > marked,
+        "the id {marked} was given to another transaction: {next}"
+    );
+}
+
+#[test]
+fn a_standby_that_lost_the_commit_is_not_believed() {
+    let mut primary = Postgres::start(&["wal_level=replica"]);
+    primary.psql("CREATE TABLE n (i int)");
+    let mut standby = primary.standby(&[]);
+    until("streams", || {
+        primary.ask("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1"
+    });
+    // From here on nothing reaches it.
+    standby.crash();
+    let lab = Lab::new(&primary);
+    let (mut running, rival) = stopped_before_its_mark(&lab, &primary);
+    // The mark may be written, and the COMMIT follows; then the journal is held up again.
+    rival.execute_batch("ROLLBACK").unwrap();
+    until("is marked", || lab.events("marked") == 1);
+    until("is committed", || rows(&primary) == "1");
+    running.kill().unwrap();
+    running.wait().unwrap();
+    if lab.events("succeeded") > 0 {
+        // The kill came too late to leave a doubt; the next of these runs will not.
+        return;
+    }
+    primary.crash();
+    standby.take_place_of(&primary);
+    standby.start_again();
+    standby.promote();
+    let told = lab.run(&["resume", "last"], 3);
+    assert!(told.contains("failover"), "{told}");
+    assert_eq!(rows(&standby), "0", "lost with the primary");
+    let because = ["--because", "the new primary does not have the row"];
+    lab.run(
+        &[&["resolve", "last", "insert", "--not-done"][..], &because].concat(),
+        0,
+    );
+    assert_eq!(rows(&standby), "1");
+}
+
+#[test]
+fn a_commit_that_waits_for_a_standby_is_settled_by_its_end() {
+    let server = Postgres::start(&[]);
+    server.psql("CREATE TABLE n (i int)");
+    server.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    server.psql("SELECT pg_reload_conf()");
+    let lab = Lab::new(&server);
+    let mut running = lab.start(&["run", "p.yaml"]);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    until("waits for a standby", || server.ask(waiting) == "1");
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!((lab.events("marked"), lab.events("succeeded")), (1, 0));
+    assert_eq!(
+        server.ask(waiting),
+        "1",
+        "a client that was killed ends nothing"
+    );
+    // The end of the backend ends its wait, and what is in its own log stands.
+    lab.run(&["resume", "last"], 0);
+    assert_eq!(rows(&server), "1");
+    assert_eq!(server.ask(waiting), "0");
+}
