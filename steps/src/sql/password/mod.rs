@@ -2,6 +2,8 @@
 mod scram;
 mod seal;
 #[cfg(test)]
+mod server;
+#[cfg(test)]
 mod tests;
 
 use super::{
@@ -188,11 +190,11 @@ const VERIFIER: &str =
     "SELECT rolpassword AS verifier FROM pg_catalog.pg_authid WHERE rolname = :role";
 
 /// Nothing of the transaction is logged, where that may be said.
-const QUIET: &str = "SELECT set_config('log_statement', 'none', true), set_config('log_min_duration_statement', '-1', true), \
-     set_config('log_min_error_statement', 'panic', true)";
+const QUIET: &str = "SELECT set_config('log_statement', 'none', true) AS a, set_config('log_min_duration_statement', '-1', true) AS b, \
+     set_config('log_min_error_statement', 'panic', true) AS c";
 
 /// Bound values, and for this transaction alone.
-const HAND_OVER: &str = "SELECT set_config('windlass.role', :role, true), set_config('windlass.verifier', :verifier, true)";
+const HAND_OVER: &str = "SELECT set_config('windlass.role', :role, true) AS a, set_config('windlass.verifier', :verifier, true) AS b";
 
 /// `ALTER ROLE` takes no bound value, so the server puts it together. A failure is raised anew, since the context of the
 /// first one would hold the statement.

@@ -1,5 +1,6 @@
 //! PostgreSQL, by its own protocol. Only `SET LOCAL` and no named statements, so that a pooler in between is no matter.
 mod connect;
+mod doctor;
 mod doubt;
 mod errors;
 mod functions;
@@ -31,23 +32,14 @@ pub(crate) struct Postgres;
 
 /// What is asked of a server to know it again.
 const WHO: &str = "SELECT (SELECT system_identifier::text FROM pg_control_system()), pg_is_in_recovery(), \
-    current_setting('server_version'), current_user::text, \
-    (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_database()::text, \
-    current_setting('default_transaction_read_only')";
-
-struct Who {
-    identity: Identity,
-    user: String,
-    is_superuser: bool,
-    reads_only: bool,
-}
+    current_setting('server_version'), current_database()::text";
 
 impl Postgres {
     async fn who(
         connection: &mut sqlx::PgConnection,
         target: &Target,
         place: &str,
-    ) -> Result<Who, Failure> {
+    ) -> Result<Identity, Failure> {
         let row = sqlx::query(WHO)
             .persistent(false)
             .fetch_one(&mut *connection)
@@ -68,19 +60,17 @@ impl Postgres {
             )
             .help("a failover may have happened; point the target at the server that has the role now"));
         }
-        Ok(Who {
-            identity: Identity {
-                instance: format!("{place}/{}", text(5)),
-                system: Some(text(0)).filter(|system| !system.is_empty()),
-                role: Some(role.to_owned()),
-                version: format!("PostgreSQL {}", text(2)),
-            },
-            user: text(3),
-            is_superuser: row.try_get(4).unwrap_or_default(),
-            reads_only: standby || text(6) == "on",
+        Ok(Identity {
+            instance: format!("{place}/{}", text(3)),
+            system: Some(text(0)).filter(|system| !system.is_empty()),
+            role: Some(role.to_owned()),
+            version: format!("PostgreSQL {}", text(2)),
         })
     }
 }
+
+/// The columns of a ledger, in order.
+const LEDGER_COLUMNS: [&str; 6] = ["run", "node", "phase", "attempt", "state", "at"];
 
 /// The table that records which steps took effect.
 fn ledger_ddl(table: &str) -> String {
@@ -108,7 +98,7 @@ impl TargetKind for Postgres {
             let mut connection = connect::connect(target, &options).await?;
             let who = Self::who(&mut connection, target, &place).await?;
             connect::close(connection).await;
-            Ok(who.identity)
+            Ok(who)
         })
     }
 
@@ -178,67 +168,17 @@ async fn look(
     let options = connect::options(target, url, "windlass doctor")?;
     let place = connect::place(&options);
     let mut connection = connect::connect(target, &options).await?;
-    let who = Postgres::who(&mut connection, target, &place).await?;
+    seen.identity = Some(Postgres::who(&mut connection, target, &place).await?);
     seen.latency = Some(Duration::between(began, now()));
-    seen.user = Some(who.user.clone());
-    seen.rights = Some(
-        match (who.is_superuser, who.reads_only) {
-            (true, false) => "superuser",
-            (true, true) => "superuser, reads only",
-            (false, false) => "reads and writes",
-            (false, true) => "reads only",
-        }
-        .to_owned(),
-    );
-    seen.identity = Some(who.identity);
-    let row =
-        sqlx::query("SELECT ssl, version, cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-            .persistent(false)
-            .fetch_optional(&mut connection)
-            .await
-            .map_err(|error| errors::failure(&error))?;
-    let ssl = row
-        .as_ref()
-        .and_then(|row| row.try_get::<bool, _>(0).ok())
-        .unwrap_or_default();
-    seen.tls = match (options.get_socket().is_some(), ssl) {
-        (true, _) => None,
-        (false, true) => row
-            .and_then(|row| row.try_get::<String, _>(1).ok())
-            .map(|version| {
-                let verified = connect::is_verified(target);
-                format!(
-                    "{version}, {}",
-                    if verified { "verified" } else { "not verified" }
-                )
-            }),
-        (false, false) => Some("off".to_owned()),
-    };
-    if who.is_superuser {
-        seen.advice(
-            Failure::new(
-                "target.superuser",
-                format!("{} is a superuser; a run may do everything there", who.user),
-            )
-            .help("give the target a user that may do what its playbooks do, and no more"),
-        );
-    }
-    if let Some(table) = &target.ledger {
-        let found = sqlx::query("SELECT to_regclass($1) IS NOT NULL")
-            .bind(session::table_name(table))
-            .persistent(false)
-            .fetch_one(&mut connection)
-            .await
-            .map_err(|error| errors::failure(&error))?;
-        if found.try_get::<bool, _>(0).unwrap_or_default() {
-            seen.ledger = LedgerStanding::Ready;
-        } else {
-            seen.ledger = LedgerStanding::Missing;
-            seen.problem(session::no_ledger(table));
-        }
-    }
+    let ledger = target.ledger.as_deref().map(session::table_name);
+    let ledger = ledger.as_deref().map(|name| (name, &LEDGER_COLUMNS[..]));
+    let verified = connect::is_verified(target);
+    let looked = doctor::look(&mut connection, target, ledger, verified, seen).await;
     connect::close(connection).await;
-    Ok(())
+    if options.get_socket().is_some() {
+        seen.tls = None;
+    }
+    looked.map_err(|error| errors::failure(&error))
 }
 
 impl Database for Postgres {
@@ -261,14 +201,14 @@ impl Database for Postgres {
                 .identity
                 .as_ref()
                 .and_then(|known| known.system.as_ref())
-                && who.identity.system.as_ref() != Some(before)
+                && who.system.as_ref() != Some(before)
             {
                 return Err(Failure::new(
                     "target.identity",
                     format!(
                         "target {} is another server now: {place} has system identifier {}, and the run started on {before}",
                         target.name,
-                        who.identity.system.as_deref().unwrap_or("unknown")
+                        who.system.as_deref().unwrap_or("unknown")
                     ),
                 )
                 .help("point the target back at the server that the run started on"));
