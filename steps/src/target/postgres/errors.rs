@@ -186,6 +186,9 @@ pub(super) fn connecting(error: &Error, target: &str, options: &PgConnectOptions
                 format!("a file for the connection to {place} is not there: {io}"),
             )
             .help("check ca_file, client_cert, client_key and the socket's folder"),
+            _ if io.to_string().contains("peer certificate") => {
+                untrusted(&place, &io.to_string(), failure)
+            }
             _ if io.to_string().contains("lookup") => failure(
                 "target.host",
                 format!("the host of {place} is not known here"),
@@ -204,11 +207,7 @@ pub(super) fn connecting(error: &Error, target: &str, options: &PgConnectOptions
                 failure("target.no_tls", format!("{place} offers no TLS"))
                     .help("turn it on at the server; or, on a network that nobody else is on, `tls: off` for the target")
             } else {
-                failure(
-                    "target.certificate",
-                    format!("the certificate of {place} is not trusted: {text}"),
-                )
-                .help("give the target `ca_file: …` with the authority that signed it; `tls: require` encrypts without checking who answers")
+                untrusted(&place, &text, failure)
             }
         }
         Error::Configuration(why) => failure("target.url", format!("cannot connect: {why}")),
@@ -218,4 +217,20 @@ pub(super) fn connecting(error: &Error, target: &str, options: &PgConnectOptions
         )
         .cause(Cause::ConnectionLost),
     }
+}
+
+fn untrusted(place: &str, text: &str, failure: impl Fn(&str, String) -> Failure) -> Failure {
+    // The library names its own types; people want the reason.
+    let why = match text {
+        text if text.contains("UnknownIssuer") => "nobody that is trusted here signed it",
+        text if text.contains("NotValidForName") => "it is for another host",
+        text if text.contains("Expired") => "it has expired",
+        text if text.contains("NotValidYet") => "it is not valid yet",
+        other => other,
+    };
+    failure(
+        "target.certificate",
+        format!("the certificate of {place} is not trusted: {why}"),
+    )
+    .help("give the target `ca_file: …` with the authority that signed it; `tls: require` encrypts without checking who answers")
 }
