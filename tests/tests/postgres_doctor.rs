@@ -1,5 +1,4 @@
 //! `windlass doctor` on environments that are broken in one way each.
-#![expect(clippy::unwrap_used, reason = "a failed set-up is a failed test")]
 use std::{
     process::{Command, Stdio},
     sync::Arc,
