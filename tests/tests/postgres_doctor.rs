@@ -6,8 +6,7 @@ use std::{
 use windlass_tests::{
     program::windlass,
     servers::{
-        authority::Authority,
-        free_port,
+        Authority, free_port,
         postgres::{Options, Postgres},
     },
 };
