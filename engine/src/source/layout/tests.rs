@@ -74,6 +74,9 @@ fn block_texts_keep_every_character() {
     for text in [
         "a: |2\n    two more\n  none\nb: 1\n",
         "a: |+\n    kept\n\n\nb: |-\n  x\n",
+        "a: >+\n\n\n  x\n  ",
+        "a: |+\n  ",
+        "a: |+\n  \n  ",
         "a: |+\n  kept\n\n\n",
         "a:\n    - |\n        x\n         y\n\n    - >\n        z\n",
         "a: |\n      x\n          \n      y\n",

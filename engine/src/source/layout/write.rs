@@ -412,7 +412,12 @@ impl<'a> Writer<'a> {
             at = end + 1;
         }
         if keep {
-            self.out.extend(std::iter::repeat_n('\n', empty));
+            // As many as were read: spaces at the end of a file may be a line or none.
+            let text = &*scalar.text;
+            let ends = text.len() - text.trim_end_matches('\n').len();
+            let own = usize::from(written.is_some());
+            self.out
+                .extend(std::iter::repeat_n('\n', ends.saturating_sub(own)));
         }
     }
 }
