@@ -5,6 +5,7 @@
 //! expressions that YAML would silently change; reading goes on, so that all mistakes are told at once.
 mod build;
 mod layout;
+mod mistakes;
 mod quote;
 mod scalar;
 
