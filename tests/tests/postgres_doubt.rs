@@ -9,7 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use windlass_tests::{program::windlass, servers::postgres::Postgres};
+use windlass_tests::{
+    program::windlass,
+    servers::{
+        pgbouncer::{PgBouncer, PoolMode},
+        postgres::Postgres,
+    },
+};
 
 const INSERT: &str = "
 playbook: insert
@@ -26,10 +32,13 @@ struct Lab(TempDir);
 
 impl Lab {
     fn new(server: &Postgres) -> Self {
+        Self::at(&server.url("postgres"))
+    }
+
+    fn at(url: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let environment = format!(
-            "journal: journal.db\nenvironments:\n  local:\n    targets:\n      db: {{ url: '{}', tls: off }}\n",
-            server.url("postgres")
+            "journal: journal.db\nenvironments:\n  local:\n    targets:\n      db: {{ url: '{url}', tls: off }}\n"
         );
         std::fs::write(folder.path().join("windlass.yaml"), environment).unwrap();
         std::fs::write(folder.path().join("p.yaml"), INSERT).unwrap();
@@ -220,4 +229,23 @@ fn a_commit_that_waits_for_a_standby_is_settled_by_its_end() {
     lab.run(&["resume", "last"], 0);
     assert_eq!(rows(&server), "1");
     assert_eq!(server.ask(waiting), "0");
+}
+
+#[test]
+fn through_a_pooler_the_transaction_is_known_again() {
+    let server = Postgres::start(&[]);
+    server.psql("CREATE TABLE n (i int)");
+    let pooler = PgBouncer::start(&server, PoolMode::Transaction);
+    let lab = Lab::at(&pooler.url("postgres"));
+    for round in 1..=3 {
+        let (mut running, rival) = stopped_before_its_mark(&lab, &server);
+        rival.execute_batch("ROLLBACK").unwrap();
+        until("is committed", || rows(&server) == round.to_string());
+        running.kill().unwrap();
+        running.wait().unwrap();
+        if lab.events("succeeded") < round {
+            lab.run(&["resume", "last"], 0);
+        }
+        assert_eq!(rows(&server), round.to_string(), "{}", pooler.log());
+    }
 }

@@ -38,7 +38,9 @@ pub(super) fn options(
     let mut options = PgConnectOptions::from_str(url)
         .map_err(|_| wrong("it is no PostgreSQL URL".to_owned()))?
         .application_name(&application.chars().take(63).collect::<String>())
-        .statement_cache_capacity(0);
+        .statement_cache_capacity(0)
+        // A pooler refuses what it does not know at the start of a connection; the transaction sets it.
+        .extra_float_digits(None);
     let local = options.get_socket().is_some() || options.get_host().starts_with('/');
     let mode = match text(target, "tls") {
         Some("verify") => PgSslMode::VerifyFull,
