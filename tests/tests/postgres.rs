@@ -334,3 +334,64 @@ async fn a_server_that_cannot_be_used_says_why() {
         );
     }
 }
+
+#[test]
+fn a_plan_tells_the_lock_and_its_holder_and_writes_nothing() {
+    let server = Postgres::start(&[]);
+    server.psql("CREATE TABLE orders (id int PRIMARY KEY, state text); INSERT INTO orders SELECT i, 'new' FROM generate_series(1, 5000) i; ANALYZE orders");
+    let folder = tempfile::tempdir().unwrap();
+    let environment = format!(
+        "environments:\n  local:\n    targets:\n      db: {{ url: '{}', tls: off }}\n",
+        server.url("postgres")
+    );
+    std::fs::write(folder.path().join("windlass.yaml"), environment).unwrap();
+    std::fs::write(
+        folder.path().join("p.yaml"),
+        "
+playbook: change
+targets: { db: { kind: postgres } }
+steps:
+  - id: before
+    uses: sql.query
+    with: { target: db, sql: SELECT count(*) FROM orders }
+  - id: alter
+    uses: sql.execute
+    with: { target: db, sql: ALTER TABLE orders ADD COLUMN region text }
+    undo: { uses: sql.execute, with: { target: db, sql: ALTER TABLE orders DROP COLUMN region } }
+  - id: fill
+    uses: sql.execute
+    with: { target: db, sql: \"UPDATE orders SET state = :to WHERE id < :id\", params: { to: open, id: 100 } }
+    undo: none
+",
+    )
+    .unwrap();
+    let mut holder = server.session();
+    holder.run("SET application_name = 'report'; BEGIN; SELECT count(*) FROM orders");
+    let state = "SELECT (SELECT string_agg(o::text, ',' ORDER BY id) FROM orders o), \
+        (SELECT count(*) FROM pg_class), pg_current_xact_id_if_assigned(), (SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables)";
+    let before = server.ask(state);
+    let done = std::process::Command::new(windlass_tests::program::windlass())
+        .args(["plan", "p.yaml"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(
+        done.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    for line in [
+        "gives 5000",
+        "takes ACCESS EXCLUSIVE on orders: reads and writes wait",
+        "about 5000 rows",
+        "would wait now for pid",
+        "report",
+        "takes ROW EXCLUSIVE on orders",
+        "Update on orders",
+        "SET state = 'open' WHERE id < 100",
+    ] {
+        assert!(told.contains(line), "{line:?} is not in\n{told}");
+    }
+    assert_eq!(server.ask(state), before);
+}

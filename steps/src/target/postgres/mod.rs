@@ -4,6 +4,7 @@ mod doctor;
 mod doubt;
 mod errors;
 mod functions;
+mod locks;
 mod session;
 mod values;
 

@@ -1,5 +1,5 @@
 //! One connection, and what a step does on it.
-use super::{connect, doubt, errors, functions, ledger_ddl, values};
+use super::{connect, doubt, errors, functions, ledger_ddl, locks, values};
 use crate::{
     sql::params::{Bound, quote},
     target::{Access, Affected, Fingerprint, LedgerKey, LedgerState, Rows, Session, Until},
@@ -597,12 +597,6 @@ impl Session for PostgresSession {
         until: &'a Until,
     ) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
         Box::pin(async move {
-            if !matches!(
-                statement.shape.verb.as_str(),
-                "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "VALUES"
-            ) {
-                return Ok(Vec::new());
-            }
             self.start(until).await?;
             let lines = self.explained(statement, until).await;
             self.ended(lines).await
@@ -642,6 +636,14 @@ impl Session for PostgresSession {
 
 impl PostgresSession {
     async fn explained(&mut self, bound: &Bound, until: &Until) -> Result<Vec<String>, Failure> {
+        let mut lines = locks::lines(&mut self.connection, &bound.sql).await?;
+        let plans = matches!(
+            bound.shape.verb.as_str(),
+            "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "VALUES"
+        );
+        if !plans {
+            return Ok(lines);
+        }
         let sql = format!("EXPLAIN {}", self.typed(bound, until).await?);
         let arguments: PgArguments = values::arguments(&bound.values)?.bound();
         let rows = self
@@ -652,10 +654,11 @@ impl PostgresSession {
                     .await
             })
             .await?;
-        Ok(rows
-            .iter()
-            .filter_map(|row| row.try_get::<String, _>(0).ok())
-            .collect())
+        lines.extend(
+            rows.iter()
+                .filter_map(|row| row.try_get::<String, _>(0).ok()),
+        );
+        Ok(lines)
     }
 }
 
