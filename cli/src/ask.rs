@@ -56,7 +56,7 @@ pub(crate) async fn ask(
     }
     let deadline = PATIENCE.after(clock::now());
     loop {
-        let driver = drive::driver(session, &journal);
+        let driver = drive::driver(session, &journal)?;
         let options = DriveOptions {
             leave_when_waiting: true,
         };

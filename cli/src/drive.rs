@@ -37,12 +37,13 @@ fn listen(kind: SignalKind) -> Result<Signal, CliError> {
 }
 
 /// A driver of this process.
-pub(crate) fn driver(session: &Session, journal: &Arc<dyn Journal>) -> Driver {
-    Driver::new(
+pub(crate) fn driver(session: &Session, journal: &Arc<dyn Journal>) -> Result<Driver, CliError> {
+    Ok(Driver::with_secrets(
         journal.clone(),
         session.registry().clone(),
         session.holder(),
-    )
+        session.secrets()?.clone(),
+    ))
 }
 
 /// Follows a run that this process drives until it gives it back, and sums it up.

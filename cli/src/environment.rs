@@ -1,7 +1,7 @@
 //! The environment file, read once for each call of the command line.
 use crate::{error::CliError, exit::Exit, session::Session, ui::diagnostics};
 use std::path::{Path, PathBuf};
-use windlass_engine::environment::{Environment, EnvironmentFile};
+use windlass_engine::environment::{Environment, EnvironmentFile, without_passwords};
 
 /// `windlass.yaml` as it was found; empty where there is none.
 #[derive(Debug, Clone, Default)]
@@ -27,9 +27,10 @@ pub(crate) fn load(session: &Session) -> Result<Loaded, CliError> {
         }),
         Err(mistakes) => {
             let style = session.ui.err;
+            let shown = without_passwords(&text);
             session
                 .ui
-                .complain(&diagnostics::all(&mistakes, |_| &text, style));
+                .complain(&diagnostics::all(&mistakes, |_| &shown, style));
             Err(CliError::said(Exit::Invalid))
         }
     }
@@ -46,6 +47,17 @@ fn shown(path: &Path) -> String {
 }
 
 impl Loaded {
+    /// Prints what is worth knowing of the file. The line of a password is not shown.
+    pub(crate) fn warn(&self, session: &Session) {
+        if !self.file.warnings.is_empty() && !session.ui.quiet {
+            session.ui.complain(&diagnostics::each(
+                &self.file.warnings,
+                |_| "",
+                session.ui.err,
+            ));
+        }
+    }
+
     /// The environment of this name, or the default.
     pub(crate) fn choose(
         &self,

@@ -193,6 +193,16 @@ impl From<&RunError> for CliError {
             RunError::OutsideWindow(_) => Self::new(Exit::Refused, message)
                 .note("`policy.windows` of the playbook says when it may start")
                 .help("start it inside a window"),
+            RunError::Secret { help, .. } => {
+                let error = Self::new(Exit::Refused, message)
+                    .note("nothing was started: what it left on the servers could not be kept out of the journal");
+                let gone = "where the secret is gone for good, let its source in windlass.yaml give anything of four or \
+                            more characters, then `windlass resume`";
+                match help {
+                    Some(help) => error.help(help.clone()).help(gone),
+                    None => error.help(gone),
+                }
+            }
             RunError::Target { help, .. } => {
                 let error = Self::new(Exit::Refused, message);
                 match help {

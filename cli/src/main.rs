@@ -5,6 +5,7 @@
 //! | `args.rs` | what may be typed |
 //! | `commands/` | one file a command |
 //! | `exit.rs`, `error.rs` | exit codes; errors as users read them |
+//! | `hygiene.rs` | no core file, one redactor over all that is printed |
 //! | `session.rs`, `environment.rs`, `playbook.rs` | the journal, who the user is, the environment file, playbooks |
 //! | `drive.rs`, `ask.rs`, `reporter.rs` | driving a run, asking something of one, telling how it goes |
 //! | `ui/` | colour, the live tree, pages, summaries |
@@ -16,6 +17,7 @@ mod drive;
 mod environment;
 mod error;
 mod exit;
+mod hygiene;
 mod playbook;
 mod reporter;
 mod session;
@@ -28,9 +30,11 @@ use session::Session;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    hygiene::close_memory();
     std::panic::set_hook(Box::new(|panic| {
         use std::io::Write as _;
         // Nobody is left to tell where standard error is closed.
+        let panic = hygiene::redactor().string(panic.to_string());
         drop(writeln!(
             std::io::stderr(),
             "error: windlass is broken: {panic}\n  = nothing that is in the journal is lost\n  = help: `windlass resume \

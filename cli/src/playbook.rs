@@ -133,6 +133,13 @@ pub(crate) fn prepare(session: &Session, given: &Given) -> Result<Prepared, CliE
             mistakes.extend(wrong);
             IndexMap::new()
         });
+    mistakes.extend(environment::missing_secrets(
+        &graph,
+        &targets,
+        &name,
+        &environment,
+    ));
+    loaded.warn(session);
     if !mistakes.is_empty() {
         session
             .ui
@@ -185,7 +192,6 @@ impl Prepared {
             targets: self.targets,
             environment: self.environment,
             approvers: self.approvers,
-            secrets: Value::Null,
             by,
             digest,
         }

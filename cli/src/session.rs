@@ -4,6 +4,7 @@ use crate::{
     clock,
     environment::{self, Loaded},
     error::CliError,
+    hygiene,
     ui::{Ui, again},
 };
 use nix::unistd::{Uid, User, gethostname};
@@ -14,8 +15,8 @@ use std::{
 use windlass_engine::{
     journal::{Journal, JournalError, RunSummary, SqliteJournal},
     machine::{Event, Holder, Machine},
-    step::{Failure, Registry, Revealed},
-    value::SecretText,
+    secret::Secrets,
+    step::Registry,
 };
 
 /// The environment variable that names the user where people share an account of the operating system.
@@ -35,6 +36,7 @@ pub(crate) struct Session {
     pub(crate) global: Global,
     registry: OnceLock<Arc<Registry>>,
     environment: OnceLock<Loaded>,
+    secrets: OnceLock<Secrets>,
     playbook: OnceLock<PathBuf>,
 }
 
@@ -56,6 +58,7 @@ impl Session {
             global,
             registry: OnceLock::new(),
             environment: OnceLock::new(),
+            secrets: OnceLock::new(),
             playbook: OnceLock::new(),
         }
     }
@@ -163,13 +166,14 @@ impl Session {
             .unwrap_or_else(os_user)
     }
 
-    /// The content of secrets, for a command that talks to a target by itself. There is no provider yet.
-    pub(crate) async fn reveal(&self, secret: &SecretText) -> Result<Revealed, Failure> {
-        let names: Vec<&str> = secret.names().collect();
-        Err(Failure::new(
-            "secret.no_provider",
-            format!("there is no provider for {}", names.join(", ")),
-        ))
+    /// The secrets of the environments; none is fetched before it is used.
+    pub(crate) fn secrets(&self) -> Result<&Secrets, CliError> {
+        let loaded = self.environment()?;
+        Ok(self.secrets.get_or_init(|| {
+            loaded
+                .file
+                .secrets(&loaded.base, hygiene::redactor().clone())
+        }))
     }
 
     /// This process, as the journal names it.

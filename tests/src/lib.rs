@@ -11,7 +11,6 @@ use windlass_engine::{
     journal::{Journal, SqliteJournal},
     machine::{Holder, Machine},
     run::{DriveOptions, Driver, Ended, NewRun},
-    value::Value,
 };
 
 struct Disk;
@@ -121,7 +120,6 @@ impl House {
             targets,
             environment: name,
             approvers: self.environment.approvers.clone(),
-            secrets: Value::Null,
             by: "ana".to_owned(),
             digest: None,
         }

@@ -220,7 +220,6 @@ fn new_run(graph: &Arc<Graph>) -> NewRun {
         targets: indexmap::IndexMap::new(),
         environment: "sim".to_owned(),
         approvers: indexmap::IndexMap::new(),
-        secrets: Value::Null,
         by: "ana".to_owned(),
         digest: None,
     }

@@ -17,6 +17,7 @@ use std::{
 use windlass_engine::{
     diagnostic::suggest,
     environment,
+    secret::RunSecrets,
     step::{Cause, Examination, Failure, Finding, LedgerStanding, Revealed, Severity, Target},
     value::{Duration, Value},
 };
@@ -64,9 +65,11 @@ pub(crate) async fn run(session: &Session, args: &DoctorArgs) -> Result<Exit, Cl
         return Err(CliError::invalid("--timeout must be longer than nothing"));
     }
     let (environment, targets) = chosen(session, args)?;
+    let secrets = session.secrets()?.of_run(&environment);
+    session.environment()?.warn(session);
     let checks = targets
         .into_values()
-        .map(|target| examine(session, target, args.timeout));
+        .map(|target| examine(session, &secrets, target, args.timeout));
     let mut examined = join_all(checks).await;
     if args.json {
         session.ui.line(&page(&environment, &examined)?);
@@ -128,7 +131,12 @@ fn chosen(
     Ok((name, targets))
 }
 
-async fn examine(session: &Session, target: Target, timeout: Duration) -> Examined {
+async fn examine(
+    session: &Session,
+    secrets: &RunSecrets,
+    target: Target,
+    timeout: Duration,
+) -> Examined {
     let mut one = Examined {
         url: None,
         secrets: IndexMap::new(),
@@ -151,7 +159,7 @@ async fn examine(session: &Session, target: Target, timeout: Duration) -> Examin
         let Value::Secret(secret) = value else {
             continue;
         };
-        let revealed = session.reveal(secret).await;
+        let revealed = secrets.reveal(secret, clock::now()).await;
         let names: Vec<String> = secret.names().map(str::to_owned).collect();
         for name in names {
             let known = one.secrets.entry(name).or_insert(true);
@@ -166,7 +174,7 @@ async fn examine(session: &Session, target: Target, timeout: Duration) -> Examin
         return one;
     }
     let url = match &one.target.url {
-        Value::Secret(secret) => match session.reveal(secret).await {
+        Value::Secret(secret) => match secrets.reveal(secret, clock::now()).await {
             Ok(url) => url,
             Err(failure) => {
                 one.seen.problem(failure);

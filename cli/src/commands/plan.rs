@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     plan::{self, Plan, PlanRequest, Reveal},
     run::RunError,
-    step::{Failure, Resources, RunInfo, Target},
+    secret::RunSecrets,
+    step::{Failure, Resources, Revealed, RunInfo, Target},
     value::Value,
 };
 
@@ -97,18 +98,15 @@ pub(crate) async fn run(session: &Session, args: &PlanArgs) -> Result<Exit, CliE
 /// Plans what was prepared.
 async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<Plan, CliError> {
     let registry = session.registry();
+    let secrets = session.secrets()?.of_run(&prepared.environment);
     let mut targets = prepared.targets.clone();
     for target in targets.values_mut() {
-        target.identity = Some(identify(session, target).await?);
+        target.identity = Some(identify(session, target, &secrets).await?);
     }
-    let reveal: Reveal = Arc::new(|secret| {
-        Box::pin(async move {
-            let names: Vec<&str> = secret.names().collect();
-            Err(Failure::new(
-                "secret.no_provider",
-                format!("there is no provider for {}", names.join(", ")),
-            ))
-        })
+    let fetching = secrets.clone();
+    let reveal: Reveal = Arc::new(move |secret| {
+        let secrets = fetching.clone();
+        Box::pin(async move { secrets.reveal(&secret, clock::now()).await })
     });
     let cancel = CancellationToken::new();
     let request = PlanRequest {
@@ -137,7 +135,11 @@ async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<
     let planning = plan::plan(request);
     tokio::pin!(planning);
     tokio::select! {
-        plan = &mut planning => return Ok(plan),
+        plan = &mut planning => {
+            return plan.redacted(secrets.redactor()).map_err(|error| {
+                CliError::new(Exit::Failed, format!("cannot write the plan: {error}"))
+            });
+        }
         _ = interrupts.recv() => cancel.cancel(),
     }
     // What runs on a server is ended before the process is.
@@ -151,6 +153,7 @@ async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<
 async fn identify(
     session: &Session,
     target: &Target,
+    secrets: &RunSecrets,
 ) -> Result<windlass_engine::step::Identity, CliError> {
     let wrong = |why: String, help: Option<String>| {
         CliError::from(RunError::Target {
@@ -165,16 +168,12 @@ async fn identify(
             None,
         )
     })?;
-    if let Value::Secret(secret) = &target.url {
-        let names: Vec<&str> = secret.names().collect();
-        return Err(wrong(
-            format!("there is no provider for {}", names.join(", ")),
-            None,
-        ));
-    }
-    kind.identify(target, &target.url.to_string())
-        .await
-        .map_err(|failure| wrong(failure.message, failure.help))
+    let failed = |failure: Failure| wrong(failure.message, failure.help);
+    let url = match &target.url {
+        Value::Secret(secret) => secrets.reveal(secret, clock::now()).await.map_err(failed)?,
+        plain => Revealed::new(plain.to_string()),
+    };
+    kind.identify(target, url.expose()).await.map_err(failed)
 }
 
 fn json(plan: &Plan) -> Result<String, CliError> {

@@ -27,7 +27,7 @@ pub(crate) async fn run(session: &Session, args: &ResumeArgs) -> Result<Exit, Cl
     let options = DriveOptions {
         leave_when_waiting: args.no_wait,
     };
-    let handle = drive::driver(session, &journal)
+    let handle = drive::driver(session, &journal)?
         .resume(&run, options)
         .await?;
     let mut reporter = Reporter::new(&session.ui, &run, args.json);

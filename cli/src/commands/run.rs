@@ -34,7 +34,7 @@ pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<Exit, CliEr
         None => None,
     };
     let journal = session.journal()?;
-    let driver = drive::driver(session, &journal);
+    let driver = drive::driver(session, &journal)?;
     let options = DriveOptions {
         leave_when_waiting: args.no_wait,
     };

@@ -56,6 +56,7 @@ impl Ui {
         if self.gone.get() {
             return;
         }
+        let text = crate::hygiene::redactor().text(text);
         let mut out = std::io::stdout().lock();
         if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             self.gone.set(true);
@@ -90,7 +91,7 @@ impl Ui {
         drop(writeln!(
             std::io::stderr(),
             "{}",
-            again::in_text(text.trim_end_matches('\n'))
+            crate::hygiene::redactor().text(&again::in_text(text.trim_end_matches('\n')))
         ));
     }
 

@@ -179,6 +179,10 @@ codes! {
         "The environment file does not have the environment that was chosen.";
     TARGET = "WL0907", "a target that cannot be bound",
         "The environment has no such target, or one of another kind.";
+    UNKNOWN_SECRET = "WL0908", "a secret that the environment does not have",
+        "A playbook or a target names a secret, and the chosen environment does not say where it comes from.";
+    PLAIN_PASSWORD = "WL0909", "a password in plain text",
+        "A URL holds a password that everybody can read who sees the file or the command line.";
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The targets of a playbook, found in an environment.
-use super::{Environment, TargetEntry};
+use super::{Environment, TargetEntry, secrets::Url};
 use crate::{
     diagnostic::{Diagnostic, codes, suggest},
     graph::{Graph, TargetDecl},
@@ -43,23 +43,28 @@ pub fn bind(
                     .find(|(key, _)| key == name)
                     .map(|(_, value)| value.as_str());
                 let entry = match given {
-                    Some(url) if url.contains(':') => Some((
-                        TargetEntry {
-                            url: url.to_owned(),
-                            ..TargetEntry::default()
-                        },
-                        Path::new(""),
-                    )),
-                    Some(other) => environment
-                        .targets
-                        .get(other)
-                        .cloned()
-                        .map(|entry| (entry, base)),
-                    None => environment
-                        .targets
-                        .get(name)
-                        .cloned()
-                        .map(|entry| (entry, base)),
+                    Some(url) if url.contains(':') => {
+                        if let Some(diagnostic) = said_aloud(name, url) {
+                            diagnostics.push(diagnostic);
+                            continue;
+                        }
+                        Some((
+                            TargetEntry {
+                                url: url.to_owned(),
+                                ..TargetEntry::default()
+                            },
+                            name.as_str(),
+                            Path::new(""),
+                        ))
+                    }
+                    given => {
+                        let key = given.unwrap_or(name);
+                        environment
+                            .targets
+                            .get(key)
+                            .cloned()
+                            .map(|entry| (entry, key, base))
+                    }
                 };
                 match entry {
                     None => {
@@ -72,27 +77,29 @@ pub fn bind(
                             help,
                         ));
                     }
-                    Some((entry, base)) => match target(name, kind, role.as_ref(), &entry, base) {
-                        Ok(target) => {
-                            bound.insert(name.clone(), target);
+                    Some((entry, key, base)) => {
+                        match target(name, kind, role.as_ref(), key, &entry, base) {
+                            Ok(target) => {
+                                bound.insert(name.clone(), target);
+                            }
+                            Err(diagnostic) => diagnostics.push(diagnostic),
                         }
-                        Err(diagnostic) => diagnostics.push(diagnostic),
-                    },
+                    }
                 }
             }
             TargetDecl::Many { kind, select, .. } => {
                 let fits = environment
                     .targets
-                    .values()
-                    .filter(|entry| kind_of(entry) == *kind)
-                    .filter(|entry| {
+                    .iter()
+                    .filter(|(_, entry)| kind_of(entry) == *kind)
+                    .filter(|(_, entry)| {
                         select
                             .iter()
                             .all(|(key, value)| entry.labels.get(key) == Some(value))
                     });
-                for (index, entry) in fits.enumerate() {
+                for (index, (key, entry)) in fits.enumerate() {
                     let name = format!("{name}[{index}]");
-                    match target(&name, kind, None, entry, base) {
+                    match target(&name, kind, None, key, entry, base) {
                         Ok(target) => {
                             bound.insert(name, target);
                         }
@@ -120,7 +127,7 @@ pub fn every(
     let mut bound = IndexMap::new();
     let mut diagnostics = Vec::new();
     for (name, entry) in &environment.targets {
-        match target(name, &kind_of(entry), None, entry, base) {
+        match target(name, &kind_of(entry), None, name, entry, base) {
             Ok(target) => {
                 bound.insert(name.clone(), target);
             }
@@ -135,17 +142,36 @@ pub fn every(
 }
 
 fn kind_of(entry: &TargetEntry) -> String {
-    let scheme = match entry.url.split(':').next().unwrap_or_default() {
-        "postgresql" => "postgres",
-        other => other,
-    };
-    entry.kind.clone().unwrap_or_else(|| scheme.to_owned())
+    entry.kind.clone().unwrap_or_else(|| {
+        let url = Url::read(&entry.url).ok();
+        match url.as_ref().and_then(Url::scheme) {
+            Some("postgresql") => "postgres",
+            scheme => scheme.unwrap_or_default(),
+        }
+        .to_owned()
+    })
+}
+
+/// A password on the command line is refused: every process of the host can read it there.
+fn said_aloud(name: &str, url: &str) -> Option<Diagnostic> {
+    let password = Url::read(url).ok()?.plain_password();
+    password.is_some().then(|| {
+        Diagnostic::bare(
+            codes::PLAIN_PASSWORD,
+            format!("--target {name} holds a password, which the process list shows to everybody"),
+        )
+        .help(
+            "put the target into windlass.yaml and name it, or write `${{ secret(\"name\") }}` in its place; and change \
+             the password",
+        )
+    })
 }
 
 fn target(
     name: &str,
     kind: &str,
     role: Option<&String>,
+    key: &str,
     entry: &TargetEntry,
     base: &Path,
 ) -> Result<Target, Diagnostic> {
@@ -157,6 +183,13 @@ fn target(
         )
         .help("bind another one with --target, or mend windlass.yaml"));
     }
+    let url = Url::read(&entry.url).map_err(|wrong| {
+        Diagnostic::bare(
+            codes::TARGET,
+            format!("the url of target {name:?}: {wrong}"),
+        )
+        .help("write a secret as `${{ secret(\"name\") }}`")
+    })?;
     let mut options = IndexMap::new();
     for (key, value) in [
         ("statement_timeout", &entry.statement_timeout),
@@ -185,7 +218,7 @@ fn target(
     Ok(Target {
         name: name.to_owned(),
         kind: kind.to_owned(),
-        url: Value::from(place(&entry.url, base)),
+        url: url.value(key, base),
         role: role.cloned(),
         labels: entry.labels.clone(),
         ledger: entry.ledger.clone(),
@@ -193,17 +226,6 @@ fn target(
         identity: None,
         never: Vec::new(),
     })
-}
-
-/// A relative path of a file-based URL starts where the environment file is.
-fn place(url: &str, base: &Path) -> String {
-    match url.strip_prefix("sqlite:") {
-        Some(path) => {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            format!("sqlite:{}", base.join(path).display())
-        }
-        None => url.to_owned(),
-    }
 }
 
 /// A derived target: another one with some keys replaced. `url` and `path` say where it is; every other key
@@ -228,7 +250,12 @@ pub fn derive(name: &str, base: &Target, overrides: &Map) -> Result<Target, Fail
             })
         };
         match &**key {
-            "url" => target.url = Value::from(text()?),
+            "url" => {
+                target.url = match value {
+                    Value::Secret(_) => value.clone(),
+                    _ => Value::from(text()?),
+                }
+            }
             "path" => {
                 // Relative to the folder of the target that it is like.
                 let base = base

@@ -1,8 +1,10 @@
 //! Where things are: `windlass.yaml`, and the targets of a playbook found in it.
 mod bind;
 mod read;
+mod secrets;
 
 pub use bind::{bind, derive, every};
+pub use secrets::{SecretEntry, missing_secrets, without_passwords};
 
 use crate::diagnostic::Diagnostic;
 use indexmap::IndexMap;
@@ -25,6 +27,10 @@ pub struct EnvironmentFile {
     /// Groups of people who may vote on approvals.
     #[serde(default)]
     pub approvers: IndexMap<String, Vec<String>>,
+    /// What is worth knowing of a file that can be used: passwords in plain text.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// One environment.
@@ -34,15 +40,19 @@ pub struct Environment {
     /// Targets by the name that playbooks use.
     #[serde(default)]
     pub targets: IndexMap<String, TargetEntry>,
+    /// Secrets by the name that `secret("…")` uses, in playbooks and in the URLs of targets.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub secrets: IndexMap<String, SecretEntry>,
 }
 
 /// A target of an environment.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetEntry {
-    /// Where it is, such as `sqlite:data/shop.db`; a relative path starts at this file.
+    /// Where it is, such as `sqlite:data/shop.db`; a relative path starts at this file. Secrets stand in it as
+    /// `${{ secret("name") }}`.
     pub url: String,
-    /// `sqlite`; where not given, what the URL begins with.
+    /// `sqlite`; where not given, what the URL begins with. Needed where the URL begins with a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Labels, for targets that a playbook selects.

@@ -1,5 +1,5 @@
 //! From the tree of the file to its model, with a place for every mistake.
-use super::{Environment, EnvironmentFile, TargetEntry};
+use super::{Environment, EnvironmentFile, SecretEntry, TargetEntry, secrets::Url};
 use crate::{
     diagnostic::{Diagnostic, codes, suggest},
     source::{Map, Node, SourceFile, SourceTree},
@@ -12,8 +12,10 @@ pub(super) fn read(path: &str, text: &str) -> Result<EnvironmentFile, Vec<Diagno
     let mut reader = Reader {
         file: &tree.file,
         diagnostics: Vec::new(),
+        warnings: Vec::new(),
     };
-    let file = reader.file(&tree.root);
+    let mut file = reader.file(&tree.root);
+    file.warnings = std::mem::take(&mut reader.warnings);
     if reader.diagnostics.is_empty() {
         Ok(file)
     } else {
@@ -24,6 +26,7 @@ pub(super) fn read(path: &str, text: &str) -> Result<EnvironmentFile, Vec<Diagno
 struct Reader<'f> {
     file: &'f SourceFile,
     diagnostics: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
@@ -131,18 +134,206 @@ impl Reader<'_> {
         let Some(map) = self.map(node, "an environment") else {
             return environment;
         };
-        self.keys(map, &["targets"], "an environment");
+        self.keys(map, &["targets", "secrets"], "an environment");
+        if let Some(secrets) = map
+            .get("secrets")
+            .and_then(|node| self.map(node, "secrets"))
+        {
+            for entry in &secrets.entries {
+                let is_name = entry.key.chars().count() <= 64
+                    && entry.key.starts_with(|c: char| c.is_ascii_alphabetic())
+                    && entry
+                        .key
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
+                if !is_name {
+                    self.error(
+                        codes::BAD_ID,
+                        entry.key_range,
+                        format!("`{}` is no name of a secret", entry.key),
+                        Some(
+                            "it starts with a letter and holds letters, digits, `_`, `-`, `.` and `/`, at most 64"
+                                .to_owned(),
+                        ),
+                    );
+                }
+                if let Some(secret) = self.secret(&entry.value, &entry.key) {
+                    environment.secrets.insert(entry.key.to_string(), secret);
+                }
+            }
+        }
         if let Some(targets) = map
             .get("targets")
             .and_then(|node| self.map(node, "targets"))
         {
             for entry in &targets.entries {
                 if let Some(target) = self.target(&entry.value, &entry.key) {
+                    self.url(&entry.value, &entry.key, &target, &environment.secrets);
                     environment.targets.insert(entry.key.to_string(), target);
                 }
             }
         }
         environment
+    }
+
+    /// The URL of a target: its secrets are there, and no password is.
+    fn url(
+        &mut self,
+        node: &Node,
+        name: &str,
+        target: &TargetEntry,
+        secrets: &IndexMap<String, SecretEntry>,
+    ) {
+        let Some(place) = node.map().and_then(|map| map.get("url")) else {
+            return;
+        };
+        let url = match Url::read(&target.url) {
+            Ok(url) => url,
+            Err(wrong) => {
+                self.error(
+                    codes::NOT_LITERAL,
+                    place.range,
+                    format!("the url of target `{name}`: {wrong}"),
+                    Some("write a secret as `${{ secret(\"name\") }}`".to_owned()),
+                );
+                return;
+            }
+        };
+        if url.begins_with_a_secret() && target.kind.is_none() {
+            self.error(
+                codes::MISSING_KEY,
+                node.range,
+                format!("target `{name}` has a url that begins with a secret, and no `kind`"),
+                Some("say what it is, such as `kind: postgres`".to_owned()),
+            );
+        }
+        for secret in url.names() {
+            if !secrets.contains_key(secret) {
+                let near = suggest(secret, secrets.keys().map(String::as_str));
+                self.error(
+                    codes::UNKNOWN_SECRET,
+                    place.range,
+                    format!(
+                        "the url of target `{name}` uses secret `{secret}`, which this environment does not have"
+                    ),
+                    Some(near.unwrap_or_else(|| {
+                        format!("add `{secret}: {{ env: VARIABLE }}` to `secrets` beside `targets`")
+                    })),
+                );
+            }
+        }
+        if url.plain_password().is_some() {
+            let warning = Diagnostic::warning(
+                codes::PLAIN_PASSWORD,
+                self.file.span(place.range),
+                format!("the url of target `{name}` holds a password in plain text"),
+            );
+            self.warnings.push(warning.help(
+                "put it into a secret, and write `${{ secret(\"name\") }}` in its place; whoever may read this file \
+                 knows it",
+            ));
+        }
+    }
+
+    fn secret(&mut self, node: &Node, name: &str) -> Option<SecretEntry> {
+        let what = format!("secret `{name}`");
+        let map = self.map(node, &what)?;
+        let known = [
+            "env",
+            "file",
+            "command",
+            "allow_group_read",
+            "inherit_env",
+            "timeout",
+            "ttl",
+        ];
+        self.keys(map, &known, &what);
+        let sources = ["env", "file", "command"];
+        let given: Vec<&str> = sources
+            .into_iter()
+            .filter(|key| map.get(key).is_some())
+            .collect();
+        if given.len() != 1 {
+            let (code, message) = match given.is_empty() {
+                true => (codes::MISSING_KEY, format!("{what} has no source")),
+                false => (
+                    codes::EXCLUSIVE,
+                    format!("{what} has more than one source: {}", given.join(", ")),
+                ),
+            };
+            let help = "write one of `env: VARIABLE`, `file: PATH`, `command: [PROGRAM, ARGUMENT]`";
+            self.error(code, node.range, message, Some(help.to_owned()));
+            return None;
+        }
+        for (key, source) in [
+            ("allow_group_read", "file"),
+            ("inherit_env", "command"),
+            ("timeout", "command"),
+        ] {
+            if let Some(node) = map.get(key)
+                && !given.contains(&source)
+            {
+                let message = format!("`{key}` belongs to `{source}`, which {what} does not have");
+                self.error(codes::EXCLUSIVE, node.range, message, None);
+            }
+        }
+        let text = |reader: &mut Self, key: &str| {
+            let node = map.get(key)?;
+            let text = reader.text(node, key)?;
+            if text.trim().is_empty() {
+                let message = format!("`{key}` of {what} is empty");
+                reader.error(codes::WRONG_TYPE, node.range, message, None);
+            }
+            Some(text)
+        };
+        let entry = SecretEntry {
+            env: text(self, "env"),
+            file: text(self, "file"),
+            command: self.texts(map, "command", true),
+            allow_group_read: self.boolean(map, "allow_group_read"),
+            inherit_env: self.texts(map, "inherit_env", false),
+            timeout: self.duration(map, "timeout"),
+            ttl: self.duration(map, "ttl"),
+        };
+        Some(entry)
+    }
+
+    /// A list of texts.
+    fn texts(&mut self, map: &Map, key: &str, some: bool) -> Option<Vec<String>> {
+        let node = map.get(key)?;
+        let Some(items) = node.list() else {
+            let message = format!("`{key}` must be a list, not {}", node.type_name());
+            let help = format!("such as `{key}: [one, two]`");
+            self.error(codes::WRONG_TYPE, node.range, message, Some(help));
+            return None;
+        };
+        if some && items.is_empty() {
+            let message = format!("`{key}` is empty");
+            self.error(codes::EMPTY_LIST, node.range, message, None);
+        }
+        Some(
+            items
+                .iter()
+                .filter_map(|item| self.text(item, key))
+                .collect(),
+        )
+    }
+
+    fn boolean(&mut self, map: &Map, key: &str) -> Option<bool> {
+        let node = map.get(key)?;
+        match node.scalar().map(|scalar| &*scalar.text) {
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) | None => {
+                self.error(
+                    codes::BOOLEAN,
+                    node.range,
+                    format!("{key} must be true or false"),
+                    None,
+                );
+                None
+            }
+        }
     }
 
     fn target(&mut self, node: &Node, name: &str) -> Option<TargetEntry> {
@@ -183,23 +374,7 @@ impl Reader<'_> {
                 );
             }
         }
-        let create = match map
-            .get("create")
-            .map(|node| (node, node.scalar().map(|s| &*s.text)))
-        {
-            None => None,
-            Some((_, Some("true"))) => Some(true),
-            Some((_, Some("false"))) => Some(false),
-            Some((node, _)) => {
-                self.error(
-                    codes::BOOLEAN,
-                    node.range,
-                    "create must be true or false".to_owned(),
-                    None,
-                );
-                None
-            }
-        };
+        let create = self.boolean(map, "create");
         Some(TargetEntry {
             url: self.text(url, "url")?,
             kind: map.get("kind").and_then(|node| self.text(node, "kind")),

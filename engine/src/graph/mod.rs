@@ -6,6 +6,7 @@
 mod order;
 mod policy;
 mod render;
+mod secrets;
 
 pub use policy::{Backoff, OnFailure, Policy, Retry};
 

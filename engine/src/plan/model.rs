@@ -328,3 +328,13 @@ impl Plan {
             .collect()
     }
 }
+
+impl Plan {
+    /// Without the content of secrets: what was read and what failed may hold it.
+    ///
+    /// # Errors
+    /// Where the plan cannot be written as JSON and read back.
+    pub fn redacted(self, redactor: &crate::secret::Redactor) -> Result<Self, serde_json::Error> {
+        serde_json::from_value(redactor.json(serde_json::to_value(self)?))
+    }
+}

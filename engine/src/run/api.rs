@@ -23,8 +23,6 @@ pub struct NewRun {
     pub environment: String,
     /// Members of approver groups.
     pub approvers: IndexMap<String, Vec<String>>,
-    /// Where secrets come from.
-    pub secrets: Value,
     /// Who starts it.
     pub by: String,
     /// The digest of the approved plan, where there is one.
@@ -65,6 +63,14 @@ pub enum RunError {
     /// Outside every window of `policy.windows`.
     #[error("outside the windows of this playbook: {0}")]
     OutsideWindow(String),
+    /// A secret that the run has used cannot be fetched again, so that it could not be kept out of what is written.
+    #[error("{why}")]
+    Secret {
+        /// What is wrong.
+        why: String,
+        /// What to do.
+        help: Option<String>,
+    },
     /// A target is not what it was when the run started, or cannot be reached.
     #[error("target {target}: {why}")]
     Target {

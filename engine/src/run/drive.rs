@@ -2,11 +2,13 @@
 use super::{
     api::{DriveOptions, Ended, RunError},
     driver::Shared,
+    redact,
     work::{Assignment, Message},
 };
 use crate::{
     journal::Lease,
     machine::{Event, IllegalEvent, Machine, Report, RunState, Wanted, Work},
+    secret::RunSecrets,
     step::{Certainty, Failure, Probed},
 };
 use std::{
@@ -22,6 +24,7 @@ pub(super) struct Drive {
     pub shared: Arc<Shared>,
     pub machine: Machine,
     pub lease: Box<dyn Lease>,
+    pub secrets: Arc<RunSecrets>,
     pub options: DriveOptions,
     pub rx: mpsc::UnboundedReceiver<Message>,
     pub tx: mpsc::UnboundedSender<Message>,
@@ -216,7 +219,15 @@ impl Drive {
             let cancel = CancellationToken::new();
             self.in_flight.insert(wanted, cancel.clone());
             let tx = self.tx.clone();
-            match Assignment::new(&self.machine, wanted, &self.shared, &tx, cancel) {
+            let made = Assignment::new(
+                &self.machine,
+                wanted,
+                &self.shared,
+                &self.secrets,
+                &tx,
+                cancel,
+            );
+            match made {
                 Ok(assignment) => {
                     spawn(async move {
                         let report = assignment.run().await;
@@ -232,6 +243,7 @@ impl Drive {
                             evidence: Vec::new(),
                         },
                     };
+                    let report = redact::report(self.secrets.redactor(), report);
                     drop(tx.send(Message::Report(wanted, Box::new(report), None)));
                     drop(tx.send(Message::Ended(wanted)));
                 }
@@ -255,6 +267,7 @@ impl Drive {
                     .map_err(|e| self.illegal(&e))?;
                 self.batch.extend(due);
             }
+            let command = redact::submitted(self.secrets.redactor(), command);
             let events = self.machine.command(&command, command.at.min(now));
             self.apply(events)?;
         }

@@ -3,19 +3,21 @@ use super::{
     api::{DriveOptions, Ended, NewRun, RunError, RunHandle},
     clock::{Clock, SystemClock},
     drive::{Drive, spawn},
+    redact,
     work::Message,
 };
 use crate::{
     graph::Graph,
     journal::{Journal, Lease, LockHeld},
     machine::{Cancelled, EVENT_FORMAT, Event, EventBody, Holder, LeaseTaken, Machine, RunStarted},
+    secret::{RunSecrets, Secrets},
     step::{Failure, Registry, Resources, Revealed, RunInfo, Target},
-    value::{Duration, SecretText, Value},
+    value::{Duration, Value},
 };
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -37,20 +39,12 @@ pub(super) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub holder: Holder,
     pub resources: Resources,
+    secrets: Secrets,
     runs: Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>,
     polling: AtomicBool,
 }
 
 impl Shared {
-    /// The content of secrets. No provider is configured yet, so every reference is refused.
-    pub(super) async fn reveal(&self, secret: &SecretText) -> Result<Revealed, Failure> {
-        let names: Vec<&str> = secret.names().collect();
-        Err(Failure::new(
-            "secret.no_provider",
-            format!("there is no provider for {}", names.join(", ")),
-        ))
-    }
-
     fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Message>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,6 +57,17 @@ impl Driver {
         Self::with_clock(journal, registry, holder, Arc::new(SystemClock))
     }
 
+    /// With the secrets of the environments that its runs are in.
+    #[must_use]
+    pub fn with_secrets(
+        journal: Arc<dyn Journal>,
+        registry: Arc<Registry>,
+        holder: Holder,
+        secrets: Secrets,
+    ) -> Self {
+        Self::made_of(journal, registry, holder, Arc::new(SystemClock), secrets)
+    }
+
     /// With a clock of its own, for tests.
     #[must_use]
     pub fn with_clock(
@@ -71,7 +76,18 @@ impl Driver {
         holder: Holder,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        Self::made_of(journal, registry, holder, clock, Secrets::default())
+    }
+
+    fn made_of(
+        journal: Arc<dyn Journal>,
+        registry: Arc<Registry>,
+        holder: Holder,
+        clock: Arc<dyn Clock>,
+        secrets: Secrets,
+    ) -> Self {
         Self(Arc::new(Shared {
+            secrets,
             journal,
             registry,
             clock,
@@ -90,7 +106,8 @@ impl Driver {
         let now = self.0.clock.now();
         crate::policy::windows::check(&new.graph.policy.windows, now)
             .map_err(RunError::OutsideWindow)?;
-        let targets = self.identify(&new.targets).await?;
+        let secrets = self.0.secrets.of_run(&new.environment);
+        let targets = self.identify(&new.targets, &secrets).await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
         let short_id = id.chars().skip(id.len().saturating_sub(8)).collect();
         let digest = new
@@ -115,7 +132,7 @@ impl Driver {
                 inputs: new.inputs,
                 targets,
                 approvers: new.approvers,
-                secrets: new.secrets,
+                secrets: secrets.names(),
                 digest,
                 engine: env!("CARGO_PKG_VERSION").to_owned(),
             })),
@@ -132,7 +149,7 @@ impl Driver {
             self.give_up(&mut machine, lease.as_ref(), &held).await?;
             return Err(held.into());
         }
-        Ok(self.drive(machine, lease, options, vec![(1, started)]))
+        Ok(self.drive(machine, lease, secrets, options, vec![(1, started)]))
     }
 
     /// A run that may not begin ends before its first step.
@@ -175,6 +192,7 @@ impl Driver {
         let lease = self.0.journal.lease(run, self.holder()).await?;
         let events = self.0.journal.load(run, 1).await?;
         let mut machine = Machine::recover(&events).map_err(|e| replay(run, &e))?;
+        let used = used(&events);
         drop(events);
         if let Some(finished) = machine.finished()
             && self.0.journal.inbox(Some(run)).await?.is_empty()
@@ -184,7 +202,16 @@ impl Driver {
                 outcome: finished.outcome.as_str(),
             });
         }
-        self.still_the_same(&machine).await?;
+        let secrets = self.0.secrets.of_run(&machine.started().run.environment);
+        // What they are in is on the servers now: a step that reads it must not write it down.
+        secrets
+            .learn(&used, self.0.clock.now())
+            .await
+            .map_err(|failure| RunError::Secret {
+                why: format!("run {run} has used a secret: {}", failure.message),
+                help: failure.help,
+            })?;
+        self.still_the_same(&machine, &secrets).await?;
         let taken = Event {
             at: self.0.clock.now().max(machine.last_at()),
             body: EventBody::LeaseTaken(LeaseTaken {
@@ -203,7 +230,7 @@ impl Driver {
                 machine.state().as_str(),
             )
             .await?;
-        Ok(self.drive(machine, lease, options, vec![(seq, taken)]))
+        Ok(self.drive(machine, lease, secrets, options, vec![(seq, taken)]))
     }
 
     fn holder(&self) -> Holder {
@@ -217,6 +244,7 @@ impl Driver {
         &self,
         machine: Machine,
         lease: Box<dyn Lease>,
+        secrets: Arc<RunSecrets>,
         options: DriveOptions,
         seen: Vec<(u64, Event)>,
     ) -> RunHandle {
@@ -234,6 +262,7 @@ impl Driver {
             shared: self.0.clone(),
             machine,
             lease,
+            secrets,
             options,
             rx,
             tx,
@@ -296,21 +325,29 @@ impl Driver {
     async fn identify(
         &self,
         targets: &IndexMap<String, Target>,
+        secrets: &RunSecrets,
     ) -> Result<IndexMap<String, Target>, RunError> {
         let mut known = IndexMap::new();
         for (name, target) in targets {
             let mut target = target.clone();
-            target.identity = Some(self.ask(&target).await?);
+            target.identity = Some(self.ask(&target, secrets).await?);
             known.insert(name.clone(), target);
         }
         Ok(known)
     }
 
-    async fn ask(&self, target: &Target) -> Result<crate::step::Identity, RunError> {
-        let refused = |failure: Failure| RunError::Target {
-            target: target.name.clone(),
-            why: failure.message,
-            help: failure.help,
+    async fn ask(
+        &self,
+        target: &Target,
+        secrets: &RunSecrets,
+    ) -> Result<crate::step::Identity, RunError> {
+        let refused = |failure: Failure| {
+            let failure = redact::failure(secrets.redactor(), failure);
+            RunError::Target {
+                target: target.name.clone(),
+                why: failure.message,
+                help: failure.help,
+            }
         };
         let kind = self.0.registry.target(&target.kind).ok_or_else(|| {
             refused(Failure::new(
@@ -319,19 +356,29 @@ impl Driver {
             ))
         })?;
         let url = match &target.url {
-            Value::Secret(secret) => self.0.reveal(secret).await.map_err(refused)?,
+            Value::Secret(secret) => secrets
+                .reveal(secret, self.0.clock.now())
+                .await
+                .map_err(refused)?,
             plain => Revealed::new(plain.to_string()),
         };
-        kind.identify(target, url.expose()).await.map_err(refused)
+        kind.identify(target, url.expose())
+            .await
+            .map(|identity| redact::identity(secrets.redactor(), identity))
+            .map_err(refused)
     }
 
     /// A target that is another server now is refused: what was read of the first does not hold for the second.
-    async fn still_the_same(&self, machine: &Machine) -> Result<(), RunError> {
+    async fn still_the_same(
+        &self,
+        machine: &Machine,
+        secrets: &RunSecrets,
+    ) -> Result<(), RunError> {
         for target in machine.started().targets.values() {
             let Some(before) = &target.identity else {
                 continue;
             };
-            let now = self.ask(target).await?;
+            let now = self.ask(target, secrets).await?;
             if now.instance != before.instance || now.system != before.system {
                 return Err(RunError::Target {
                     target: target.name.clone(),
@@ -354,6 +401,46 @@ fn replay(run: &str, error: &crate::machine::IllegalEvent) -> RunError {
         run: run.to_owned(),
         why: error.to_string(),
     }
+}
+
+/// The secrets that a run has used: in its targets, and in the parameters of what it started.
+fn used(events: &[Event]) -> BTreeSet<String> {
+    fn collect(value: &Value, into: &mut BTreeSet<String>) {
+        match value {
+            Value::Secret(secret) => into.extend(secret.names().map(str::to_owned)),
+            Value::List(items) => items.iter().for_each(|item| collect(item, into)),
+            Value::Map(map) => map.values().for_each(|value| collect(value, into)),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Decimal(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::Duration(_)
+            | Value::Size(_)
+            | Value::Timestamp(_)
+            | Value::Bytes(_) => {}
+        }
+    }
+    let mut names = BTreeSet::new();
+    for event in events {
+        let targets = match &event.body {
+            EventBody::RunStarted(started) => &started.targets,
+            EventBody::Started(started) => {
+                collect(&started.input, &mut names);
+                &started.targets
+            }
+            _ => continue,
+        };
+        for target in targets.values() {
+            collect(&target.url, &mut names);
+            target
+                .options
+                .values()
+                .for_each(|value| collect(value, &mut names));
+        }
+    }
+    names
 }
 
 /// What a run without an approved plan is known by: its definition, inputs and targets.

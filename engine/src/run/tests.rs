@@ -231,7 +231,6 @@ fn new_run(graph: Arc<Graph>) -> NewRun {
         targets: indexmap::IndexMap::new(),
         environment: "test".to_owned(),
         approvers: [("dba".to_owned(), vec!["ana".to_owned(), "bruno".to_owned()])].into(),
-        secrets: Value::Null,
         by: "ana".to_owned(),
         digest: None,
     }

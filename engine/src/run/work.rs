@@ -1,9 +1,10 @@
 //! One execution of one step, from what the machine wants to what the driver reports.
-use super::driver::Shared;
+use super::{driver::Shared, redact};
 use crate::{
     expr::{Expr, ExprError, Vars},
     graph::{Action, Body, Undo},
     machine::{Machine, Report, Wanted, Work},
+    secret::RunSecrets,
     step::{
         Cause, Certainty, DynStep, Evidence, Failure, Mark, Outcome, Phase, Probed, Resources,
         Resume, Revealed, StepContext, StepHost, Target,
@@ -61,6 +62,7 @@ impl Assignment {
         machine: &Machine,
         wanted: Wanted,
         shared: &Arc<Shared>,
+        secrets: &Arc<RunSecrets>,
         tx: &mpsc::UnboundedSender<Message>,
         cancel: CancellationToken,
     ) -> Result<Self, Failure> {
@@ -129,6 +131,7 @@ impl Assignment {
             evidence: Mutex::new(Vec::new()),
             tx: tx.clone(),
             shared: shared.clone(),
+            secrets: secrets.clone(),
             cancel: cancel.clone(),
         });
         Ok(Self {
@@ -168,8 +171,13 @@ impl Assignment {
         })
     }
 
-    /// Runs it to its report.
+    /// Runs it to its report, without the content of secrets.
     pub(super) async fn run(self) -> Report {
+        let redactor = self.host.secrets.redactor().clone();
+        redact::report(&redactor, self.reported().await)
+    }
+
+    async fn reported(self) -> Report {
         let marked = |this: &Self| this.mark.is_some() || !this.action.traits.marks;
         let certainty = if marked(&self) {
             Certainty::Unknown
@@ -302,6 +310,9 @@ impl Assignment {
         if self.action.traits.captures && !self.captured && !self.auto_undo {
             match step.capture(&self.context).await {
                 Ok(read) => {
+                    if let Err(failure) = redact::capture(self.host.secrets.redactor(), &read) {
+                        return failed(failure);
+                    }
                     capture = read.clone();
                     if let Err(failure) = self.host.send(Report::Captured(read)).await {
                         return failed(failure);
@@ -327,6 +338,8 @@ impl Assignment {
                 }
                 Ok(Outcome::Suspend { state, wait }) => return Report::Suspended { state, wait },
                 Ok(Outcome::Checkpoint(state)) => {
+                    // Live goes on with what a replay would read.
+                    let state = self.host.secrets.redactor().value(state);
                     if let Err(failure) = self.host.send(Report::Progressed(state.clone())).await {
                         return failed(failure);
                     }
@@ -382,6 +395,7 @@ pub(super) struct Host {
     evidence: Mutex<Vec<Evidence>>,
     tx: mpsc::UnboundedSender<Message>,
     shared: Arc<Shared>,
+    secrets: Arc<RunSecrets>,
     cancel: CancellationToken,
 }
 
@@ -395,6 +409,7 @@ impl Host {
             )
             .cause(Cause::Interrupted)
         };
+        let report = redact::report(self.secrets.redactor(), report);
         let (answer, durable) = oneshot::channel();
         self.tx
             .send(Message::Report(self.wanted, Box::new(report), Some(answer)))
@@ -405,7 +420,10 @@ impl Host {
 
 impl StepHost for Host {
     fn mark(&self, mark: Mark) -> BoxFuture<'_, Result<(), Failure>> {
-        Box::pin(self.send(Report::Marked(mark)))
+        Box::pin(async move {
+            let mark = redact::mark(self.secrets.redactor(), mark)?;
+            self.send(Report::Marked(mark)).await
+        })
     }
 
     fn progress(&self, state: Value) -> BoxFuture<'_, Result<(), Failure>> {
@@ -426,7 +444,7 @@ impl StepHost for Host {
     }
 
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
-        Box::pin(self.shared.reveal(secret))
+        Box::pin(self.secrets.reveal(secret, self.shared.clock.now()))
     }
 
     fn now(&self) -> Timestamp {

@@ -33,7 +33,6 @@ async fn start(driver: &Driver, graph: Arc<Graph>) -> RunHandle {
         targets: Default::default(),
         environment: "bench".to_owned(),
         approvers: Default::default(),
-        secrets: Value::Null,
         by: "bench".to_owned(),
         digest: None,
     };
