@@ -103,16 +103,21 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn sqlite_target(name: &str, path: &Path) -> Target {
+    target(name, "sqlite", &format!("sqlite:{}", path.display()))
+}
+
+pub(crate) fn target(name: &str, kind: &str, url: &str) -> Target {
     Target {
         name: name.to_owned(),
-        kind: "sqlite".to_owned(),
-        url: Value::from(format!("sqlite:{}", path.display())),
+        kind: kind.to_owned(),
+        url: Value::from(url),
         role: None,
         labels: IndexMap::new(),
         ledger: None,
         options: IndexMap::new(),
         identity: None,
         never: Vec::new(),
+        avoid: Vec::new(),
     }
 }
 

@@ -579,6 +579,7 @@ mod tests {
                 options: IndexMap::new(),
                 identity: None,
                 never: Vec::new(),
+                avoid: Vec::new(),
             },
             url: None,
             secrets: IndexMap::new(),

@@ -225,11 +225,14 @@ fn target(
         options,
         identity: None,
         never: Vec::new(),
+        avoid: Vec::new(),
     })
 }
 
-/// A derived target: another one with some keys replaced. `url` and `path` say where it is; every other key
-/// is an option of the target.
+/// A derived target: another one with some keys replaced. `url` and `path`, or `host`, `port` and `database` say where it
+/// is, `login` and `password` who connects; every other key is an option of the target.
+///
+/// A database elsewhere keeps no ledger unless `ledger` names one.
 ///
 /// # Errors
 /// Where a key has a value that it cannot have.
@@ -237,6 +240,13 @@ pub fn derive(name: &str, base: &Target, overrides: &Map) -> Result<Target, Fail
     let mut target = base.clone();
     name.clone_into(&mut target.name);
     target.identity = None;
+    target.avoid.clear();
+    if ["host", "port", "database"]
+        .iter()
+        .any(|key| overrides.contains_key(*key))
+    {
+        target.ledger = None;
+    }
     for (key, value) in overrides {
         let text = || {
             value.as_str().ok_or_else(|| {
@@ -267,6 +277,9 @@ pub fn derive(name: &str, base: &Target, overrides: &Map) -> Result<Target, Fail
                 target.url = Value::from(format!("sqlite:{}", folder.join(text()?).display()));
             }
             "ledger" => target.ledger = Some(text()?.to_owned()),
+            "host" | "database" | "login" => {
+                target.options.insert(key.to_string(), Value::from(text()?));
+            }
             other => {
                 target.options.insert(other.to_owned(), value.clone());
             }

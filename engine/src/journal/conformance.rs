@@ -92,6 +92,7 @@ pub fn started(run: &str, graph: &Arc<Graph>) -> Event {
         options: IndexMap::new(),
         identity: None,
         never: Vec::new(),
+        avoid: Vec::new(),
     };
     let start = RunStarted {
         format: EVENT_FORMAT,

@@ -52,9 +52,11 @@ impl Machine {
         if let Some(target) = self.started.targets.get(&global) {
             return Ok((global != name).then(|| target.clone()));
         }
-        let target = self.derive(id, phase, &global, 0)?;
-        for other in &target.never {
-            if self.derive(id, phase, other, 0)?.url == target.url {
+        let mut target = self.derive(id, phase, &global, 0)?;
+        for other in &target.never.clone() {
+            let known = self.derive(id, phase, other, 0)?;
+            target.avoid(&known);
+            if known.is_written_as(&target) {
                 return Err(Failure::new(
                     "target.never",
                     format!(

@@ -15,9 +15,11 @@ use crate::{
 impl Walk<'_> {
     /// A target by the name of the root playbook; a derived one is bound from what is known.
     pub(super) fn bind(&self, scope: &Scope, name: &str) -> Result<Target, Unbound> {
-        let target = self.derived(scope, name, 0)?;
-        for other in &target.never {
-            if self.derived(scope, other, 0)?.url == target.url {
+        let mut target = self.derived(scope, name, 0)?;
+        for other in &target.never.clone() {
+            let known = self.derived(scope, other, 0)?;
+            target.avoid(&known);
+            if known.is_written_as(&target) {
                 return Err(Unbound::Failed(Failure::new(
                     "target.never",
                     format!("target {name} would be {other}, which `never` forbids"),

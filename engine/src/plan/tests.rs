@@ -263,6 +263,7 @@ fn target(name: &str, url: Value) -> Target {
             version: "1.0".to_owned(),
         }),
         never: Vec::new(),
+        avoid: Vec::new(),
     }
 }
 

@@ -137,7 +137,7 @@ pub(super) struct TargetFile {
     role: Option<Text>,
     /// What it is.
     description: Option<Text>,
-    /// Whether the run itself may change the role (a switchover).
+    /// Whether the run itself may change the role (a switchover): it is checked as the run starts, and not after.
     moves: Option<Flag>,
     /// Whether it is all targets of the environment with the labels of `select`.
     many: Option<Flag>,

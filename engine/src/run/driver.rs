@@ -7,7 +7,7 @@ use super::{
     work::Message,
 };
 use crate::{
-    graph::Graph,
+    graph::{Graph, TargetDecl},
     journal::{Journal, Lease, LockHeld},
     machine::{Cancelled, EVENT_FORMAT, Event, EventBody, Holder, LeaseTaken, Machine, RunStarted},
     secret::{RunSecrets, Secrets},
@@ -107,7 +107,9 @@ impl Driver {
         crate::policy::windows::check(&new.graph.policy.windows, now)
             .map_err(RunError::OutsideWindow)?;
         let secrets = self.0.secrets.of_run(&new.environment);
-        let targets = self.identify(&new.targets, &secrets).await?;
+        let targets = self
+            .identify(&new.graph, &new.targets, &secrets)
+            .await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
         let short_id = id.chars().skip(id.len().saturating_sub(8)).collect();
         let digest = new
@@ -324,6 +326,7 @@ impl Driver {
     /// Asks every target who it is.
     async fn identify(
         &self,
+        graph: &Graph,
         targets: &IndexMap<String, Target>,
         secrets: &RunSecrets,
     ) -> Result<IndexMap<String, Target>, RunError> {
@@ -331,6 +334,10 @@ impl Driver {
         for (name, target) in targets {
             let mut target = target.clone();
             target.identity = Some(self.ask(&target, secrets).await?);
+            // Whose role the run itself changes has it as the run starts, and may lose it on the way.
+            if let Some(TargetDecl::Named { moves: true, .. }) = graph.targets.get(name) {
+                target.role = None;
+            }
             known.insert(name.clone(), target);
         }
         Ok(known)

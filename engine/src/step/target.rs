@@ -33,6 +33,28 @@ pub struct Target {
     /// Targets that this one must never turn out to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never: Vec<String>,
+    /// Instances that this one must never turn out to be: those of [`Target::never`] as the run found them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoid: Vec<String>,
+}
+
+impl Target {
+    /// Whether two targets are written as one place. What a server says of itself when it is opened is compared too.
+    #[must_use]
+    pub fn is_written_as(&self, other: &Self) -> bool {
+        let place = ["host", "port", "database"];
+        self.url == other.url
+            && place
+                .iter()
+                .all(|key| self.options.get(*key) == other.options.get(*key))
+    }
+
+    /// Adds an instance to those that this one must never be, where it is known.
+    pub(crate) fn avoid(&mut self, other: &Self) {
+        if let Some(identity) = &other.identity {
+            self.avoid.push(identity.instance.clone());
+        }
+    }
 }
 
 /// Which server a target really is.

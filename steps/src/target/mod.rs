@@ -1,5 +1,6 @@
 //! Connections: what every database can do for a step, and one file a database that does it.
 pub(crate) mod options;
+mod place;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
@@ -337,12 +338,26 @@ pub(crate) fn database(target: &Target) -> Result<&'static dyn Database, Failure
     }
 }
 
-/// The target's url with its secrets.
+/// The target's url with its secrets, and with what a derived target says in place of its parts.
 pub(crate) async fn url(host: &dyn StepHost, target: &Target) -> Result<Revealed, Failure> {
-    if let Value::Secret(secret) = &target.url {
-        host.reveal(secret).await
-    } else {
-        Ok(Revealed::new(target.url.to_string()))
+    let url = text(host, &target.url).await?;
+    if place::KEYS
+        .iter()
+        .any(|key| target.options.contains_key(*key))
+    {
+        let password = match target.options.get("password") {
+            Some(password) => Some(text(host, password).await?),
+            None => None,
+        };
+        return place::replaced(target, url.expose(), password.as_ref());
+    }
+    Ok(url)
+}
+
+async fn text(host: &dyn StepHost, value: &Value) -> Result<Revealed, Failure> {
+    match value {
+        Value::Secret(secret) => host.reveal(secret).await,
+        plain => Ok(Revealed::new(plain.to_string())),
     }
 }
 

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use session::PostgresSession;
 use sqlx::Row;
 use windlass_engine::{
-    step::{Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now, Target, TargetKind},
+    step::{Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now, Target, TargetKind},
     value::{Duration, Value},
 };
 
@@ -26,6 +26,11 @@ const KEYS: &[&str] = &[
     "ca_file",
     "client_cert",
     "client_key",
+    "host",
+    "port",
+    "database",
+    "login",
+    "password",
 ];
 
 /// The target kind `postgres`: one database of a server.
@@ -213,6 +218,16 @@ impl Database for Postgres {
                     ),
                 )
                 .help("point the target back at the server that the run started on"));
+            }
+            if target.avoid.contains(&who.identity.instance) {
+                return Err(Failure::new(
+                    "target.never",
+                    format!(
+                        "target {} turned out to be {}, which `never` forbids",
+                        target.name, who.identity.instance
+                    ),
+                )
+                .cause(Cause::Refused));
             }
             let session = PostgresSession::new(connection, options, access, target.clone());
             Ok(Box::new(session) as Box<dyn Session>)
