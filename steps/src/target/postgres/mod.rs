@@ -219,12 +219,12 @@ impl Database for Postgres {
                 )
                 .help("point the target back at the server that the run started on"));
             }
-            if target.avoid.contains(&who.identity.instance) {
+            if target.avoid.contains(&who.instance) {
                 return Err(Failure::new(
                     "target.never",
                     format!(
                         "target {} turned out to be {}, which `never` forbids",
-                        target.name, who.identity.instance
+                        target.name, who.instance
                     ),
                 )
                 .cause(Cause::Refused));
