@@ -107,9 +107,7 @@ impl Driver {
         crate::policy::windows::check(&new.graph.policy.windows, now)
             .map_err(RunError::OutsideWindow)?;
         let secrets = self.0.secrets.of_run(&new.environment);
-        let targets = self
-            .identify(&new.graph, &new.targets, &secrets)
-            .await?;
+        let targets = self.identify(&new.graph, &new.targets, &secrets).await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
         let short_id = id.chars().skip(id.len().saturating_sub(8)).collect();
         let digest = new

@@ -13,7 +13,10 @@ use futures_util::future::BoxFuture;
 use session::PostgresSession;
 use sqlx::Row;
 use windlass_engine::{
-    step::{Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now, Target, TargetKind},
+    step::{
+        Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now, Target,
+        TargetKind,
+    },
     value::{Duration, Value},
 };
 
