@@ -5,7 +5,7 @@ use crate::{
     error::CliError,
     exit::Exit,
     session::{self, Session},
-    ui::{next, page, words},
+    ui::{next, question::question, words},
 };
 use indexmap::IndexMap;
 use windlass_engine::{
@@ -83,7 +83,7 @@ async fn cast(
     if !args.json && !session.ui.quiet {
         session
             .ui
-            .print(&page::question(request, instance, &session.ui));
+            .print(&question(request, instance, session.ui.out));
     }
     if vote.approve
         && let Some(missing) = request

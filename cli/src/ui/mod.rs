@@ -1,13 +1,14 @@
 //! The terminal: the only place that prints.
 //!
 //! `style.rs` colours and glyphs, `human.rs` times and values for people, `words.rs` events in words, `live.rs` the
-//! live tree, `page.rs` the page of `show`, `summary.rs` the end of a run.
+//! live tree, `page.rs` the page of `show`, `question.rs` what an approval asks, `summary.rs` the end of a run.
 pub(crate) mod again;
 pub(crate) mod diagnostics;
 mod human;
 pub(crate) mod live;
 pub(crate) mod next;
 pub(crate) mod page;
+pub(crate) mod question;
 mod style;
 pub(crate) mod summary;
 pub(crate) mod words;

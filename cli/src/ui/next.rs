@@ -62,12 +62,13 @@ pub(crate) fn answer(machine: &Machine, instance: &Instance) -> Option<String> {
     }
 }
 
+/// What stands for an answer. A choice is left to the person: a line that is copied half asleep must not choose.
 fn example(question: &Question) -> String {
     match question {
         Question::Choose {
             many: true, max, ..
-        } if *max > 1 => "1,2".to_owned(),
-        Question::Choose { .. } => "1".to_owned(),
+        } if *max > 1 => "NUMBERS".to_owned(),
+        Question::Choose { .. } => "NUMBER".to_owned(),
         Question::Value { allowed, kind } => allowed.first().map_or_else(
             || kind.to_ascii_uppercase(),
             |value| quoted(&value.to_string()),

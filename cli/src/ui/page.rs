@@ -1,14 +1,16 @@
 //! The page of `windlass show`: all that on-call needs at 3 a.m.
 use super::{
-    Ui, clock, cut, elapsed, indented, next, one_line, span, stamp, summary, value_lines,
+    Ui, clock, cut, elapsed, indented, next, one_line,
+    question::question,
+    span, stamp, summary, value_lines,
     words::{current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
 };
 use windlass_engine::{
     expr::{Template, TemplatePart},
     graph::{Body, Undo},
     machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
-    step::{ApprovalRequest, Phase, Question, Target, WaitOn},
-    value::{Duration, Timestamp, Value},
+    step::{Phase, Target, WaitOn},
+    value::{Duration, Timestamp},
 };
 
 /// The whole page.
@@ -244,7 +246,7 @@ fn asked(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
                     style.bold("approval"),
                     style.bold(&instance.path)
                 ));
-                text.push_str(&question(request, instance, ui));
+                text.push_str(&question(request, instance, style));
                 if let Some(deadline) = wait.deadline {
                     text.push_str(&format!(
                         "  expires at {} (in {})\n",
@@ -265,79 +267,6 @@ fn asked(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
         if let Some(command) = next::answer(machine, instance) {
             text.push_str(&format!("  answer with: {}\n", style.cyan(&command)));
         }
-    }
-    text
-}
-
-/// What people are asked: the prompt, what is shown, the questions with their options, the votes.
-pub(crate) fn question(request: &ApprovalRequest, instance: &Instance, ui: &Ui) -> String {
-    let style = ui.out;
-    let mut text = String::new();
-    for line in value_lines(&Value::text(request.prompt.as_str()), 20) {
-        text.push_str(&format!("  {}\n", style.bold(&line)));
-    }
-    if !request.show.is_null() {
-        text.push_str("  shown\n");
-        text.push_str(&indented("    ", &value_lines(&request.show, 60)));
-        text.push_str(&format!(
-            "  {}\n",
-            style.dim(&format!("sha256 of what is shown: {}", request.shown_hash))
-        ));
-    }
-    for (name, ask) in &request.ask {
-        match ask {
-            Question::Choose { from, min, max, .. } => {
-                let many = match (min, max) {
-                    (0, max) => format!("up to {max}"),
-                    (min, max) if min == max => max.to_string(),
-                    (min, max) => format!("{min} to {max}"),
-                };
-                text.push_str(&format!("  question {name}: choose {many}\n"));
-                for (index, choice) in from.iter().enumerate() {
-                    text.push_str(&format!(
-                        "    {:>3}  {}\n",
-                        index + 1,
-                        one_line(&choice.label)
-                    ));
-                }
-            }
-            Question::Value { kind, allowed } => {
-                let words: Vec<String> = allowed.iter().map(ToString::to_string).collect();
-                let of = if words.is_empty() {
-                    String::new()
-                } else {
-                    format!(", one of {}", words.join(", "))
-                };
-                text.push_str(&format!("  question {name}: {kind}{of}\n"));
-            }
-        }
-    }
-    let who = if request.groups.is_empty() {
-        "anyone".to_owned()
-    } else {
-        request.groups.join(", ")
-    };
-    let duties = if request.separation_of_duties {
-        "; not by whoever started the run"
-    } else {
-        ""
-    };
-    text.push_str(&format!(
-        "  {} by {who}{duties}\n",
-        super::words::votes(instance, request.quorum)
-    ));
-    for vote in &instance.votes {
-        let word = if vote.approve { "approved" } else { "rejected" };
-        let why = vote
-            .reason
-            .as_ref()
-            .map(|why| format!(": {}", one_line(why)))
-            .unwrap_or_default();
-        text.push_str(&format!(
-            "    {} {word} at {}{why}\n",
-            vote.who,
-            stamp(vote.at)
-        ));
     }
     text
 }

@@ -2,11 +2,13 @@
 use super::{
     Style, again, elapsed, indented,
     next::{self, run_of},
+    question::question,
     value_lines,
     words::{place_of, remains, undo_of},
 };
 use windlass_engine::{
     machine::{Holder, Instance, Machine, NodeState, Outcome, Role, RunState},
+    step::WaitOn,
     value::Timestamp,
 };
 
@@ -226,6 +228,9 @@ pub(crate) fn render(
                 style.yellow("waits:"),
                 instance.path
             ));
+            if let Some(WaitOn::Approval(request)) = execution.wait.as_ref().map(|wait| &wait.on) {
+                text.push_str(&question(request, instance, style));
+            }
         }
     }
     let mut steps = next::all(machine, holder);

@@ -136,16 +136,17 @@ fn questions_are_shown_with_their_options_and_answered_by_number() {
     let done = lab.run(&["run", "p.yaml", "--no-wait"]).exits(4);
     assert!(
         done.stdout
-            .contains("--answer victims=1,2 --answer how=cancel"),
+            .contains("--answer victims=NUMBERS --answer how=cancel"),
         "{}",
         done.all()
     );
+    assert!(done.stdout.contains("    3  33"), "{}", done.all());
     let page = lab.run(&["show", "last"]).exits(0);
     settings(&lab).bind(|| insta::assert_snapshot!("approval_page", page.stdout));
     lab.run_as("bruno", &["approve", "last"])
         .exits(2)
         .says("is not answered")
-        .says("--answer victims=1,2");
+        .says("--answer victims=NUMBERS");
     lab.run_as(
         "bruno",
         &[
