@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Show(commands::show::ShowArgs),
     /// Follow a run that another process drives
     Watch(commands::watch::WatchArgs),
+    /// Write down a run for those who were not there: Markdown, one HTML page, or JSON
+    Report(commands::report::ReportArgs),
     /// Prove that the journal is what was written
     Audit(commands::audit::AuditArgs),
     /// List the kinds of steps, or show one
@@ -106,6 +108,8 @@ pub(crate) enum Command {
     Schema(commands::schema::SchemaArgs),
     /// Print completions for a shell
     Completions(commands::completions::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(commands::man::ManArgs),
 }
 
 /// `NAME=VALUE`.

@@ -17,6 +17,7 @@ mod drive;
 mod environment;
 mod error;
 mod exit;
+mod files;
 mod hygiene;
 mod playbook;
 mod reporter;

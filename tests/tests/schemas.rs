@@ -1,23 +1,29 @@
 //! The schemas in `schemas/` are those of the code, and a validator that is not ours accepts every playbook
 //! and environment that ships.
 use serde_json::{Map, Value as Json};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 use windlass_engine::{
-    environment, playbook,
+    environment, plan, playbook, report,
     source::{Node, NodeKind, SourceTree, Style, core_value},
 };
+use windlass_tests::program;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn schemas() -> Vec<(&'static str, Json)> {
-    vec![
+fn schemas() -> [(&'static str, Json); 4] {
+    [
         (
             "playbook.schema.json",
             playbook::schema(&windlass_steps::registry()),
         ),
         ("environment.schema.json", environment::schema()),
+        ("plan.schema.json", plan::schema()),
+        ("report.schema.json", report::schema()),
     ]
 }
 
@@ -73,11 +79,12 @@ fn shipped(folder: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn a_foreign_validator_accepts_what_ships_and_refuses_what_is_wrong() {
-    let [(_, playbooks), (_, environments)] = schemas().try_into().unwrap();
+    let [(_, playbooks), (_, environments), ..] = schemas();
     let playbooks = jsonschema::validator_for(&playbooks).unwrap();
     let environments = jsonschema::validator_for(&environments).unwrap();
     let mut files = Vec::new();
     shipped(&root().join("examples"), &mut files);
+    shipped(&root().join("playbooks"), &mut files);
     assert!(files.len() >= 3, "{files:?}");
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -105,4 +112,36 @@ fn a_foreign_validator_accepts_what_ships_and_refuses_what_is_wrong() {
         !playbooks.is_valid(&wrong),
         "an unknown parameter of a kind"
     );
+}
+
+#[test]
+fn plans_and_reports_are_what_their_schemas_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = root().join("examples").canonicalize().unwrap();
+    let environment = folder.path().join("windlass.yaml");
+    std::fs::copy(examples.join("windlass.yaml"), &environment).unwrap();
+    let playbook = examples.join("backup-verify");
+    let call = |args: &[&str]| {
+        let done = Command::new(program::windlass())
+            .args(args)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{args:?}: {done:?}");
+    };
+    let playbook = playbook.to_str().unwrap();
+    call(&["plan", playbook, "-o", "plan.json"]);
+    call(&["run", playbook, "--input", "orders=10"]);
+    call(&["report", "last", "-o", "report.json"]);
+    for (file, (_, schema)) in [("plan.json", &schemas()[2]), ("report.json", &schemas()[3])] {
+        let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
+        let json: Json = serde_json::from_str(&text).unwrap();
+        let validator = jsonschema::validator_for(schema).unwrap();
+        let errors: Vec<String> = validator
+            .iter_errors(&json)
+            .map(|e| format!("{}: {e}", e.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{file}: {}", errors.join("\n"));
+        assert!(!validator.is_valid(&Json::Object(Map::new())));
+    }
 }

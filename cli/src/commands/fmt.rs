@@ -2,13 +2,13 @@
 use crate::{
     error::CliError,
     exit::Exit,
-    playbook,
+    files, playbook,
     session::{ENV_FILE, Session},
 };
 use similar::TextDiff;
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 use windlass_engine::{
@@ -76,7 +76,7 @@ pub(crate) fn run(session: &Session, args: &FmtArgs) -> Result<Exit, CliError> {
             }
             Formatted::Changed { text, .. } if from_stdin => session.ui.print(&text),
             Formatted::Changed { text, mended } => {
-                replace(path, &text)?;
+                files::replace(path, &text)?;
                 if !session.ui.quiet {
                     session.ui.line(&format!("changed {name}"));
                     for diagnostic in mended {
@@ -200,21 +200,4 @@ fn stdin() -> Result<String, CliError> {
             )
         })?;
     Ok(text)
-}
-
-/// Whoever reads the file meanwhile sees the old one or the new one, never half of one.
-fn replace(path: &Path, text: &str) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| CliError::file(path, "write", &error);
-    // Through a link, the file that it points to.
-    let path = path.canonicalize().map_err(failed)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    let permissions = fs::metadata(&path).map_err(failed)?.permissions();
-    file.as_file()
-        .set_permissions(permissions)
-        .map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(())
 }

@@ -8,8 +8,10 @@ pub(crate) mod explain;
 pub(crate) mod fmt;
 pub(crate) mod graph;
 pub(crate) mod init;
+pub(crate) mod man;
 pub(crate) mod pause;
 pub(crate) mod plan;
+pub(crate) mod report;
 pub(crate) mod resolve;
 pub(crate) mod resume;
 pub(crate) mod retry;
@@ -49,12 +51,14 @@ pub(crate) fn dispatch(session: &Session, command: Command) -> Result<Exit, CliE
         Command::Runs(args) => block_on(runs::run(session, &args)),
         Command::Show(args) => block_on(show::run(session, &args)),
         Command::Watch(args) => block_on(watch::run(session, &args)),
+        Command::Report(args) => block_on(report::run(session, &args)),
         Command::Audit(args) => block_on(audit::run(session, &args)),
         Command::Steps(args) => steps::run(session, &args),
         Command::Doctor(args) => block_on(doctor::run(session, &args)),
         Command::Explain(args) => explain::run(session, &args),
         Command::Schema(args) => schema::run(session, &args),
         Command::Completions(args) => completions::run(session, &args),
+        Command::Man(args) => man::run(session, &args),
     }
 }
 

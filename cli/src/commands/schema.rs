@@ -11,6 +11,8 @@ enum Subject {
     Environment,
     /// What `windlass plan -o` writes
     Plan,
+    /// What `windlass report` writes as JSON
+    Report,
 }
 
 /// What `schema` takes.
@@ -28,6 +30,7 @@ pub(crate) fn run(session: &Session, args: &SchemaArgs) -> Result<Exit, CliError
         Subject::Playbook => windlass_engine::playbook::schema(session.registry()),
         Subject::Environment => windlass_engine::environment::schema(),
         Subject::Plan => windlass_engine::plan::schema(),
+        Subject::Report => windlass_engine::report::schema(),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|error| {
         CliError::new(Exit::Failed, format!("cannot write the schema: {error}"))
@@ -43,6 +46,7 @@ pub(crate) fn run(session: &Session, args: &SchemaArgs) -> Result<Exit, CliError
         Subject::Playbook => "playbook",
         Subject::Environment => "environment",
         Subject::Plan => "plan",
+        Subject::Report => "report",
     };
     Err(CliError::new(
         Exit::Failed,

@@ -4,7 +4,7 @@ use crate::{
     error::CliError,
     exit::Exit,
     session::{self, Session},
-    ui::{next, page, words},
+    ui::{next, page, without_password, words},
 };
 use serde_json::{Value as Json, json};
 use windlass_engine::{
@@ -49,7 +49,7 @@ fn as_json(machine: &Machine, summary: &RunSummary) -> Json {
         .map(|(name, target)| {
             let value = json!({
                 "kind": target.kind,
-                "url": page::without_password(&target.url.to_string()),
+                "url": without_password(&target.url.to_string()),
                 "identity": target.identity,
             });
             (name.clone(), value)

@@ -1,10 +1,8 @@
 //! The terminal: the only place that prints.
 //!
-//! `style.rs` colours and glyphs, `human.rs` times and values for people, `words.rs` events in words, `live.rs` the
-//! live tree, `page.rs` the page of `show`, `question.rs` what an approval asks, `summary.rs` the end of a run.
+//! `style.rs` colours and glyphs, `words.rs` events in words with what answers them, `live.rs` the live tree, `page.rs` the page of `show`, `question.rs` what an approval asks, `summary.rs` the end of a run.
 pub(crate) mod again;
 pub(crate) mod diagnostics;
-mod human;
 pub(crate) mod live;
 pub(crate) mod next;
 pub(crate) mod page;
@@ -13,8 +11,10 @@ mod style;
 pub(crate) mod summary;
 pub(crate) mod words;
 
-pub(crate) use human::{clock, cut, elapsed, indented, one_line, span, stamp, value_lines};
 pub(crate) use style::{ColorChoice, Glyphs, Style};
+pub(crate) use windlass_engine::report::human::{
+    clock, cut, elapsed, indented, one_line, span, stamp, value_lines, without_password,
+};
 
 use std::{
     cell::Cell,

@@ -2,7 +2,7 @@
 use super::{
     Ui, clock, cut, elapsed, indented, next, one_line,
     question::question,
-    span, stamp, summary, value_lines,
+    span, stamp, summary, value_lines, without_password,
     words::{current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
 };
 use windlass_engine::{
@@ -108,24 +108,6 @@ fn target_line(target: &Target) -> String {
         line.push_str(&format!(", {}", identity.version));
     }
     line
-}
-
-/// A URL without what stands between the user's name and the host.
-pub(crate) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let (authority, path) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, ""),
-    };
-    match authority.rsplit_once('@') {
-        Some((login, host)) => {
-            let user = login.split(':').next().unwrap_or("");
-            format!("{scheme}://{user}@{host}{path}")
-        }
-        None => url.to_owned(),
-    }
 }
 
 fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
@@ -434,20 +416,4 @@ fn what_ends(ui: &Ui, machine: &Machine, holder: Option<&Holder>) -> String {
         "  --force with either: ends running steps on their server instead of awaiting them\n",
     );
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_keeps_no_password() {
-        assert_eq!(
-            without_password("postgres://a:b@h:1/d"),
-            "postgres://a@h:1/d"
-        );
-        assert_eq!(without_password("postgres://h/d"), "postgres://h/d");
-        assert_eq!(without_password("sqlite:a@b.db"), "sqlite:a@b.db");
-        assert_eq!(without_password("mysql://u:p@ss@h"), "mysql://u@h");
-    }
 }

@@ -13,5 +13,6 @@ mod fmt;
 mod http;
 mod operator;
 mod pages;
+mod report;
 mod run;
 mod validate;

@@ -368,15 +368,15 @@ pub struct ProbeDef {
     pub done: Expr,
 }
 
-/// What a step keeps as evidence.
+/// What reports tell of what a step saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceDef {
-    /// Whether its output is kept as evidence.
+    /// Whether they tell its output and evidence.
     pub keep: bool,
-    /// Columns or keys whose values are masked.
+    /// Columns or keys whose values they mask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mask: Vec<String>,
-    /// For how long.
+    /// For how long after the step they tell it.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub keep_for: Option<Duration>,
 }

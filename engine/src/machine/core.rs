@@ -402,6 +402,12 @@ impl Machine {
         .skip(1)
     }
 
+    /// The run itself, around all instances.
+    #[must_use]
+    pub fn root(&self) -> &Instance {
+        self.get(ROOT)
+    }
+
     /// The instance at a path.
     #[must_use]
     pub fn instance(&self, path: &str) -> Option<&Instance> {

@@ -16,7 +16,8 @@ table{border-collapse:collapse}td,th{text-align:left;padding:.15rem 1rem .15rem 
 .warn{color:#c53030;font-weight:600}@media(prefers-color-scheme:dark){body{color:#e6e8eb;background:#15181c}\
 pre{background:#1f2429}.dim{color:#9aa4af}.warn{color:#fc8181}}";
 
-fn escape(text: &str) -> String {
+/// Text of others is no markup.
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

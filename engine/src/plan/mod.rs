@@ -19,6 +19,7 @@ mod walk;
 
 pub use digest::diff;
 pub use host::Reveal;
+pub(crate) use html::escape;
 pub use model::{
     Cost, Counts, Decision, ForeachPlan, NodePlan, PLAN_FORMAT, Plan, PlanLine, PlanPreview,
     PlanSource, PlanTarget, PointOfNoReturn, UndoHow, UndoPlan, UndoStep,

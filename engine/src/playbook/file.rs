@@ -241,7 +241,7 @@ pub(super) struct StepFile {
     cleanup: Option<Cleanup>,
     /// What settles its doubt after a crash.
     probe: Option<ProbeFile>,
-    /// What it keeps as evidence.
+    /// What reports tell of what it saw.
     evidence: Option<EvidenceFile>,
     /// `read`: read in a plan although a step before it would write.
     plan: Option<PlanMode>,
@@ -338,15 +338,15 @@ pub(super) struct ProbeFile {
     done: Bare,
 }
 
-/// What a step keeps as evidence.
+/// What reports tell of what a step saw. The journal keeps all of it as long as the run.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "Evidence")]
 pub(super) struct EvidenceFile {
-    /// Whether its output is kept; true where not given.
+    /// Whether reports tell its output and evidence; true where not given.
     keep: Option<Flag>,
-    /// Columns or keys whose values are masked.
+    /// Columns or keys whose values no report tells, wherever they appear in the run.
     mask: Option<Vec<Text>>,
-    /// For how long.
+    /// For how long after the step reports tell it.
     #[schemars(rename = "for")]
     keep_for: Option<Duration>,
 }

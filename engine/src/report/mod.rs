@@ -1,1 +1,25 @@
-//! (being written)
+//! What a run leaves for those who were not there: its events as a report.
+//!
+//! [`Report::new`] gathers it from the events; it is written as JSON, as Markdown for a ticket, and as one page that
+//! needs nothing else. Instants and events in words are shared with whoever shows a run while it goes on.
+mod gather;
+mod graph;
+mod html;
+pub mod human;
+mod markdown;
+mod masks;
+mod model;
+mod page;
+pub mod words;
+
+pub use model::*;
+
+/// JSON Schema of a report in JSON (`schemas/report.schema.json`).
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::generate::SchemaSettings::default()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<Report>()
+        .to_value()
+}

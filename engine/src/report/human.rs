@@ -1,8 +1,9 @@
 //! Times and values as people read them.
-use windlass_engine::value::{Duration, Timestamp, Value};
+use crate::value::{Duration, Timestamp, Value};
 
 /// A span as people say it: `850ms`, `4.2s`, `3m10s`, `2h05m`, `3d4h`.
-pub(crate) fn span(duration: Duration) -> String {
+#[must_use]
+pub fn span(duration: Duration) -> String {
     let ms = duration.as_millis().max(0);
     let s = ms / 1_000;
     match ms {
@@ -15,17 +16,20 @@ pub(crate) fn span(duration: Duration) -> String {
 }
 
 /// The span between two instants.
-pub(crate) fn elapsed(from: Timestamp, to: Timestamp) -> String {
+#[must_use]
+pub fn elapsed(from: Timestamp, to: Timestamp) -> String {
     span(Duration::between(from, to))
 }
 
 /// `2026-11-20 23:53:43Z`: always UTC, so that two people on two continents read the same.
-pub(crate) fn stamp(at: Timestamp) -> String {
+#[must_use]
+pub fn stamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
 /// `23:53:43Z`, or with the date where it is another day than `today`.
-pub(crate) fn clock(at: Timestamp, today: Timestamp) -> String {
+#[must_use]
+pub fn clock(at: Timestamp, today: Timestamp) -> String {
     let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
     if day(at) == day(today) {
         at.strftime("%H:%M:%SZ").to_string()
@@ -35,7 +39,8 @@ pub(crate) fn clock(at: Timestamp, today: Timestamp) -> String {
 }
 
 /// At most so many characters, with an ellipsis where something was cut.
-pub(crate) fn cut(text: &str, width: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
@@ -45,7 +50,8 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 }
 
 /// All white space as single spaces, and control characters gone: text of others must not move the cursor.
-pub(crate) fn one_line(text: &str) -> String {
+#[must_use]
+pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text.split_whitespace() {
         if !line.is_empty() {
@@ -57,7 +63,8 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 /// A value in lines: text as it is, anything else as JSON, at most so many lines.
-pub(crate) fn value_lines(value: &Value, most: usize) -> Vec<String> {
+#[must_use]
+pub fn value_lines(value: &Value, most: usize) -> Vec<String> {
     let text = match value {
         Value::List(_) | Value::Map(_) => serde_json::to_string_pretty(&value.to_plain_json())
             .unwrap_or_else(|_| value.to_string()),
@@ -86,8 +93,32 @@ pub(crate) fn value_lines(value: &Value, most: usize) -> Vec<String> {
 }
 
 /// Every line behind a lead.
-pub(crate) fn indented(lead: &str, lines: &[String]) -> String {
+#[must_use]
+pub fn indented(lead: &str, lines: &[String]) -> String {
     lines.iter().map(|line| format!("{lead}{line}\n")).collect()
+}
+
+/// A URL without the password: what stands between the user's name and the host, and options that hold one.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (authority, path) = match rest.find(['/', '?']) {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    let path = match path.split_once('?') {
+        Some((place, options)) if options.to_lowercase().contains("pass") => place,
+        _ => path,
+    };
+    match authority.rsplit_once('@') {
+        Some((login, host)) => {
+            let user = login.split(':').next().unwrap_or("");
+            format!("{scheme}://{user}@{host}{path}")
+        }
+        None => format!("{scheme}://{authority}{path}"),
+    }
 }
 
 #[cfg(test)]
@@ -110,5 +141,20 @@ mod tests {
         assert_eq!(one_line("a\n b\x1b[2J\tc"), "a b[2J c");
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(cut("abcd", 4), "abcd");
+    }
+
+    #[test]
+    fn a_url_keeps_no_password() {
+        assert_eq!(
+            without_password("postgres://a:b@h:1/d"),
+            "postgres://a@h:1/d"
+        );
+        assert_eq!(without_password("postgres://h/d"), "postgres://h/d");
+        assert_eq!(
+            without_password("postgres://a@h/d?sslpassword=x"),
+            "postgres://a@h/d"
+        );
+        assert_eq!(without_password("sqlite:a@b.db"), "sqlite:a@b.db");
+        assert_eq!(without_password("mysql://u:p@ss@h"), "mysql://u@h");
     }
 }
