@@ -1,4 +1,5 @@
 //! What the black-box tests share: compile a playbook, run it on real databases in a temporary folder.
+pub mod drill;
 pub mod fuzz;
 pub mod program;
 pub mod servers;

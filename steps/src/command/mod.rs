@@ -3,6 +3,7 @@ mod process;
 #[cfg(test)]
 mod tests;
 
+use crate::target::{Until, client_environment};
 use indexmap::IndexMap;
 use process::{Caught, Ended, Request};
 use schemars::JsonSchema;
@@ -11,7 +12,8 @@ use windlass_engine::{
     step::{
         Cause, Certainty, Effect, Evidence, Failure, Fidelity, Outcome, ParamError, Preview,
         PreviewContext, Redo, Resume, Revealed, Step, StepContext, StepKind, StepTraits,
-        UndoSupport, params::Text,
+        UndoSupport,
+        params::{TargetName, Text},
     },
     value::{Decimal, Size, Value, to_value},
 };
@@ -41,6 +43,9 @@ pub(crate) struct CommandParams {
     /// Variables of its environment; a value may be a secret.
     #[serde(default)]
     env: IndexMap<String, Value>,
+    /// A PostgreSQL target that the program connects to: it gets place, login and TLS in the variables of libpq (`PGHOST`,
+    /// `PGPASSWORD`, …), after the target was seen to be the one that is meant. Its `HOME` is the engine's, for `.pgpass`.
+    connect: Option<TargetName>,
     /// Variables that it takes from the environment of the engine.
     #[serde(default = "path")]
     inherit_env: Vec<String>,
@@ -242,6 +247,16 @@ impl Command {
                 env.push((name.clone(), Revealed::new(value)));
             }
         }
+        if let Some(name) = &self.0.connect {
+            let target = cx.target(name)?;
+            let until = Until::of(cx, &target, None)?;
+            for (name, value) in client_environment(cx.host.as_ref(), &target, &until).await? {
+                env.push((name.to_owned(), value));
+            }
+            if let Ok(home) = std::env::var("HOME") {
+                env.push(("HOME".to_owned(), Revealed::new(home)));
+            }
+        }
         for (name, value) in &self.0.env {
             env.push((name.clone(), cx.reveal(value).await?));
         }
@@ -291,11 +306,21 @@ impl Step for Command {
     type State = ();
     type Output = CommandOutput;
 
-    async fn preview(&self, _: &PreviewContext) -> Result<Preview, Failure> {
+    async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let mut preview =
             Preview::new(Fidelity::Simulated, "would run a program").line("argv", self.shown());
         if let Some(cwd) = &self.0.cwd {
             preview = preview.line("cwd", cwd.0.clone());
+        }
+        if let Some(name) = &self.0.connect {
+            let target = cx.target(name)?;
+            let place = target
+                .identity
+                .map(|who| format!(", which is {}", who.instance));
+            preview = preview.line(
+                "connects to",
+                format!("{}{}", target.name, place.unwrap_or_default()),
+            );
         }
         let names: Vec<&str> = self
             .0

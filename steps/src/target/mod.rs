@@ -59,6 +59,22 @@ pub(crate) trait Database: TargetKind {
         })
     }
 
+    /// The variables by which the database's own programs connect to the target.
+    fn client_environment(
+        &self,
+        target: &Target,
+        _url: &str,
+    ) -> Result<Vec<(&'static str, Revealed)>, Failure> {
+        Err(Failure::new(
+            "target.no_client",
+            format!(
+                "target {} is a {}: its programs take no place and login from their environment",
+                target.name, target.kind
+            ),
+        )
+        .help("name the place in argv"))
+    }
+
     /// How long to wait for a lock where the step does not say.
     fn lock_timeout(&self, target: &Target) -> Result<Duration, Failure> {
         options::busy_timeout(target)
@@ -359,6 +375,18 @@ async fn text(host: &dyn StepHost, value: &Value) -> Result<Revealed, Failure> {
         Value::Secret(secret) => host.reveal(secret).await,
         plain => Ok(Revealed::new(plain.to_string())),
     }
+}
+
+/// The variables by which the database's own programs connect to a target, once it has been seen to be the one that is
+/// meant.
+pub(crate) async fn client_environment(
+    host: &dyn StepHost,
+    target: &Target,
+    until: &Until,
+) -> Result<Vec<(&'static str, Revealed)>, Failure> {
+    drop(open(host, target, Access::Read, until).await?);
+    let url = url(host, target).await?;
+    database(target)?.client_environment(target, url.expose())
 }
 
 /// Connects to a target.

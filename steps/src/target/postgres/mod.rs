@@ -4,6 +4,7 @@ mod doctor;
 mod doubt;
 mod errors;
 mod functions;
+mod libpq;
 mod locks;
 mod session;
 mod values;
@@ -14,7 +15,7 @@ use session::PostgresSession;
 use sqlx::Row;
 use windlass_engine::{
     step::{
-        Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now, Target,
+        Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now, Revealed, Target,
         TargetKind,
     },
     value::{Duration, Value},
@@ -239,6 +240,14 @@ impl Database for Postgres {
 
     fn exists(&self, _: &Target, _: &str) -> Result<bool, Failure> {
         Ok(true)
+    }
+
+    fn client_environment(
+        &self,
+        target: &Target,
+        url: &str,
+    ) -> Result<Vec<(&'static str, Revealed)>, Failure> {
+        libpq::environment(target, url)
     }
 
     fn settle<'a>(

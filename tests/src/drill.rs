@@ -1,0 +1,120 @@
+//! A playbook that ships, called in a folder of its own by the real binary.
+use crate::program::windlass;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tempfile::TempDir;
+
+/// The password that a drill's environment may name as `env: DRILL_PASSWORD`: that of the servers of the tests.
+const PASSWORD: &str = "a password of the tests";
+
+/// A folder with an environment, and a playbook of `playbooks/postgres`.
+#[derive(Debug)]
+pub struct Drill {
+    folder: TempDir,
+    playbook: PathBuf,
+}
+
+/// What a call printed, and how it ended.
+#[derive(Debug)]
+pub struct Told {
+    /// Both outputs.
+    pub all: String,
+    code: Option<i32>,
+}
+
+impl Told {
+    /// With this code, or the test fails with what was printed.
+    #[track_caller]
+    #[expect(clippy::must_use_candidate, reason = "it is an assertion")]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}", self.all);
+        self
+    }
+}
+
+impl Drill {
+    /// A drill of this name.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .unwrap_or(Path::new("."));
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            playbook: root.join("playbooks/postgres").join(name),
+        }
+    }
+
+    /// The keys of the environment `local`, indented by four.
+    pub fn environment(&self, keys: &str) {
+        let text = format!("journal: journal.db\nenvironments:\n  local:\n{keys}");
+        std::fs::write(self.path().join("windlass.yaml"), text).expect("an environment file");
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The playbook's folder, as an argument.
+    #[must_use]
+    pub fn playbook(&self) -> &str {
+        self.playbook.to_str().expect("a path that is text")
+    }
+
+    /// `windlass VERB PLAYBOOK ARGS`, by ana.
+    #[must_use]
+    pub fn call(&self, verb: &str, args: &[&str]) -> Told {
+        self.say(&[&[verb, self.playbook()], args].concat())
+    }
+
+    /// `windlass ARGS`, by ana.
+    #[must_use]
+    pub fn say(&self, args: &[&str]) -> Told {
+        self.say_as("ana", args)
+    }
+
+    /// `windlass ARGS`, by someone.
+    #[must_use]
+    pub fn say_as(&self, who: &str, args: &[&str]) -> Told {
+        let done = self.command(who, args).output().expect("windlass runs");
+        Told {
+            all: format!(
+                "{}{}",
+                String::from_utf8_lossy(&done.stdout),
+                String::from_utf8_lossy(&done.stderr)
+            ),
+            code: done.status.code(),
+        }
+    }
+
+    /// The command, to be started in the background.
+    #[must_use]
+    pub fn command(&self, who: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(windlass());
+        command
+            .args(args)
+            .current_dir(self.path())
+            .env("WINDLASS_USER", who)
+            .env("DRILL_PASSWORD", PASSWORD);
+        command
+    }
+
+    /// The report of the last run.
+    #[track_caller]
+    #[must_use]
+    pub fn report(&self) -> String {
+        self.say(&["report", "last"]).exits(0).all
+    }
+
+    /// The last run's outputs and all else that a report holds.
+    #[track_caller]
+    #[must_use]
+    pub fn told(&self) -> serde_json::Value {
+        let text = self.say(&["report", "last", "-f", "json"]).exits(0).all;
+        serde_json::from_str(&text).expect("a report in JSON")
+    }
+}
