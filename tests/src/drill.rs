@@ -1,5 +1,5 @@
 //! A playbook that ships, called in a folder of its own by the real binary.
-use crate::program::windlass;
+use crate::{program::windlass, servers};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -14,6 +14,8 @@ const PASSWORD: &str = "a password of the tests";
 pub struct Drill {
     folder: TempDir,
     playbook: PathBuf,
+    /// The binary, where the server's user runs it.
+    binary: Option<PathBuf>,
 }
 
 /// What a call printed, and how it ended.
@@ -44,7 +46,25 @@ impl Drill {
         Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             playbook: root.join("playbooks/postgres").join(name),
+            binary: None,
         }
+    }
+
+    /// The same, run by the user of the servers: the programs of a server refuse the superuser of the host. All that it
+    /// needs is in a folder that this user may read.
+    #[must_use]
+    pub fn by_the_servers_user(name: &str) -> Self {
+        let mut drill = Self::new(name);
+        let copy = drill.path().join(name);
+        std::fs::create_dir(&copy).expect("a folder");
+        let from = drill.playbook.join("playbook.yaml");
+        std::fs::copy(from, copy.join("playbook.yaml")).expect("the playbook");
+        let binary = drill.path().join("windlass");
+        std::fs::copy(windlass(), &binary).expect("the binary");
+        servers::give(drill.path());
+        drill.playbook = copy;
+        drill.binary = Some(binary);
+        drill
     }
 
     /// The keys of the environment `local`, indented by four.
@@ -94,10 +114,14 @@ impl Drill {
     /// The command, to be started in the background.
     #[must_use]
     pub fn command(&self, who: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(windlass());
+        let mut command = match &self.binary {
+            Some(binary) => servers::as_server(binary),
+            None => Command::new(windlass()),
+        };
         command
             .args(args)
             .current_dir(self.path())
+            .env("HOME", self.path())
             .env("WINDLASS_USER", who)
             .env("DRILL_PASSWORD", PASSWORD);
         command

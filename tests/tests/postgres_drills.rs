@@ -11,8 +11,13 @@ use std::{
 };
 use windlass_tests::{
     drill::Drill,
-    program::windlass,
-    servers::postgres::{Options, Postgres},
+    program::windlass as binary,
+    servers::{
+        free_port,
+        pgbackrest::PgBackRest,
+        postgres::{Options, Postgres},
+        program,
+    },
 };
 
 /// A shop with some rows, and a secret as its password.
@@ -116,7 +121,7 @@ fn a_drill_that_is_killed_goes_on_and_leaves_nothing() {
     let folder_input = format!("folder={}", drill.path().display());
     let mut killed = 0;
     for at in [60, 180, 300, 450, 700] {
-        let mut running = Command::new(windlass())
+        let mut running = Command::new(binary())
             .args(["run", drill.playbook(), "--input", &folder_input])
             .current_dir(drill.path())
             .env("DRILL_PASSWORD", server.password().unwrap())
@@ -142,4 +147,101 @@ fn a_drill_that_is_killed_goes_on_and_leaves_nothing() {
         assert_eq!(dumps(drill.path()), 0, "killed after {at} ms");
     }
     assert!(killed > 1);
+}
+
+fn pitr(server: &Postgres, repository: &PgBackRest) -> (Drill, Vec<String>) {
+    let drill = Drill::by_the_servers_user("pitr-drill");
+    drill.environment(&format!(
+        "    targets:\n      db: {{ url: '{}', tls: off }}\n",
+        server.url("postgres")
+    ));
+    let bin = program("pg_ctl", "postgresql");
+    let bin = bin.parent().unwrap();
+    let inputs = [
+        format!("config={}", repository.config().display()),
+        format!("stanza={}", repository.stanza()),
+        format!("folder={}", drill.path().display()),
+        format!("port={}", free_port()),
+        format!("bin={}", bin.display()),
+    ];
+    let inputs = inputs
+        .into_iter()
+        .flat_map(|input| ["--input".to_owned(), input])
+        .collect();
+    (drill, inputs)
+}
+
+fn restores(drill: &Drill) -> usize {
+    std::fs::read_dir(drill.path())
+        .unwrap()
+        .filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.to_string_lossy().starts_with("pitr-") && name != "pitr-drill"
+        })
+        .count()
+}
+
+#[test]
+fn a_server_is_restored_to_a_moment_and_nothing_is_left() {
+    let mut server = Postgres::start(&[]);
+    let repository = PgBackRest::start(&mut server);
+    server.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    repository.backup();
+    let moment = server.ask("SELECT now()");
+    std::thread::sleep(Duration::from_millis(1_100));
+    server.psql("INSERT INTO t VALUES (2)");
+    server.psql("SELECT pg_switch_wal()");
+
+    let (drill, inputs) = pitr(&server, &repository);
+    let mut inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    drill.call("plan", &inputs).exits(0);
+    assert_eq!(restores(&drill), 0, "a plan restores nothing");
+    let told = drill.call("run", &inputs).exits(0);
+    assert!(told.all.contains("restored_to"), "{}", told.all);
+    assert_eq!(restores(&drill), 0);
+
+    let to = format!("to={moment}");
+    inputs.extend(["--input", &to]);
+    drill.call("run", &inputs).exits(0);
+    let told = drill.told();
+    let log = told["outputs"]["recovery"].to_string();
+    assert!(log.contains("recovery stopping before commit"), "{log}");
+    assert_eq!(restores(&drill), 0);
+    assert_eq!(
+        server.ask("SELECT count(*) FROM t"),
+        "2",
+        "the source is as it was"
+    );
+
+    // A moment before the backup cannot be reached: the drill fails, says so, and leaves nothing.
+    let too_early = ["--input", "to=2020-01-01 00:00:00+00"];
+    let told = drill.call("run", &[&inputs[..inputs.len() - 2], &too_early].concat());
+    let told = told.exits(1);
+    assert!(told.all.contains("restore"), "{}", told.all);
+    assert_eq!(restores(&drill), 0);
+}
+
+#[test]
+fn a_restore_that_is_killed_goes_on() {
+    let mut server = Postgres::start(&[]);
+    let repository = PgBackRest::start(&mut server);
+    server
+        .psql("CREATE TABLE t AS SELECT i, repeat('x', 500) AS x FROM generate_series(1, 20000) i");
+    repository.backup();
+    let (drill, inputs) = pitr(&server, &repository);
+    let mut args = vec!["run", drill.playbook()];
+    args.extend(inputs.iter().map(String::as_str));
+    let mut running = drill.command("ana", &args).spawn().unwrap();
+    let start = Instant::now();
+    while restores(&drill) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        assert!(running.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(150));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let told = drill.say(&["resume", "last"]).exits(0);
+    assert!(told.all.contains("succeeded"), "{}", told.all);
+    assert_eq!(restores(&drill), 0);
 }

@@ -220,7 +220,7 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 StartCause::Retry => format!(", attempt {}", started.attempt),
                 StartCause::Interrupted => {
                     format!(
-                        ", attempt {}: nothing had happened when the engine stopped",
+                        ", attempt {}: the engine had stopped, and this may be begun again",
                         started.attempt
                     )
                 }

@@ -145,7 +145,7 @@ impl Folder {
 }
 
 /// Gives a path to the server's user; keeps a folder open to all.
-fn give(path: &Path) {
+pub(crate) fn give(path: &Path) {
     if path.is_dir() {
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
@@ -173,7 +173,7 @@ fn server_user() -> Option<User> {
 }
 
 /// A command as the server's user, with nothing of the environment around the test. It ends with its parent.
-fn as_server(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn as_server(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.env_clear();
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin");
