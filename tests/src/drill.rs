@@ -27,6 +27,12 @@ pub struct Told {
 }
 
 impl Told {
+    /// How it ended.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.code
+    }
+
     /// With this code, or the test fails with what was printed.
     #[track_caller]
     #[expect(clippy::must_use_candidate, reason = "it is an assertion")]
@@ -125,6 +131,22 @@ impl Drill {
             .env("WINDLASS_USER", who)
             .env("DRILL_PASSWORD", PASSWORD);
         command
+    }
+
+    /// The state of a step of the last run; empty where it is not there yet.
+    #[must_use]
+    pub fn state_of(&self, step: &str) -> String {
+        let page = self.say(&["show", "last", "--json"]).all;
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap_or_default();
+        let steps = page.get("steps").and_then(serde_json::Value::as_array);
+        let found = steps
+            .into_iter()
+            .flatten()
+            .find(|one| one.get("path").and_then(serde_json::Value::as_str) == Some(step));
+        found
+            .and_then(|one| one.get("state")?.as_str())
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// The report of the last run.
