@@ -1,4 +1,8 @@
 //! A playbook that ships, called in a folder of its own by the real binary.
+#![expect(
+    clippy::expect_used,
+    reason = "a test's set-up: it panics where a test would"
+)]
 use crate::{program::windlass, servers};
 use std::{
     path::{Path, PathBuf},
@@ -73,9 +77,11 @@ impl Drill {
         drill
     }
 
-    /// The keys of the environment `local`, indented by four.
+    /// The keys of the environment `local`, indented by four. Bruno is the group dba.
     pub fn environment(&self, keys: &str) {
-        let text = format!("journal: journal.db\nenvironments:\n  local:\n{keys}");
+        let text = format!(
+            "journal: journal.db\napprovers: {{ dba: [bruno] }}\nenvironments:\n  local:\n{keys}"
+        );
         std::fs::write(self.path().join("windlass.yaml"), text).expect("an environment file");
     }
 
