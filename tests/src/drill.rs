@@ -60,6 +60,15 @@ impl Drill {
         }
     }
 
+    /// A playbook of this text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let mut drill = Self::new("");
+        drill.playbook = drill.path().join("playbook.yaml");
+        std::fs::write(&drill.playbook, text).expect("a playbook");
+        drill
+    }
+
     /// The same, run by the user of the servers: the programs of a server refuse the superuser of the host. All that it
     /// needs is in a folder that this user may read.
     #[must_use]
@@ -91,7 +100,7 @@ impl Drill {
         self.folder.path()
     }
 
-    /// The playbook's folder, as an argument.
+    /// The playbook, as an argument.
     #[must_use]
     pub fn playbook(&self) -> &str {
         self.playbook.to_str().expect("a path that is text")

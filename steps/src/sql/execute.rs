@@ -304,6 +304,30 @@ pub(super) fn kept<T: Serialize>(output: &T) -> Result<Value, Failure> {
     to_value(output).map_err(|error| Failure::new("step.stored_format", error.to_string()))
 }
 
+/// Why statements would leave a trace although they are taken back, asked of the database before any of them runs.
+pub(super) async fn leaves_trace(
+    session: &mut Box<dyn Session>,
+    all: &[&Bound],
+    until: &Until,
+) -> Result<Option<String>, Failure> {
+    session.begin(until).await?;
+    let mut found = None;
+    for bound in all {
+        found = session
+            .trace(bound, until)
+            .await
+            .unwrap_or_else(|failure| Some(failure.to_string()));
+        if found.is_some() {
+            break;
+        }
+    }
+    session.rollback().await?;
+    Ok(found)
+}
+
+/// The label of the reason why something was estimated although a rehearsal was asked for.
+pub(super) const NOT_REHEARSED: &str = "not rehearsed";
+
 /// How SQL that writes would run, asked of the database; with `rehearse` it runs and is taken back.
 pub(super) async fn look(
     cx: &PreviewContext,
@@ -361,7 +385,16 @@ impl Step for Execute {
             Err(preview) => preview,
             Ok(mut session) => {
                 let bound = bound.reveal(cx.host.as_ref()).await?;
-                if rehearse {
+                let trace = if rehearse {
+                    leaves_trace(&mut session, &[&bound], &until).await?
+                } else {
+                    None
+                };
+                if let Some(why) = trace {
+                    look(cx, &mut session, &bound, &until)
+                        .await
+                        .line(NOT_REHEARSED, why)
+                } else if rehearse {
                     session.begin(&until).await?;
                     let ran = session
                         .run(&bound, self.0.max_result_rows as usize, &until)

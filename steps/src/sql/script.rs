@@ -1,13 +1,16 @@
 //! `sql.script`
 use super::{
     binding, count,
-    execute::{TransactionMode, can_be_rehearsed, kept, look, positive, unbounded, write_traits},
+    execute::{
+        NOT_REHEARSED, TransactionMode, can_be_rehearsed, kept, leaves_trace, look, positive,
+        unbounded, write_traits,
+    },
     open_for_preview,
     params::{Bound, Params, Statement, check},
     statements,
     transaction::{self, Transaction, alone},
 };
-use crate::target::{self, Access, Until};
+use crate::target::{self, Access, Session, Until};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
@@ -230,6 +233,66 @@ impl Script {
     }
 }
 
+/// Runs all of it and takes it back.
+async fn rehearsed(
+    session: &mut Box<dyn Session>,
+    all: &[(&Statement, Bound)],
+    until: &Until,
+) -> Result<Preview, Failure> {
+    session.begin(until).await?;
+    let mut preview = Preview::new(Fidelity::RolledBack, "");
+    let (mut rows, mut fails) = (0, None);
+    for (at, (statement, bound)) in all.iter().enumerate() {
+        match session.run(bound, 1, until).await {
+            Ok(affected) => {
+                rows += affected.rows;
+                preview = preview.line(
+                    format!("statement {}", at + 1),
+                    format!("{}: {} rows", statement.first_line, affected.rows),
+                );
+            }
+            Err(failure) => {
+                fails = Some(named(failure, at, all.len(), statement));
+                break;
+            }
+        }
+    }
+    session.rollback().await?;
+    preview.summary = match fails {
+        Some(failure) => format!("would fail: {failure}"),
+        None => format!("would run {} statements and affect {rows} rows", all.len()),
+    };
+    Ok(preview)
+}
+
+/// How the database would run each of them.
+async fn estimated(
+    cx: &PreviewContext,
+    session: &mut Box<dyn Session>,
+    all: &[(&Statement, Bound)],
+    until: &Until,
+) -> Preview {
+    let mut preview = Preview::new(
+        Fidelity::Estimated,
+        format!("would run {} statements", all.len()),
+    );
+    for (at, (statement, bound)) in all.iter().enumerate() {
+        let one = look(cx, session, bound, until).await;
+        // A later statement may need what an earlier one makes.
+        preview.fidelity = if one.fidelity == Fidelity::Estimated {
+            preview.fidelity
+        } else {
+            one.fidelity
+        };
+        let mut text = format!("{}: {}", statement.first_line, one.summary);
+        for line in one.lines {
+            text.push_str(&format!("; {}", line.text.replace('\n', "; ")));
+        }
+        preview = preview.line(format!("statement {}", at + 1), text);
+    }
+    preview
+}
+
 impl Step for Script {
     type Capture = ();
     type State = ScriptOutput;
@@ -252,54 +315,32 @@ impl Step for Script {
         };
         let mut preview = match open_for_preview(cx, &target, access, &until).await? {
             Err(preview) => preview,
-            Ok(mut session) if rehearse => {
-                session.begin(&until).await?;
-                let mut preview = Preview::new(Fidelity::RolledBack, "");
-                let (mut rows, mut fails) = (0, None);
-                for (at, (statement, bound)) in all.iter().enumerate() {
-                    let bound = bound.clone().reveal(cx.host.as_ref()).await?;
-                    match session.run(&bound, 1, &until).await {
-                        Ok(affected) => {
-                            rows += affected.rows;
-                            preview = preview.line(
-                                format!("statement {}", at + 1),
-                                format!("{}: {} rows", statement.first_line, affected.rows),
-                            );
-                        }
-                        Err(failure) => {
-                            fails = Some(named(failure, at, all.len(), statement));
-                            break;
-                        }
-                    }
-                }
-                session.rollback().await?;
-                preview.summary = match fails {
-                    Some(failure) => format!("would fail: {failure}"),
-                    None => format!("would run {} statements and affect {rows} rows", all.len()),
-                };
-                preview
-            }
             Ok(mut session) => {
-                let mut preview = Preview::new(
-                    Fidelity::Estimated,
-                    format!("would run {} statements", all.len()),
-                );
-                for (at, (statement, bound)) in all.iter().enumerate() {
-                    let bound = bound.clone().reveal(cx.host.as_ref()).await?;
-                    let one = look(cx, &mut session, &bound, &until).await;
-                    // A later statement may need what an earlier one makes.
-                    preview.fidelity = if one.fidelity == Fidelity::Estimated {
-                        preview.fidelity
-                    } else {
-                        one.fidelity
-                    };
-                    let mut text = format!("{}: {}", statement.first_line, one.summary);
-                    for line in one.lines {
-                        text.push_str(&format!("; {}", line.text.replace('\n', "; ")));
-                    }
-                    preview = preview.line(format!("statement {}", at + 1), text);
+                let mut revealed = Vec::with_capacity(all.len());
+                for (_, bound) in &all {
+                    revealed.push(bound.clone().reveal(cx.host.as_ref()).await?);
                 }
-                preview
+                let statements: Vec<_> = all
+                    .iter()
+                    .map(|(statement, _)| statement)
+                    .zip(revealed)
+                    .collect();
+                let trace = if rehearse {
+                    let bounds: Vec<&Bound> = statements.iter().map(|(_, bound)| bound).collect();
+                    leaves_trace(&mut session, &bounds, &until).await?
+                } else {
+                    None
+                };
+                match trace {
+                    None if rehearse => rehearsed(&mut session, &statements, &until).await?,
+                    trace => {
+                        let preview = estimated(cx, &mut session, &statements, &until).await;
+                        match trace {
+                            Some(why) => preview.line(NOT_REHEARSED, why),
+                            None => preview,
+                        }
+                    }
+                }
             }
         };
         preview = preview.line("sql", shown.join(";\n"));

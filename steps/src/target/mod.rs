@@ -208,6 +208,17 @@ pub(crate) trait Session: Send {
         until: &'a Until,
     ) -> BoxFuture<'a, Result<(), Failure>>;
 
+    /// Inside a transaction: why a statement would leave a trace although the transaction is taken back; `None` where it
+    /// leaves none.
+    fn trace<'a>(
+        &'a mut self,
+        statement: &'a Bound,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
+        let (_, _) = (statement, until);
+        Box::pin(async { Ok(None) })
+    }
+
     /// How the database would run a statement.
     fn explain<'a>(
         &'a mut self,

@@ -1,10 +1,11 @@
 //! Functions that act although a transaction only reads.
-use super::errors;
 use crate::sql::lex::{self, Dialect, Kind};
 use sqlx::{PgConnection, Row};
+use std::collections::BTreeSet;
 use windlass_engine::step::{Cause, Failure};
 
-/// Volatile functions that only read or only wait. Every other volatile function is refused in a query.
+/// Volatile functions of the server, or of an extension, that only read or only wait. Every other volatile function is
+/// refused in a query.
 const READS: &[&str] = &[
     "clock_timestamp",
     "currval",
@@ -67,70 +68,126 @@ const READS: &[&str] = &[
 /// All of these only show counters.
 const READING_PREFIX: &str = "pg_stat_get_";
 
-fn is_read(name: &str) -> bool {
-    READS.binary_search(&name).is_ok() || name.starts_with(READING_PREFIX)
-}
-
-/// The names that stand before a parenthesis, as the server folds them.
-fn called(sql: &str) -> Vec<String> {
-    let Ok(tokens) = lex::tokens(sql, Dialect::POSTGRES) else {
-        return Vec::new();
-    };
+/// The names of functions that SQL calls, as the server folds them; `None` where they cannot be told.
+pub(super) fn called(sql: &str) -> Option<BTreeSet<String>> {
+    let tokens = lex::tokens(sql, Dialect::POSTGRES).ok()?;
     let solid: Vec<_> = tokens
         .iter()
         .filter(|token| token.kind != Kind::Blank)
         .collect();
-    let mut names: Vec<String> = solid
-        .windows(2)
-        .filter_map(|pair| match pair {
-            [name, open] if open.kind == Kind::Open => match name.kind {
-                Kind::Word => Some(name.text.to_lowercase()),
-                Kind::Quoted => name
-                    .text
-                    .strip_prefix('"')
-                    .and_then(|text| text.strip_suffix('"'))
-                    .map(|text| text.replace("\"\"", "\"")),
-                _ => None,
-            },
+    // `U&"pg_prom\006fte"` is a name too.
+    let escaped = solid.windows(3).any(|three| {
+        matches!(three, [u, and, name]
+            if u.text.eq_ignore_ascii_case("u") && and.text == "&" && name.kind == Kind::Quoted)
+    });
+    if escaped {
+        return None;
+    }
+    let names = solid.windows(2).filter_map(|pair| match pair {
+        [name, open] if open.kind == Kind::Open => match name.kind {
+            Kind::Word => Some(name.text.to_lowercase()),
+            Kind::Quoted => name
+                .text
+                .strip_prefix('"')
+                .and_then(|text| text.strip_suffix('"'))
+                .map(|text| text.replace("\"\"", "\"")),
             _ => None,
-        })
-        .collect();
-    names.sort();
-    names.dedup();
-    names
+        },
+        _ => None,
+    });
+    Some(names.collect())
 }
 
-/// Refuses functions that act: inside `BEGIN READ ONLY`, `pg_promote()` promotes and `pg_terminate_backend()` ends.
-///
-/// Seen are the functions that the statement itself calls, also in views of its own making; not those behind
-/// operators, casts and views, of which the read-only transaction holds back what writes to tables.
-pub(super) async fn refuse_acting(connection: &mut PgConnection, sql: &str) -> Result<(), Failure> {
-    let suspects: Vec<String> = called(sql)
-        .into_iter()
-        .filter(|name| !is_read(name))
-        .collect();
-    if suspects.is_empty() {
-        return Ok(());
+/// What a statement begins with that the server plans.
+const QUERIES: [&str; 8] = [
+    "SELECT", "VALUES", "WITH", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE",
+];
+
+fn begins_query(tokens: &[lex::Token<'_>]) -> bool {
+    tokens
+        .iter()
+        .find(|token| token.kind != Kind::Blank)
+        .is_some_and(|token| {
+            token.kind == Kind::Open
+                || QUERIES
+                    .iter()
+                    .any(|word| token.text.eq_ignore_ascii_case(word))
+        })
+}
+
+/// The part of a query that the server plans: all of it, what `EXPLAIN` explains, and nothing of `SHOW`.
+pub(super) fn planned_part(sql: &str) -> Option<&str> {
+    let tokens = lex::tokens(sql, Dialect::POSTGRES).ok()?;
+    let mut at = 0;
+    let mut depth = 0_usize;
+    for (number, token) in tokens.iter().enumerate() {
+        match token.kind {
+            // `EXPLAIN (SELECT …)`, but `EXPLAIN (ANALYZE) SELECT …`.
+            Kind::Open if depth == 0 && begins_query(tokens.get(number + 1..)?) => {
+                return sql.get(at..);
+            }
+            Kind::Open => depth += 1,
+            Kind::Close => depth = depth.saturating_sub(1),
+            Kind::Word if depth == 0 => {
+                let word = token.text.to_ascii_uppercase();
+                match word.as_str() {
+                    "EXPLAIN" | "ANALYZE" | "ANALYSE" | "VERBOSE" => {}
+                    word if QUERIES.contains(&word) => return sql.get(at..),
+                    _ => return None,
+                }
+            }
+            _ => {}
+        }
+        at += token.text.len();
     }
-    let row = sqlx::query(
-        "SELECT string_agg(DISTINCT proname::text, ', ' ORDER BY proname::text) FROM pg_proc \
-         WHERE proname::text = ANY ($1) AND provolatile = 'v'",
+    None
+}
+
+/// The volatile ones among functions, but for those that are known to read only. A function of that name in a schema
+/// of the user's own is not known.
+pub(super) async fn acting(
+    connection: &mut PgConnection,
+    names: &BTreeSet<String>,
+) -> Result<Option<String>, sqlx::Error> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    sqlx::query(
+        "SELECT string_agg(DISTINCT CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE n.nspname || '.' END || p.proname, ', ') \
+         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+         WHERE p.proname::text = ANY ($1) AND p.provolatile = 'v' \
+           AND NOT ((p.proname::text = ANY ($2) OR starts_with(p.proname::text, $3)) \
+             AND (n.nspname = 'pg_catalog' OR EXISTS (SELECT 1 FROM pg_catalog.pg_depend d \
+               WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))",
     )
-    .bind(&suspects)
+    .bind(names)
+    .bind(READS)
+    .bind(READING_PREFIX)
     .persistent(false)
     .fetch_one(connection)
-    .await
-    .map_err(|error| errors::failure(&error))?;
-    match row.try_get::<Option<String>, _>(0) {
-        Ok(None) => Ok(()),
-        Ok(Some(names)) => Err(Failure::new(
-            "sql.volatile",
-            format!("a query may not call {names}: it acts, also where a transaction only reads"),
-        )
-        .cause(Cause::Refused)
-        .help("where it is meant, make it a step that writes: sql.execute")),
-        Err(error) => Err(errors::failure(&error)),
-    }
+    .await?
+    .try_get(0)
+}
+
+/// What a query gets that calls something that acts.
+pub(super) fn refused(names: &str) -> Failure {
+    Failure::new(
+        "sql.volatile",
+        format!("a query may not call {names}: it acts, also where a transaction only reads"),
+    )
+    .cause(Cause::Refused)
+    .help("where it is meant, make it a step that writes: sql.execute")
+}
+
+/// What a query gets whose functions cannot be told.
+pub(super) fn unreadable() -> Failure {
+    Failure::new(
+        "sql.volatile",
+        "it cannot be told which functions the query calls, so it may call one that acts",
+    )
+    .cause(Cause::Refused)
+    .help("write names plainly or in double quotes, not as U&\"…\"")
 }
 
 #[cfg(test)]
@@ -156,8 +213,31 @@ mod tests {
                 vec!["f", "in", "max"],
             ),
         ] {
-            assert_eq!(called(sql), names, "{sql}");
+            let found: Vec<String> = called(sql).unwrap().into_iter().collect();
+            assert_eq!(found, names, "{sql}");
         }
-        assert!(!is_read("pg_promote") && !is_read("nextval") && is_read("pg_relation_size"));
+        for (sql, part) in [
+            ("SELECT 1", Some("SELECT 1")),
+            (
+                "/* x */ WITH a AS (SELECT 1) SELECT 2",
+                Some("WITH a AS (SELECT 1) SELECT 2"),
+            ),
+            ("EXPLAIN (ANALYZE, BUFFERS) SELECT f()", Some("SELECT f()")),
+            ("EXPLAIN ANALYZE ((SELECT f()))", Some("((SELECT f()))")),
+            (
+                "explain analyze verbose delete from t",
+                Some("delete from t"),
+            ),
+            ("SHOW server_version", None),
+            ("EXPLAIN EXECUTE x", None),
+        ] {
+            assert_eq!(planned_part(sql), part, "{sql}");
+        }
+        assert_eq!(
+            called("SELECT u & \"pg_promote\"()"),
+            None,
+            "U& with blanks between"
+        );
+        assert_eq!(called("SELECT U&\"pg_prom\\006fte\"()"), None);
     }
 }

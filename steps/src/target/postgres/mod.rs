@@ -6,6 +6,7 @@ mod errors;
 mod functions;
 mod libpq;
 mod locks;
+mod plan;
 mod session;
 mod values;
 

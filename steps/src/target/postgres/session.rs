@@ -1,5 +1,5 @@
 //! One connection, and what a step does on it.
-use super::{connect, doubt, errors, functions, ledger_ddl, locks, values};
+use super::{connect, doubt, errors, functions, ledger_ddl, locks, plan::Plan, values};
 use crate::{
     sql::params::{Bound, quote},
     target::{Access, Affected, Fingerprint, LedgerKey, LedgerState, Rows, Session, Until},
@@ -10,6 +10,7 @@ use sqlx::{
     AssertSqlSafe, PgConnection, Row,
     postgres::{PgArguments, PgConnectOptions, PgRow},
 };
+use std::collections::BTreeSet;
 use windlass_engine::{
     step::{Cause, Certainty, Failure, Target},
     value::{Duration, Timestamp, Value},
@@ -83,6 +84,7 @@ impl PostgresSession {
             "BEGIN{read_only}; SET LOCAL statement_timeout = {left}; SET LOCAL lock_timeout = {}; \
              SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL DateStyle = 'ISO, MDY'; \
              SET LOCAL IntervalStyle = 'postgres'; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; \
+             SET LOCAL standard_conforming_strings = on; \
              SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
              SELECT pg_backend_pid()",
             millis(until.lock_timeout),
@@ -251,15 +253,13 @@ impl PostgresSession {
     /// Rows by a cursor: all types as the server writes them, as many at a time as are needed.
     async fn cursor(
         &mut self,
-        bound: &Bound,
+        typed: &str,
+        given: &[Value],
         until: &Until,
         mut each: impl FnMut(&[PgRow]) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let sql = format!(
-            "DECLARE windlass_rows NO SCROLL CURSOR FOR {}",
-            self.typed(bound, until).await?
-        );
-        let arguments = values::arguments(&bound.values)?;
+        let sql = format!("DECLARE windlass_rows NO SCROLL CURSOR FOR {typed}");
+        let arguments = values::arguments(given)?;
         self.work(until, async move |connection| {
             if arguments.is_empty() {
                 sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await
@@ -302,10 +302,11 @@ impl PostgresSession {
             .cause(Cause::Refused)
             .help("use sql.execute"));
         }
-        functions::refuse_acting(&mut self.connection, &bound.sql).await?;
+        let typed = self.typed(bound, until).await?;
+        self.refuse_acting(&typed, bound, until).await?;
         let mut found = Rows::default();
         if cursor {
-            self.cursor(bound, until, |rows| {
+            self.cursor(&typed, &bound.values, until, |rows| {
                 let more = values::rows(rows)?;
                 if found.columns.is_empty() {
                     found.columns = more.columns;
@@ -316,10 +317,9 @@ impl PostgresSession {
             })
             .await?;
         } else {
-            let sql = self.typed(bound, until).await?;
             let rows = self
                 .work(until, async move |connection| {
-                    sqlx::raw_sql(AssertSqlSafe(sql))
+                    sqlx::raw_sql(AssertSqlSafe(typed))
                         .fetch_all(connection)
                         .await
                 })
@@ -329,6 +329,94 @@ impl PostgresSession {
         }
         found.rows.truncate(max_rows);
         Ok(found)
+    }
+
+    /// Refuses a query that calls what acts: inside `BEGIN READ ONLY`, `pg_promote()` promotes and
+    /// `pg_terminate_backend()` ends.
+    ///
+    /// Seen are the functions in its text, before the server plans it, and in its plan, where views are expanded. Not
+    /// seen are those behind operators and casts, and what a function calls that is declared stable.
+    async fn refuse_acting(
+        &mut self,
+        typed: &str,
+        bound: &Bound,
+        until: &Until,
+    ) -> Result<(), Failure> {
+        self.refuse_calls(functions::called(typed), until).await?;
+        let Some(planned) = functions::planned_part(typed) else {
+            return match bound.shape.verb.as_str() {
+                "EXPLAIN" => Err(functions::unreadable()),
+                _ => Ok(()),
+            };
+        };
+        let plan = self.plan(planned, bound, until).await?;
+        let calls = (!plan.is_unreadable).then_some(plan.calls);
+        self.refuse_calls(calls, until).await
+    }
+
+    async fn refuse_calls(
+        &mut self,
+        calls: Option<BTreeSet<String>>,
+        until: &Until,
+    ) -> Result<(), Failure> {
+        let calls = calls.ok_or_else(functions::unreadable)?;
+        let acting = self
+            .work(until, async move |connection| {
+                functions::acting(connection, &calls).await
+            })
+            .await?;
+        acting.map_or(Ok(()), |names| Err(functions::refused(&names)))
+    }
+
+    /// How the server would run a statement, without running it.
+    async fn plan(&mut self, typed: &str, bound: &Bound, until: &Until) -> Result<Plan, Failure> {
+        let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {typed}");
+        let arguments = values::arguments(&bound.values)?;
+        let text = self
+            .work(until, async move |connection| {
+                let row = if arguments.is_empty() {
+                    sqlx::raw_sql(AssertSqlSafe(sql))
+                        .fetch_one(connection)
+                        .await
+                } else {
+                    sqlx::query_with(AssertSqlSafe(sql), arguments.bound())
+                        .persistent(false)
+                        .fetch_one(connection)
+                        .await
+                }?;
+                row.try_get_raw(0)?
+                    .as_str()
+                    .map(str::to_owned)
+                    .map_err(sqlx::Error::Decode)
+            })
+            .await?;
+        Plan::of(&text).ok_or_else(|| {
+            Failure::new(
+                "sql.driver",
+                "the server's plan of the statement cannot be read",
+            )
+        })
+    }
+
+    async fn trace_of(&mut self, bound: &Bound, until: &Until) -> Result<Option<String>, Failure> {
+        let Some(named) = functions::called(&bound.sql) else {
+            return Ok(Some("it cannot be told what it calls".to_owned()));
+        };
+        // What its own text calls is asked before the server plans it.
+        let acting = self
+            .work(until, async move |connection| {
+                functions::acting(connection, &named).await
+            })
+            .await?;
+        if let Some(names) = acting {
+            return Ok(Some(format!(
+                "it calls {names}, and not all that this does is taken back"
+            )));
+        }
+        let typed = self.typed(bound, until).await?;
+        let plan = self.plan(&typed, bound, until).await?;
+        self.work(until, async move |connection| plan.trace(connection).await)
+            .await
     }
 
     async fn ended<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
@@ -380,7 +468,7 @@ impl PostgresSession {
         let order = key.unwrap_or_else(|| "t::text COLLATE \"C\"".to_owned());
         let bound = Bound::plain("SELECT", format!("SELECT * FROM {name} t ORDER BY {order}"));
         let (mut hasher, mut count) = (Sha256::new(), 0_u64);
-        self.cursor(&bound, until, |rows| {
+        self.cursor(&bound.sql, &[], until, |rows| {
             for row in rows {
                 if count == 0 {
                     values::digest_columns(&mut hasher, row);
@@ -472,7 +560,7 @@ impl Session for PostgresSession {
             if !self.in_transaction {
                 // A statement that refuses a transaction: its limits hold for the session, which ends with the step.
                 let limits = format!(
-                    "SET statement_timeout = {}; SET lock_timeout = {}; SELECT pg_backend_pid()",
+                    "SET statement_timeout = {}; SET lock_timeout = {}; SET standard_conforming_strings = on; SELECT pg_backend_pid()",
                     millis(until.left()),
                     millis(until.lock_timeout)
                 );
@@ -589,6 +677,14 @@ impl Session for PostgresSession {
                 .map(drop)
                 .map_err(|error| ledger_failure(&error, table))
         })
+    }
+
+    fn trace<'a>(
+        &'a mut self,
+        statement: &'a Bound,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<Option<String>, Failure>> {
+        Box::pin(self.trace_of(statement, until))
     }
 
     fn explain<'a>(
