@@ -9,6 +9,7 @@
 //! | `session.rs`, `environment.rs`, `playbook.rs` | the journal, who the user is, the environment file, playbooks |
 //! | `drive.rs`, `ask.rs`, `reporter.rs` | driving a run, asking something of one, telling how it goes |
 //! | `ui/` | colour, the live tree, pages, summaries |
+mod activity;
 mod args;
 mod ask;
 mod clock;

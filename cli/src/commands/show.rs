@@ -1,5 +1,6 @@
 //! `windlass show`: the page for 3 a.m.
 use crate::{
+    activity::{self, Now},
     clock,
     error::CliError,
     exit::Exit,
@@ -28,20 +29,27 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
     let run = session::find(journal.as_ref(), &args.run).await?;
     let machine = session::machine(journal.as_ref(), &run).await?;
     let summary = session::summary(journal.as_ref(), &run).await?;
+    let now = activity::of(session, &machine).await;
     if args.json {
-        let page = as_json(&machine, &summary);
+        let page = as_json(&machine, &summary, &now);
         let text = serde_json::to_string_pretty(&page).map_err(|error| {
             CliError::new(Exit::Failed, format!("cannot write the run: {error}"))
         })?;
         session.ui.line(&text);
     } else {
-        let page = page::render(&session.ui, &machine, summary.holder.as_ref(), clock::now());
+        let page = page::render(
+            &session.ui,
+            &machine,
+            summary.holder.as_ref(),
+            &now,
+            clock::now(),
+        );
         session.ui.print(&page);
     }
     Ok(Exit::Succeeded)
 }
 
-fn as_json(machine: &Machine, summary: &RunSummary) -> Json {
+fn as_json(machine: &Machine, summary: &RunSummary, now: &Now) -> Json {
     let started = machine.started();
     let targets: serde_json::Map<String, Json> = started
         .targets
@@ -67,6 +75,8 @@ fn as_json(machine: &Machine, summary: &RunSummary) -> Json {
         "last_event_at": machine.last_at(),
         "ending": machine.ending(),
         "paused": machine.paused(),
+        "on_the_servers": now.seen.iter().map(|(target, activity)| json!({ "target": target, "activity": activity })).collect::<Vec<_>>(),
+        "not_asked": now.unknown,
         "outputs": machine.outputs().to_plain_json(),
         "finally_failed": machine.finished().map(|finished| &finished.finally_failed),
         "steps": machine.instances().map(|instance| step(machine, instance)).collect::<Vec<_>>(),

@@ -1,15 +1,16 @@
 //! The page of `windlass show`: all that on-call needs at 3 a.m.
 use super::{
-    Ui, clock, cut, elapsed, indented, next, one_line,
+    Style, Ui, clock, cut, elapsed, indented, next, one_line,
     question::question,
     span, stamp, summary, value_lines, without_password,
     words::{current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
 };
+use crate::activity::Now;
 use windlass_engine::{
     expr::{Template, TemplatePart},
     graph::{Body, Undo},
     machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
-    step::{Phase, Target, WaitOn},
+    step::{Activity, Phase, Target, WaitOn},
     value::{Duration, Timestamp},
 };
 
@@ -18,6 +19,7 @@ pub(crate) fn render(
     ui: &Ui,
     machine: &Machine,
     holder: Option<&Holder>,
+    servers: &Now,
     now: Timestamp,
 ) -> String {
     let style = ui.out;
@@ -81,7 +83,7 @@ pub(crate) fn render(
     }
     text.push_str(&format!("{}\n", style.bold("steps")));
     text.push_str(&steps(ui, machine, now));
-    text.push_str(&running(ui, machine, now));
+    text.push_str(&running(ui, machine, servers, now));
     text.push_str(&asked(ui, machine, now));
     let troubles = summary::troubles(machine, style);
     if !troubles.is_empty() {
@@ -158,7 +160,7 @@ fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
     text
 }
 
-fn running(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
+fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String {
     let style = ui.out;
     let mut text = String::new();
     for instance in machine
@@ -209,6 +211,48 @@ fn running(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
             text.push_str("    last checkpoint\n");
             text.push_str(&indented("      ", &value_lines(state, 8)));
         }
+        for (target, activity) in servers.of_node(&instance.path) {
+            text.push_str(&on_the_server(target, activity, style));
+        }
+    }
+    for why in &servers.unknown {
+        text.push_str(&format!(
+            "  {} what its servers do now is not known: {}\n",
+            style.yellow("warning:"),
+            one_line(why)
+        ));
+    }
+    text
+}
+
+/// What a server does for a step now, who holds it up, and what would end that.
+fn on_the_server(target: &str, activity: &Activity, style: Style) -> String {
+    let wait = activity
+        .waits_for
+        .as_ref()
+        .map(|wait| format!(", waits for {wait}"))
+        .unwrap_or_default();
+    let mut text = format!(
+        "    on {target}: {}, {} for {}{wait}: {}\n",
+        activity.session,
+        activity.state,
+        span(activity.since),
+        one_line(&activity.statement)
+    );
+    for blocker in &activity.blockers {
+        text.push_str(&format!(
+            "    {} {}, {}, {}, its transaction is {} old: {}\n",
+            style.red("held up by"),
+            blocker.session,
+            one_line(&blocker.who),
+            blocker.state,
+            span(blocker.since),
+            one_line(&blocker.statement)
+        ));
+        text.push_str(&format!(
+            "      ends it and takes back what it did: {}\n",
+            style.cyan(&blocker.end)
+        ));
     }
     text
 }

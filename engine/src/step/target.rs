@@ -72,6 +72,44 @@ pub struct Identity {
     pub version: String,
 }
 
+/// What a server does for one step of a run at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Activity {
+    /// The step's path, as far as the server keeps it.
+    pub node: String,
+    /// Whether the path may be cut.
+    pub is_cut: bool,
+    /// The session: `backend 4711`.
+    pub session: String,
+    /// What the server calls its state.
+    pub state: String,
+    /// What it waits for, in the server's words.
+    pub waits_for: Option<String>,
+    /// For how long its statement runs.
+    pub since: Duration,
+    /// The statement, cut.
+    pub statement: String,
+    /// The sessions that hold it up.
+    pub blockers: Vec<Blocker>,
+}
+
+/// A session that holds up another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blocker {
+    /// The session: `backend 4711`.
+    pub session: String,
+    /// User, application, and where it comes from.
+    pub who: String,
+    /// What the server calls its state.
+    pub state: String,
+    /// How old its transaction is.
+    pub since: Duration,
+    /// Its last statement, cut.
+    pub statement: String,
+    /// What would end it, said to the server.
+    pub end: String,
+}
+
 /// A kind of target: how to ask a server who it is. Reads only.
 pub trait TargetKind: Send + Sync + 'static {
     /// `sqlite`.
@@ -112,6 +150,20 @@ pub trait TargetKind: Send + Sync + 'static {
             }
             seen
         })
+    }
+
+    /// What the server does for a run at this moment. Reads only.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    fn activity<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        short_id: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Activity>, Failure>> {
+        let (_, _, _) = (target, url, short_id);
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     /// How the ledger that the target names would be made; `None` where this kind keeps none.

@@ -1,4 +1,5 @@
 //! PostgreSQL, by its own protocol. Only `SET LOCAL` and no named statements, so that a pooler in between is no matter.
+mod activity;
 mod connect;
 mod doctor;
 mod doubt;
@@ -16,8 +17,8 @@ use session::PostgresSession;
 use sqlx::Row;
 use windlass_engine::{
     step::{
-        Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now, Revealed, Target,
-        TargetKind,
+        Activity, Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now,
+        Revealed, Target, TargetKind,
     },
     value::{Duration, Value},
 };
@@ -111,6 +112,15 @@ impl TargetKind for Postgres {
             connect::close(connection).await;
             Ok(who)
         })
+    }
+
+    fn activity<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        short_id: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Activity>, Failure>> {
+        Box::pin(activity::of_run(target, url, short_id))
     }
 
     fn examine<'a>(

@@ -1,0 +1,140 @@
+//! `windlass show` in the middle of a lock wait: who holds the run up, and what would end that.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a failed set-up is a failed test; how soon a statement is gone is measured from outside"
+)]
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+use windlass_tests::{
+    drill::Drill,
+    servers::{postgres::Postgres, until},
+};
+
+const PLAYBOOK: &str = r#"
+playbook: waits
+targets: { db: { kind: postgres } }
+steps:
+  - id: change
+    uses: sql.execute
+    timeout: 2m
+    with: { target: db, sql: UPDATE orders SET state = 'b' WHERE id = 1, lock_timeout: 1m }
+    undo: none
+"#;
+
+fn drill(server: &Postgres, playbook: &str) -> Drill {
+    let drill = Drill::of(playbook);
+    drill.environment(&format!(
+        "    targets:\n      db: {{ url: '{}', tls: off }}\n",
+        server.url("postgres")
+    ));
+    drill
+}
+
+#[test]
+fn the_page_names_who_holds_a_step_up() {
+    let server = Postgres::start(&[]);
+    server.psql(
+        "CREATE TABLE orders (id int PRIMARY KEY, state text); INSERT INTO orders VALUES (1, 'a')",
+    );
+    let drill = drill(&server, PLAYBOOK);
+    let mut holder = server.session();
+    holder.run("SET application_name = 'forgotten terminal'; BEGIN; UPDATE orders SET state = 'x'");
+    let pid = holder.backend();
+    let mut running = drill
+        .command("ana", &["run", drill.playbook()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the run waits", || {
+        server.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1"
+    });
+    let page = drill.say(&["show", "last"]).exits(0).all;
+    for said in [
+        format!("held up by backend {pid}, app (forgotten terminal)"),
+        "idle in transaction".to_owned(),
+        format!("SELECT pg_terminate_backend({pid})"),
+        "waits for Lock transactionid".to_owned(),
+    ] {
+        assert!(page.contains(&said), "{said:?} is not in\n{page}");
+    }
+    let json = drill.say(&["show", "last", "--json"]).exits(0).all;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        json["on_the_servers"][0]["activity"]["blockers"][0]["session"],
+        format!("backend {pid}")
+    );
+    // What the page proposes is what helps.
+    server.psql(&format!("SELECT pg_terminate_backend({pid})"));
+    assert!(running.wait().unwrap().success());
+    assert_eq!(server.ask("SELECT state FROM orders"), "b");
+}
+
+#[test]
+fn a_server_that_is_gone_does_not_hold_up_the_page() {
+    let mut server = Postgres::start(&[]);
+    server.psql(
+        "CREATE TABLE orders (id int PRIMARY KEY, state text); INSERT INTO orders VALUES (1, 'a')",
+    );
+    let drill = drill(&server, PLAYBOOK);
+    let mut holder = server.session();
+    holder.run("BEGIN; UPDATE orders SET state = 'x'");
+    let mut running = drill
+        .command("ana", &["run", drill.playbook()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the run waits", || {
+        server.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1"
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
+    server.stop_immediate();
+    let page = drill.say(&["show", "last"]).exits(0).all;
+    assert!(
+        page.contains("what its servers do now is not known"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_statement_is_gone_from_the_server_when_its_time_is_over_or_it_is_cancelled() {
+    let server = Postgres::start(&[]);
+    let gone = |what: &str| {
+        let start = Instant::now();
+        until(what, || {
+            server.ask("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'windlass/%' AND state = 'active'") == "0"
+        });
+        start.elapsed()
+    };
+    let sleeps = |timeout: &str| {
+        format!(
+            "playbook: sleeps\ntargets: {{ db: {{ kind: postgres }} }}\nsteps:\n  - id: long\n    uses: sql.query\n    timeout: {timeout}\n    with: {{ target: db, sql: SELECT pg_sleep(600) }}\n"
+        )
+    };
+    let by_time = drill(&server, &sleeps("1s"));
+    by_time.call("run", &[]).exits(1);
+    let took = gone("the statement is gone after its timeout");
+    println!("gone {took:?} after the step ended by its timeout");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+
+    let by_hand = drill(&server, &sleeps("10m"));
+    let mut running = by_hand
+        .command("ana", &["run", by_hand.playbook()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("it sleeps on the server", || {
+        server.ask("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'windlass/%' AND state = 'active'") == "1"
+    });
+    let told = by_hand.say(&["cancel", "last", "--undo", "--force"]);
+    let took = gone("the statement is gone after the cancel");
+    println!("gone {took:?} after the cancel was accepted");
+    assert!(took < Duration::from_secs(5), "{took:?}\n{}", told.all);
+    assert_eq!(running.wait().unwrap().code(), Some(1));
+}
