@@ -1,8 +1,7 @@
 //! `windlass show` in the middle of a lock wait: who holds the run up, and what would end that.
 #![expect(
-    clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a failed set-up is a failed test; how soon a statement is gone is measured from outside"
+    reason = "how soon a statement is gone is measured from outside"
 )]
 use std::{
     process::Stdio,
@@ -137,4 +136,32 @@ fn a_statement_is_gone_from_the_server_when_its_time_is_over_or_it_is_cancelled(
     println!("gone {took:?} after the cancel was accepted");
     assert!(took < Duration::from_secs(5), "{took:?}\n{}", told.all);
     assert_eq!(running.wait().unwrap().code(), Some(1));
+}
+
+/// A service file and a password file, as for `psql`.
+#[test]
+fn services_and_password_files_are_honoured() {
+    use windlass_tests::servers::postgres::Options;
+    let server = Postgres::start(Options::default().scram());
+    let drill = Drill::of(
+        "playbook: asks\ntargets: { db: { kind: postgres } }\nsteps:\n  - id: one\n    uses: sql.query\n    with: { target: db, sql: SELECT current_user::text AS who }\noutputs: { who: \"${{ steps.one.output.value }}\" }\n",
+    );
+    drill.environment("    targets:\n      db: { url: 'postgres:///?service=orders', tls: off }\n");
+    let service = format!(
+        "[orders]\nhost=127.0.0.1\nport={}\nuser=app\ndbname=postgres\n",
+        server.port()
+    );
+    std::fs::write(drill.path().join(".pg_service.conf"), service).unwrap();
+    let told = drill.call("run", &[]).exits(5).all;
+    assert!(told.contains("password"), "{told}");
+    let pass = drill.path().join(".pgpass");
+    let line = format!(
+        "127.0.0.1:{}:*:app:{}\n",
+        server.port(),
+        server.password().unwrap()
+    );
+    std::fs::write(&pass, line).unwrap();
+    std::fs::set_permissions(&pass, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let told = drill.call("run", &[]).exits(0).all;
+    assert!(told.contains("who = app"), "{told}");
 }

@@ -155,20 +155,13 @@ async fn identify(
     target: &Target,
     secrets: &RunSecrets,
 ) -> Result<windlass_engine::step::Identity, CliError> {
-    let wrong = |why: String, help: Option<String>| {
-        CliError::from(RunError::Target {
-            target: target.name.clone(),
-            why,
-            help,
-        })
-    };
+    let failed = |failure: Failure| CliError::from(RunError::target(target, failure));
     let kind = session.registry().target(&target.kind).ok_or_else(|| {
-        wrong(
+        failed(Failure::new(
+            "target.kind",
             format!("this windlass cannot reach a {}", target.kind),
-            None,
-        )
+        ))
     })?;
-    let failed = |failure: Failure| wrong(failure.message, failure.help);
     let url = match &target.url {
         Value::Secret(secret) => secrets.reveal(secret, clock::now()).await.map_err(failed)?,
         plain => Revealed::new(plain.to_string()),

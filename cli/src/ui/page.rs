@@ -11,7 +11,7 @@ use windlass_engine::{
     graph::{Body, Undo},
     machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
     step::{Activity, Phase, Target, WaitOn},
-    value::{Duration, Timestamp},
+    value::{Duration, Timestamp, Value},
 };
 
 /// The whole page.
@@ -320,8 +320,32 @@ fn probes(ui: &Ui, machine: &Machine) -> String {
     text
 }
 
-/// Parameters as they are written in the playbook, in one line.
+/// Parameters as they are written in the playbook, in one line; SQL stands before everything else.
 fn written(template: &Template) -> String {
+    type Pairs = Vec<(String, String)>;
+    let pairs: Pairs = match template {
+        Template::Map(map) => map
+            .iter()
+            .map(|(key, value)| (key.clone(), inner(value)))
+            .collect(),
+        Template::Literal(Value::Map(map)) => map
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect(),
+        other => return inner(other),
+    };
+    let (sql, rest): (Pairs, Pairs) = pairs.into_iter().partition(|(key, _)| key == "sql");
+    let rest: Vec<String> = rest
+        .into_iter()
+        .map(|(key, value)| format!("{key}: {value}"))
+        .collect();
+    match sql.first() {
+        Some((_, sql)) => format!("{}  ({})", one_line(sql), rest.join(", ")),
+        None => rest.join(", "),
+    }
+}
+
+fn inner(template: &Template) -> String {
     match template {
         Template::Literal(value) => value.to_string(),
         Template::Expr(expr) => format!("${{{{ {} }}}}", expr.source()),
@@ -333,13 +357,13 @@ fn written(template: &Template) -> String {
             })
             .collect(),
         Template::List(items) => {
-            let items: Vec<String> = items.iter().map(written).collect();
+            let items: Vec<String> = items.iter().map(inner).collect();
             format!("[{}]", items.join(", "))
         }
         Template::Map(map) => {
             let pairs: Vec<String> = map
                 .iter()
-                .map(|(key, value)| format!("{key}: {}", written(value)))
+                .map(|(key, value)| format!("{key}: {}", inner(value)))
                 .collect();
             format!("{{{}}}", pairs.join(", "))
         }

@@ -2,7 +2,7 @@ use crate::{
     graph::Graph,
     journal::{JournalError, LockHeld},
     machine::{Event, Outcome},
-    step::Target,
+    step::{Failure, Target},
     value::Value,
 };
 use indexmap::IndexMap;
@@ -97,6 +97,22 @@ pub enum RunError {
         /// How it ended.
         outcome: &'static str,
     },
+}
+
+impl RunError {
+    /// What is wrong with a target; kinds that name it themselves are not told twice.
+    #[must_use]
+    pub fn target(target: &Target, failure: Failure) -> Self {
+        let lead = format!("target {}: ", target.name);
+        Self::Target {
+            target: target.name.clone(),
+            why: failure
+                .message
+                .strip_prefix(&lead)
+                .map_or(failure.message.clone(), str::to_owned),
+            help: failure.help,
+        }
+    }
 }
 
 /// A run that is being driven.

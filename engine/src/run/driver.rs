@@ -347,12 +347,7 @@ impl Driver {
         secrets: &RunSecrets,
     ) -> Result<crate::step::Identity, RunError> {
         let refused = |failure: Failure| {
-            let failure = redact::failure(secrets.redactor(), failure);
-            RunError::Target {
-                target: target.name.clone(),
-                why: failure.message,
-                help: failure.help,
-            }
+            RunError::target(target, redact::failure(secrets.redactor(), failure))
         };
         let kind = self.0.registry.target(&target.kind).ok_or_else(|| {
             refused(Failure::new(

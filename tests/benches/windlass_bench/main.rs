@@ -11,6 +11,7 @@ mod compile;
 mod journal;
 mod kinds;
 mod limits;
+mod postgres;
 mod process;
 mod runs;
 mod table;
@@ -41,6 +42,7 @@ fn main() {
         let figures = match what.as_str() {
             "memory" => runtime().block_on(runs::memory_of_a_run()),
             "waiting" => runtime().block_on(runs::waiting()),
+            "million" => runtime().block_on(postgres::million()),
             other => panic!("no child {other}"),
         };
         println!("{figures}");
@@ -63,6 +65,10 @@ fn main() {
     }
     if wanted("compile") {
         compile::rows(&mut table);
+    }
+    if wanted("postgres") {
+        runtime().block_on(postgres::rows(&mut table));
+        process::million_rows(&mut table);
     }
     if wanted("memory") {
         process::memory_rows(&mut table);

@@ -80,7 +80,7 @@ pub(crate) async fn memory_of_a_run() -> Figures {
     whole(&path, kinds::fan_out(10_000)).await;
     Figures {
         megabytes: process::peak_megabytes(),
-        cpu_percent: 0.0,
+        rate: 0.0,
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) async fn waiting() -> Figures {
     assert_eq!(runs.len(), 10_000);
     Figures {
         megabytes: process::megabytes(),
-        cpu_percent: 100.0 * used / idle.as_secs_f64(),
+        rate: 100.0 * used / idle.as_secs_f64(),
     }
 }
 

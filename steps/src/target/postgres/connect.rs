@@ -1,5 +1,5 @@
 //! Connecting: TLS, timeouts, and what each refusal means.
-use super::{KEYS, errors};
+use super::{KEYS, errors, service};
 use crate::target::options as keys;
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
@@ -35,7 +35,7 @@ pub(super) fn options(
         .help("write postgres://user@host:5432/database; the password goes by ${{ secret(\"name\") }} or .pgpass")
     };
     // The text of the driver's error could hold a part of the URL, and so of the password.
-    let mut options = PgConnectOptions::from_str(url)
+    let mut options = PgConnectOptions::from_str(&service::resolved(target, url)?)
         .map_err(|_| wrong("it is no PostgreSQL URL".to_owned()))?
         .application_name(&application.chars().take(63).collect::<String>())
         .statement_cache_capacity(0)

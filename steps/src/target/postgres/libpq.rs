@@ -1,5 +1,5 @@
 //! A target as the programs of PostgreSQL read it: `psql`, `pg_dump`, `pg_restore`.
-use super::connect;
+use super::{connect, service};
 use reqwest::Url;
 use sqlx::postgres::PgSslMode;
 use windlass_engine::step::{Failure, Revealed, Target};
@@ -45,7 +45,7 @@ pub(super) fn environment(
         .into_iter()
         .map(|(name, value)| (name, Revealed::new(value)))
         .collect();
-    if let Some(password) = password(url) {
+    if let Some(password) = password(&service::resolved(target, url)?) {
         variables.push(("PGPASSWORD", password));
     }
     Ok(variables)

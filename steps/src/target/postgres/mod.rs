@@ -8,6 +8,7 @@ mod functions;
 mod libpq;
 mod locks;
 mod plan;
+mod service;
 mod session;
 mod values;
 
