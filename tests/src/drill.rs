@@ -3,7 +3,10 @@
     clippy::expect_used,
     reason = "a test's set-up: it panics where a test would"
 )]
-use crate::{program::windlass, servers};
+use crate::{
+    program::windlass,
+    servers::{self, postgres::Postgres},
+};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -69,7 +72,18 @@ impl Drill {
         drill
     }
 
-    /// The same, run by the user of the servers: the programs of a server refuse the superuser of the host. All that it
+    /// The same, whose target `db` is this server's own database.
+    #[must_use]
+    pub fn on(server: &Postgres, text: &str) -> Self {
+        let drill = Self::of(text);
+        drill.environment(&format!(
+            "    targets:\n      db: {{ url: '{}', tls: off }}\n",
+            server.url("postgres")
+        ));
+        drill
+    }
+
+    /// One that ships, run by the user of the servers: the programs of a server refuse the superuser of the host. All that it
     /// needs is in a folder that this user may read.
     #[must_use]
     pub fn by_the_servers_user(name: &str) -> Self {

@@ -267,6 +267,12 @@ fn nothing_is_found_anywhere() {
     for name in ["by_env", "by_file", "by_command"] {
         assert!(text.contains(&format!("«secret {name}»")), "{name}: {text}");
     }
+    for format in ["markdown", "json", "html"] {
+        let report = lab.run(&["report", "last", "--format", format]);
+        let text = String::from_utf8_lossy(&report.stdout).into_owned();
+        assert!(text.contains(CONTROL), "report --format {format}: {text}");
+        clean_output(&format!("report --format {format}"), &report);
+    }
     let pages: [&[&str]; 6] = [
         &["show", "last"],
         &["show", "last", "--json"],

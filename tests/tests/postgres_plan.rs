@@ -1,15 +1,6 @@
 //! What a plan may do on a real PostgreSQL: nothing that stays, also not where it rehearses.
 use windlass_tests::{drill::Drill, servers::postgres::Postgres};
 
-fn drill(server: &Postgres, playbook: &str) -> Drill {
-    let drill = Drill::of(playbook);
-    drill.environment(&format!(
-        "    targets:\n      db: {{ url: '{}', tls: off }}\n",
-        server.url("postgres")
-    ));
-    drill
-}
-
 fn playbook(steps: &[(&str, &str, &str)]) -> String {
     let mut text = "playbook: asks\ntargets: { db: { kind: postgres } }\nsteps:\n".to_owned();
     for (id, kind, sql) in steps {
@@ -43,7 +34,7 @@ fn what_acts_is_refused_in_a_plan_and_in_a_run() {
         .iter()
         .map(|(id, sql)| (*id, "sql.query", *sql))
         .collect();
-    let drill = drill(&server, &playbook(&steps));
+    let drill = Drill::on(&server, &playbook(&steps));
     let planned = drill.call("plan", &[]).all;
     let ran = drill.call("run", &[]).exits(1).all;
     for (id, _) in acting {
@@ -88,7 +79,7 @@ fn what_acts_is_refused_in_a_plan_and_in_a_run() {
         ("table", "sql.query", "TABLE pg_stat_user_tables"),
         ("values", "sql.query", "VALUES (1), (2)"),
     ];
-    let drill = self::drill(&server, &playbook(&reads));
+    let drill = Drill::on(&server, &playbook(&reads));
     let told = drill.call("run", &[]).exits(0);
     assert!(told.all.contains("succeeded"), "{}", told.all);
 }
@@ -133,7 +124,7 @@ fn a_rehearsal_leaves_no_trace_or_does_not_take_place() {
             "UPDATE plain SET a = 5 WHERE a = 4; UPDATE watched SET a = 3 WHERE a = 1",
         ),
     ];
-    let drill = drill(&server, &playbook(&steps));
+    let drill = Drill::on(&server, &playbook(&steps));
     let state = "SELECT (SELECT sum(a) FROM plain), (SELECT sum(a) FROM watched), (SELECT is_called FROM numbered_id_seq), \
                  (SELECT count(*) FROM numbered)";
     let before = server.ask(state);

@@ -1,15 +1,16 @@
 //! `windlass show` in the middle of a lock wait: who holds the run up, and what would end that.
 #![expect(
+    clippy::unwrap_used,
     clippy::disallowed_methods,
     reason = "how soon a statement is gone is measured from outside"
 )]
 use std::{
-    process::Stdio,
+    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 use windlass_tests::{
     drill::Drill,
-    servers::{postgres::Postgres, until},
+    servers::{Session, postgres::Postgres, until},
 };
 
 const PLAYBOOK: &str = r#"
@@ -23,34 +24,35 @@ steps:
     undo: none
 "#;
 
-fn drill(server: &Postgres, playbook: &str) -> Drill {
-    let drill = Drill::of(playbook);
-    drill.environment(&format!(
-        "    targets:\n      db: {{ url: '{}', tls: off }}\n",
-        server.url("postgres")
-    ));
+/// A run that waits for a session which has forgotten its transaction.
+fn blocked(server: &Postgres) -> (Drill, Session, Child) {
+    server.psql(
+        "CREATE TABLE orders (id int PRIMARY KEY, state text); INSERT INTO orders VALUES (1, 'a')",
+    );
+    let drill = Drill::on(server, PLAYBOOK);
+    let mut holder = server.session();
+    holder.run("SET application_name = 'forgotten terminal'; BEGIN; UPDATE orders SET state = 'x'");
+    let running = start(&drill);
+    until("the run waits", || {
+        server.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1"
+    });
+    (drill, holder, running)
+}
+
+fn start(drill: &Drill) -> Child {
     drill
+        .command("ana", &["run", drill.playbook()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
 fn the_page_names_who_holds_a_step_up() {
     let server = Postgres::start(&[]);
-    server.psql(
-        "CREATE TABLE orders (id int PRIMARY KEY, state text); INSERT INTO orders VALUES (1, 'a')",
-    );
-    let drill = drill(&server, PLAYBOOK);
-    let mut holder = server.session();
-    holder.run("SET application_name = 'forgotten terminal'; BEGIN; UPDATE orders SET state = 'x'");
+    let (drill, mut holder, mut running) = blocked(&server);
     let pid = holder.backend();
-    let mut running = drill
-        .command("ana", &["run", drill.playbook()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    until("the run waits", || {
-        server.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1"
-    });
     let page = drill.say(&["show", "last"]).exits(0).all;
     for said in [
         format!("held up by backend {pid}, app (forgotten terminal)"),
@@ -75,21 +77,7 @@ fn the_page_names_who_holds_a_step_up() {
 #[test]
 fn a_server_that_is_gone_does_not_hold_up_the_page() {
     let mut server = Postgres::start(&[]);
-    server.psql(
-        "CREATE TABLE orders (id int PRIMARY KEY, state text); INSERT INTO orders VALUES (1, 'a')",
-    );
-    let drill = drill(&server, PLAYBOOK);
-    let mut holder = server.session();
-    holder.run("BEGIN; UPDATE orders SET state = 'x'");
-    let mut running = drill
-        .command("ana", &["run", drill.playbook()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    until("the run waits", || {
-        server.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1"
-    });
+    let (drill, _holder, mut running) = blocked(&server);
     running.kill().unwrap();
     running.wait().unwrap();
     server.stop_immediate();
@@ -115,19 +103,14 @@ fn a_statement_is_gone_from_the_server_when_its_time_is_over_or_it_is_cancelled(
             "playbook: sleeps\ntargets: {{ db: {{ kind: postgres }} }}\nsteps:\n  - id: long\n    uses: sql.query\n    timeout: {timeout}\n    with: {{ target: db, sql: SELECT pg_sleep(600) }}\n"
         )
     };
-    let by_time = drill(&server, &sleeps("1s"));
+    let by_time = Drill::on(&server, &sleeps("1s"));
     by_time.call("run", &[]).exits(1);
     let took = gone("the statement is gone after its timeout");
     println!("gone {took:?} after the step ended by its timeout");
     assert!(took < Duration::from_secs(5), "{took:?}");
 
-    let by_hand = drill(&server, &sleeps("10m"));
-    let mut running = by_hand
-        .command("ana", &["run", by_hand.playbook()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let by_hand = Drill::on(&server, &sleeps("10m"));
+    let mut running = start(&by_hand);
     until("it sleeps on the server", || {
         server.ask("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'windlass/%' AND state = 'active'") == "1"
     });

@@ -1,4 +1,5 @@
 //! PostgreSQL, by its own protocol. Only `SET LOCAL` and no named statements, so that a pooler in between is no matter.
+mod acting;
 mod activity;
 mod connect;
 mod doctor;

@@ -1,5 +1,5 @@
 //! One connection, and what a step does on it.
-use super::{connect, doubt, errors, functions, ledger_ddl, locks, plan::Plan, values};
+use super::{connect, doubt, errors, ledger_ddl, locks, values};
 use crate::{
     sql::params::{Bound, quote},
     target::{Access, Affected, Fingerprint, LedgerKey, LedgerState, Rows, Session, Until},
@@ -10,7 +10,6 @@ use sqlx::{
     AssertSqlSafe, PgConnection, Row,
     postgres::{PgArguments, PgConnectOptions, PgRow},
 };
-use std::collections::BTreeSet;
 use windlass_engine::{
     step::{Cause, Certainty, Failure, Target},
     value::{Duration, Timestamp, Value},
@@ -107,7 +106,7 @@ impl PostgresSession {
 
     /// Does work on the connection. Where `until` comes first, the statement is ended on the server and awaited.
     /// Where it waits long for a lock, whoever holds it is named.
-    async fn work<T>(
+    pub(super) async fn work<T>(
         &mut self,
         until: &Until,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -161,7 +160,7 @@ impl PostgresSession {
     }
 
     /// The statement with its values typed as the server infers them: each goes as text and is read by the server.
-    async fn typed(&mut self, bound: &Bound, until: &Until) -> Result<String, Failure> {
+    pub(super) async fn typed(&mut self, bound: &Bound, until: &Until) -> Result<String, Failure> {
         if bound.values.is_empty() {
             return Ok(bound.sql.clone());
         }
@@ -329,94 +328,6 @@ impl PostgresSession {
         }
         found.rows.truncate(max_rows);
         Ok(found)
-    }
-
-    /// Refuses a query that calls what acts: inside `BEGIN READ ONLY`, `pg_promote()` promotes and
-    /// `pg_terminate_backend()` ends.
-    ///
-    /// Seen are the functions in its text, before the server plans it, and in its plan, where views are expanded. Not
-    /// seen are those behind operators and casts, and what a function calls that is declared stable.
-    async fn refuse_acting(
-        &mut self,
-        typed: &str,
-        bound: &Bound,
-        until: &Until,
-    ) -> Result<(), Failure> {
-        self.refuse_calls(functions::called(typed), until).await?;
-        let Some(planned) = functions::planned_part(typed) else {
-            return match bound.shape.verb.as_str() {
-                "EXPLAIN" => Err(functions::unreadable()),
-                _ => Ok(()),
-            };
-        };
-        let plan = self.plan(planned, bound, until).await?;
-        let calls = (!plan.is_unreadable).then_some(plan.calls);
-        self.refuse_calls(calls, until).await
-    }
-
-    async fn refuse_calls(
-        &mut self,
-        calls: Option<BTreeSet<String>>,
-        until: &Until,
-    ) -> Result<(), Failure> {
-        let calls = calls.ok_or_else(functions::unreadable)?;
-        let acting = self
-            .work(until, async move |connection| {
-                functions::acting(connection, &calls).await
-            })
-            .await?;
-        acting.map_or(Ok(()), |names| Err(functions::refused(&names)))
-    }
-
-    /// How the server would run a statement, without running it.
-    async fn plan(&mut self, typed: &str, bound: &Bound, until: &Until) -> Result<Plan, Failure> {
-        let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {typed}");
-        let arguments = values::arguments(&bound.values)?;
-        let text = self
-            .work(until, async move |connection| {
-                let row = if arguments.is_empty() {
-                    sqlx::raw_sql(AssertSqlSafe(sql))
-                        .fetch_one(connection)
-                        .await
-                } else {
-                    sqlx::query_with(AssertSqlSafe(sql), arguments.bound())
-                        .persistent(false)
-                        .fetch_one(connection)
-                        .await
-                }?;
-                row.try_get_raw(0)?
-                    .as_str()
-                    .map(str::to_owned)
-                    .map_err(sqlx::Error::Decode)
-            })
-            .await?;
-        Plan::of(&text).ok_or_else(|| {
-            Failure::new(
-                "sql.driver",
-                "the server's plan of the statement cannot be read",
-            )
-        })
-    }
-
-    async fn trace_of(&mut self, bound: &Bound, until: &Until) -> Result<Option<String>, Failure> {
-        let Some(named) = functions::called(&bound.sql) else {
-            return Ok(Some("it cannot be told what it calls".to_owned()));
-        };
-        // What its own text calls is asked before the server plans it.
-        let acting = self
-            .work(until, async move |connection| {
-                functions::acting(connection, &named).await
-            })
-            .await?;
-        if let Some(names) = acting {
-            return Ok(Some(format!(
-                "it calls {names}, and not all that this does is taken back"
-            )));
-        }
-        let typed = self.typed(bound, until).await?;
-        let plan = self.plan(&typed, bound, until).await?;
-        self.work(until, async move |connection| plan.trace(connection).await)
-            .await
     }
 
     async fn ended<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
