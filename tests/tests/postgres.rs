@@ -395,3 +395,52 @@ steps:
     }
     assert_eq!(server.ask(state), before);
 }
+
+#[tokio::test]
+async fn a_target_has_no_more_connections_than_its_pool() {
+    let server = Postgres::start(&[]);
+    let house = house(&server, ", pool: 2");
+    let playbook = "
+playbook: crowds
+targets: { db: { kind: postgres } }
+steps:
+  - id: each
+    uses: sql.query
+    foreach: { items: [1, 2, 3, 4, 5, 6], max_parallel: 6, max_items: 6 }
+    timeout: 30s
+    with:
+      target: db
+      sql: |
+        SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'windlass/%each%') AS there, pg_sleep(0.2)
+  - id: crowded
+    uses: sql.query
+    foreach: { items: [1, 2, 3], max_parallel: 3, max_items: 3, max_failures: 3 }
+    timeout: 1s
+    on_failure: continue
+    with: { target: db, sql: SELECT pg_sleep(0.9) }
+";
+    let (_, _, machine) = house.run(playbook, &[]).await;
+    for item in 0..6 {
+        let there = output(&machine, &format!("each[{item}]"))
+            .get("row")
+            .unwrap()
+            .get("there")
+            .cloned();
+        assert!(matches!(there, Some(Value::Int(1 | 2))), "{there:?}");
+    }
+    let full = (0..3)
+        .filter_map(|item| {
+            machine
+                .instance(&format!("crowded[{item}]"))
+                .unwrap()
+                .forward
+                .failure
+                .clone()
+        })
+        .collect::<Vec<_>>();
+    assert_eq!(full.len(), 1, "{full:?}");
+    assert!(
+        matches!(full[0].code.as_str(), "target.pool" | "sql.timeout"),
+        "{full:?}"
+    );
+}

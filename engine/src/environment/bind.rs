@@ -212,6 +212,9 @@ fn target(
             options.insert(key.to_owned(), Value::from(file));
         }
     }
+    if let Some(pool) = entry.pool {
+        options.insert("pool".to_owned(), Value::Int(i64::from(pool)));
+    }
     if let Some(create) = entry.create {
         options.insert("create".to_owned(), Value::Bool(create));
     }

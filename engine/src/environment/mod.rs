@@ -74,6 +74,9 @@ pub struct TargetEntry {
     /// The longest that connecting may take, such as `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<String>,
+    /// How many connections one process may have to a server at once; 10 where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<u32>,
     /// TLS to a server: `verify` (the default), `require` (encrypted, but nobody checks who answers), `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,

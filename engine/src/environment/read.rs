@@ -348,6 +348,7 @@ impl Reader<'_> {
             "busy_timeout",
             "lock_timeout",
             "connect_timeout",
+            "pool",
             "tls",
             "ca_file",
             "client_cert",
@@ -384,6 +385,7 @@ impl Reader<'_> {
             busy_timeout: self.duration(map, "busy_timeout"),
             lock_timeout: self.duration(map, "lock_timeout"),
             connect_timeout: self.duration(map, "connect_timeout"),
+            pool: self.count(map, "pool"),
             tls: self.one_of(map, "tls", &["verify", "require", "off"]),
             ca_file: map
                 .get("ca_file")
@@ -410,6 +412,24 @@ impl Reader<'_> {
             );
         }
         Some(text)
+    }
+
+    fn count(&mut self, map: &Map, key: &str) -> Option<u32> {
+        let node = map.get(key)?;
+        let count = self
+            .text(node, key)?
+            .parse()
+            .ok()
+            .filter(|count| *count > 0);
+        if count.is_none() {
+            self.error(
+                codes::WRONG_TYPE,
+                node.range,
+                format!("{key} must be a whole number above zero"),
+                None,
+            );
+        }
+        count
     }
 
     fn duration(&mut self, map: &Map, key: &str) -> Option<String> {

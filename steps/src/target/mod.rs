@@ -9,13 +9,17 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     step::{
-        Cause, Failure, Phase, PreviewContext, Revealed, StepContext, StepHost, Target, TargetKind,
+        Cause, Failure, Phase, PreviewContext, Resources, Revealed, StepContext, StepHost, Target,
+        TargetKind,
     },
     value::{Duration, Timestamp, Value},
 };
 
 /// Where neither the step nor the environment says how long a statement may take.
 pub(crate) const DEFAULT_STATEMENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Connections to one target, where the environment does not say.
+pub(crate) const DEFAULT_POOL: u32 = 10;
 
 /// How a connection will be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +251,9 @@ pub(crate) struct Until {
     pub(crate) lock_timeout: Duration,
     /// Who asks, for the server's own lists: run and step.
     pub(crate) who: String,
+    /// Whether the connection counts against the target's `pool`: not the second one of a step, which would wait for the
+    /// first one of another.
+    pub(crate) counts: bool,
 }
 
 impl Until {
@@ -269,6 +276,7 @@ impl Until {
                 None => database(target)?.lock_timeout(target)?,
             },
             who: format!("windlass/{}/{}", cx.run.short_id, cx.node),
+            counts: true,
         })
     }
 
@@ -289,7 +297,13 @@ impl Until {
             end: options::statement_timeout(target)?.after(cx.host.now()),
             lock_timeout: database(target)?.lock_timeout(target)?,
             who: format!("windlass/plan/{}", cx.node),
+            counts: true,
         })
+    }
+
+    /// What steps share in this process.
+    pub(crate) fn resources(&self) -> &Resources {
+        self.host.resources()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

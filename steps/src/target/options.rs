@@ -1,5 +1,5 @@
 //! Keys of a target in the environment.
-use super::DEFAULT_STATEMENT_TIMEOUT;
+use super::{DEFAULT_POOL, DEFAULT_STATEMENT_TIMEOUT};
 use windlass_engine::{
     step::{Failure, Target},
     value::{Duration, Value},
@@ -56,6 +56,18 @@ pub(crate) fn busy_timeout(target: &Target) -> Result<Duration, Failure> {
 /// The same, of a server.
 pub(crate) fn lock_timeout(target: &Target) -> Result<Duration, Failure> {
     duration(target, "lock_timeout", Duration::from_secs(5))
+}
+
+/// How many connections this process may have at once.
+pub(crate) fn pool(target: &Target) -> Result<u32, Failure> {
+    match target.options.get("pool") {
+        None => Ok(DEFAULT_POOL),
+        Some(value) => value
+            .as_int()
+            .and_then(|count| u32::try_from(count).ok())
+            .filter(|count| *count > 0)
+            .ok_or_else(|| wrong(target, "pool", "a whole number above zero", value)),
+    }
 }
 
 /// Refuses keys that this kind of target would ignore.

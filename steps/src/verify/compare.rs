@@ -93,7 +93,9 @@ impl Compare {
         tables: &mut Vec<Compared>,
     ) -> Result<(), Failure> {
         let (left, right) = (cx.target(&self.left)?, cx.target(&self.right)?);
-        let (left_until, right_until) = (Until::of(cx, &left, None)?, Until::of(cx, &right, None)?);
+        let (left_until, mut right_until) =
+            (Until::of(cx, &left, None)?, Until::of(cx, &right, None)?);
+        right_until.counts = false;
         let host = cx.host.as_ref();
         // The engine's own table is no data, and is written by the run itself.
         let ledgers: Vec<String> = [&left, &right]

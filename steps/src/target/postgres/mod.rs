@@ -9,6 +9,7 @@ mod functions;
 mod libpq;
 mod locks;
 mod plan;
+mod pool;
 mod service;
 mod session;
 mod values;
@@ -30,6 +31,7 @@ const KEYS: &[&str] = &[
     "statement_timeout",
     "lock_timeout",
     "connect_timeout",
+    "pool",
     "tls",
     "ca_file",
     "client_cert",
@@ -214,6 +216,11 @@ impl Database for Postgres {
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Failure>> {
         Box::pin(async move {
             let options = connect::options(target, url, &until.who)?;
+            let place_in_pool = if until.counts {
+                Some(pool::place(target, &options, until).await?)
+            } else {
+                None
+            };
             let mut connection = tokio::select! {
                 connected = connect::connect(target, &options) => connected?,
                 cause = until.over() => return Err(Until::ended(cause)),
@@ -246,7 +253,8 @@ impl Database for Postgres {
                 )
                 .cause(Cause::Refused));
             }
-            let session = PostgresSession::new(connection, options, access, target.clone());
+            let session =
+                PostgresSession::new(connection, options, access, target.clone(), place_in_pool);
             Ok(Box::new(session) as Box<dyn Session>)
         })
     }

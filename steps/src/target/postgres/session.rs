@@ -10,6 +10,7 @@ use sqlx::{
     AssertSqlSafe, PgConnection, Row,
     postgres::{PgArguments, PgConnectOptions, PgRow},
 };
+use tokio::sync::OwnedSemaphorePermit;
 use windlass_engine::{
     step::{Cause, Certainty, Failure, Target},
     value::{Duration, Timestamp, Value},
@@ -29,6 +30,8 @@ pub(super) struct PostgresSession {
     /// The server's process for this connection.
     pid: Option<i32>,
     in_transaction: bool,
+    /// Its place among the connections of the target.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// `ledger` or `schema.ledger`, quoted.
@@ -55,6 +58,7 @@ impl PostgresSession {
         options: PgConnectOptions,
         access: Access,
         target: Target,
+        place: Option<OwnedSemaphorePermit>,
     ) -> Self {
         Self {
             connection,
@@ -63,6 +67,7 @@ impl PostgresSession {
             target,
             pid: None,
             in_transaction: false,
+            _place: place,
         }
     }
 
