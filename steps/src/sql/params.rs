@@ -138,7 +138,8 @@ impl Statement {
                 Piece::Value { name, in_list } => {
                     let value = given(params, name)?;
                     let items = value.as_list();
-                    if items.is_some_and(<[Value]>::is_empty) {
+                    let alone = *in_list || !self.has_lists();
+                    if items.is_some_and(<[Value]>::is_empty) && alone {
                         return Err(Failure::new(
                             "sql.empty_list",
                             format!("the list :{name} is empty, and IN () is no SQL"),
@@ -155,7 +156,7 @@ impl Statement {
                             bound.place(place, item);
                         }
                     } else {
-                        scalar(name, value)?;
+                        self.bindable(name, value)?;
                         let place = match places.get(name.as_str()) {
                             Some(place) => *place,
                             None => {
@@ -170,6 +171,18 @@ impl Statement {
             }
         }
         Ok(bound)
+    }
+
+    /// PostgreSQL has arrays and JSON; only it knows which of them a place takes.
+    fn has_lists(&self) -> bool {
+        self.placeholder == Dialect::POSTGRES.placeholder
+    }
+
+    fn bindable(&self, name: &str, value: &Value) -> Result<(), Failure> {
+        match value {
+            Value::List(_) | Value::Map(_) if self.has_lists() => Ok(()),
+            _ => scalar(name, value),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a statement would do beyond its rows: asked of its text, and then of the server's plan of it.
-use super::{functions, plan::Plan, session::PostgresSession, values};
+use super::{functions, plan::Plan, session::PostgresSession, values::Typed};
 use crate::{sql::params::Bound, target::Until};
 use sqlx::{AssertSqlSafe, Row};
 use std::collections::BTreeSet;
@@ -13,18 +13,19 @@ impl PostgresSession {
     /// seen are those behind operators and casts, and what a function calls that is declared stable.
     pub(super) async fn refuse_acting(
         &mut self,
-        typed: &str,
+        typed: &Typed,
         bound: &Bound,
         until: &Until,
     ) -> Result<(), Failure> {
-        self.refuse_calls(functions::called(typed), until).await?;
-        let Some(planned) = functions::planned_part(typed) else {
+        self.refuse_calls(functions::called(&typed.sql), until)
+            .await?;
+        let Some(planned) = functions::planned_part(&typed.sql) else {
             return match bound.shape.verb.as_str() {
                 "EXPLAIN" => Err(functions::unreadable()),
                 _ => Ok(()),
             };
         };
-        let plan = self.plan(planned, bound, until).await?;
+        let plan = self.plan(planned, typed, until).await?;
         let calls = (!plan.is_unreadable).then_some(plan.calls);
         self.refuse_calls(calls, until).await
     }
@@ -44,17 +45,16 @@ impl PostgresSession {
     }
 
     /// How the server would run a statement, without running it.
-    async fn plan(&mut self, typed: &str, bound: &Bound, until: &Until) -> Result<Plan, Failure> {
-        let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {typed}");
-        let arguments = values::arguments(&bound.values)?;
+    async fn plan(&mut self, planned: &str, typed: &Typed, until: &Until) -> Result<Plan, Failure> {
+        let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {planned}");
         let text = self
             .work(until, async move |connection| {
-                let row = if arguments.is_empty() {
+                let row = if typed.is_plain() {
                     sqlx::raw_sql(AssertSqlSafe(sql))
                         .fetch_one(connection)
                         .await
                 } else {
-                    sqlx::query_with(AssertSqlSafe(sql), arguments.bound())
+                    sqlx::query_with(AssertSqlSafe(sql), typed.arguments())
                         .persistent(false)
                         .fetch_one(connection)
                         .await
@@ -93,7 +93,7 @@ impl PostgresSession {
             )));
         }
         let typed = self.typed(bound, until).await?;
-        let plan = self.plan(&typed, bound, until).await?;
+        let plan = self.plan(&typed.sql, &typed, until).await?;
         self.work(until, async move |connection| plan.trace(connection).await)
             .await
     }

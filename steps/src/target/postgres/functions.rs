@@ -98,6 +98,15 @@ pub(super) fn called(sql: &str) -> Option<BTreeSet<String>> {
     Some(names.collect())
 }
 
+/// Whether a statement that writes gives rows; also where that cannot be told.
+pub(super) fn returns(sql: &str) -> bool {
+    lex::tokens(sql, Dialect::POSTGRES).map_or(true, |tokens| {
+        tokens
+            .iter()
+            .any(|token| token.kind == Kind::Word && token.text.eq_ignore_ascii_case("returning"))
+    })
+}
+
 /// What a statement begins with that the server plans.
 const QUERIES: [&str; 8] = [
     "SELECT", "VALUES", "WITH", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE",

@@ -6,6 +6,7 @@ mod doctor;
 mod doubt;
 mod errors;
 mod functions;
+mod json;
 mod libpq;
 mod locks;
 mod plan;

@@ -1,5 +1,8 @@
 //! One connection, and what a step does on it.
-use super::{connect, doubt, errors, ledger_ddl, locks, values};
+use super::{
+    connect, doubt, errors, functions, ledger_ddl, locks,
+    values::{self, Typed},
+};
 use crate::{
     sql::params::{Bound, quote},
     target::{Access, Affected, Fingerprint, LedgerKey, LedgerState, Rows, Session, Until},
@@ -8,7 +11,7 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use sqlx::{
     AssertSqlSafe, PgConnection, Row,
-    postgres::{PgArguments, PgConnectOptions, PgRow},
+    postgres::{PgConnectOptions, PgRow},
 };
 use tokio::sync::OwnedSemaphorePermit;
 use windlass_engine::{
@@ -32,7 +35,12 @@ pub(super) struct PostgresSession {
     in_transaction: bool,
     /// Its place among the connections of the target.
     _place: Option<OwnedSemaphorePermit>,
+    /// What may be prepared under its name: that outlives a transaction, and a pooler would hand it on.
+    prepared: Option<&'static str>,
 }
+
+/// What the server is asked for the types of a statement's values by.
+const TYPES: &str = "windlass_types";
 
 /// `ledger` or `schema.ledger`, quoted.
 pub(super) fn table_name(table: &str) -> String {
@@ -68,6 +76,7 @@ impl PostgresSession {
             pid: None,
             in_transaction: false,
             _place: place,
+            prepared: None,
         }
     }
 
@@ -165,15 +174,16 @@ impl PostgresSession {
     }
 
     /// The statement with its values typed as the server infers them: each goes as text and is read by the server.
-    pub(super) async fn typed(&mut self, bound: &Bound, until: &Until) -> Result<String, Failure> {
+    pub(super) async fn typed(&mut self, bound: &Bound, until: &Until) -> Result<Typed, Failure> {
         if bound.values.is_empty() {
-            return Ok(bound.sql.clone());
+            return Ok(Typed::plain(bound.sql.clone()));
         }
         let sql = bound.sql.clone();
+        self.prepared = Some(TYPES);
         let rows = self
             .work(until, async move |connection| {
                 // In this transaction and by this name only; a pooler sees neither after it.
-                let prepare = format!("PREPARE windlass_types AS {sql}");
+                let prepare = format!("PREPARE {TYPES} AS {sql}");
                 sqlx::raw_sql(AssertSqlSafe(prepare))
                     .execute(&mut *connection)
                     .await?;
@@ -188,6 +198,7 @@ impl PostgresSession {
                 Ok(rows)
             })
             .await?;
+        self.prepared = None;
         let types: Vec<String> = rows
             .iter()
             .map(|row| {
@@ -196,12 +207,7 @@ impl PostgresSession {
                     .unwrap_or_default()
             })
             .collect();
-        Ok(bound.with_places(|place| {
-            match types.get(place.saturating_sub(1)).map(String::as_str) {
-                Some("text" | "unknown" | "") | None => format!("${place}::text"),
-                Some(known) => format!("${place}::text::{known}"),
-            }
-        }))
+        Typed::new(bound, &types)
     }
 
     async fn statement(
@@ -211,40 +217,64 @@ impl PostgresSession {
         until: &Until,
     ) -> Result<Affected, Failure> {
         use futures_util::TryStreamExt as _;
-        let sql = self.typed(bound, until).await?;
-        let arguments = values::arguments(&bound.values)?;
-        let alone = !self.in_transaction;
-        let (rows, count, more) = self
-            .work(until, async move |connection| {
-                let mut rows = Vec::new();
-                let (mut count, mut more) = (0_u64, false);
-                let mut take = |step: sqlx::Either<sqlx::postgres::PgQueryResult, PgRow>| match step
-                {
-                    sqlx::Either::Left(done) => count += done.rows_affected(),
-                    sqlx::Either::Right(row) if rows.len() < max_rows => rows.push(row),
-                    sqlx::Either::Right(_) => more = true,
-                };
-                // What runs alone is often refused by the extended protocol's own transaction.
-                if alone || arguments.is_empty() {
-                    let mut stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
-                    while let Some(step) = stream.try_next().await? {
-                        take(step);
-                    }
-                } else {
-                    let query = sqlx::query_with(AssertSqlSafe(sql), arguments.bound());
-                    #[expect(deprecated, reason = "a statement with its count needs both")]
-                    let mut stream = query.persistent(false).fetch_many(connection);
-                    while let Some(step) = stream.try_next().await? {
-                        take(step);
-                    }
-                }
-                Ok((rows, count, more))
-            })
-            .await?;
+        let typed = self.typed(bound, until).await?;
         let changes = matches!(
             bound.shape.verb.as_str(),
             "INSERT" | "UPDATE" | "DELETE" | "MERGE"
         );
+        if !typed.is_plain() && changes && !functions::returns(&bound.sql) {
+            let done = self
+                .work(until, async move |connection| {
+                    sqlx::query_with(AssertSqlSafe(typed.sql.clone()), typed.arguments())
+                        .persistent(false)
+                        .execute(connection)
+                        .await
+                })
+                .await?;
+            return Ok(Affected {
+                rows: done.rows_affected(),
+                ..Affected::default()
+            });
+        }
+        // The extended protocol, which takes values, gives rows in binary, and not every type can be read from that.
+        let (sql, in_one) = if typed.is_plain() {
+            (typed.sql, None)
+        } else {
+            self.prepared = Some(values::STATEMENT);
+            let in_one = typed.in_one();
+            (in_one.execute, Some((in_one.values, in_one.prepare)))
+        };
+        let (rows, count, more) = self
+            .work(until, async move |connection| {
+                let is_prepared = in_one.is_some();
+                if let Some((values, prepare)) = in_one {
+                    sqlx::query_with(values::SET, values)
+                        .persistent(false)
+                        .execute(&mut *connection)
+                        .await?;
+                    sqlx::raw_sql(AssertSqlSafe(prepare))
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                let mut rows = Vec::new();
+                let (mut count, mut more) = (0_u64, false);
+                {
+                    let mut stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(&mut *connection);
+                    while let Some(step) = stream.try_next().await? {
+                        match step {
+                            sqlx::Either::Left(done) => count += done.rows_affected(),
+                            sqlx::Either::Right(row) if rows.len() < max_rows => rows.push(row),
+                            sqlx::Either::Right(_) => more = true,
+                        }
+                    }
+                }
+                if is_prepared {
+                    sqlx::raw_sql(values::UNSET).execute(connection).await?;
+                }
+                Ok((rows, count, more))
+            })
+            .await?;
+        self.prepared = None;
         let mut returned = values::rows(&rows)?;
         returned.truncated = more;
         Ok(Affected {
@@ -257,18 +287,16 @@ impl PostgresSession {
     /// Rows by a cursor: all types as the server writes them, as many at a time as are needed.
     async fn cursor(
         &mut self,
-        typed: &str,
-        given: &[Value],
+        typed: &Typed,
         until: &Until,
         mut each: impl FnMut(&[PgRow]) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
-        let sql = format!("DECLARE windlass_rows NO SCROLL CURSOR FOR {typed}");
-        let arguments = values::arguments(given)?;
+        let sql = format!("DECLARE windlass_rows NO SCROLL CURSOR FOR {}", typed.sql);
         self.work(until, async move |connection| {
-            if arguments.is_empty() {
+            if typed.is_plain() {
                 sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await
             } else {
-                sqlx::query_with(AssertSqlSafe(sql), arguments.bound())
+                sqlx::query_with(AssertSqlSafe(sql), typed.arguments())
                     .persistent(false)
                     .execute(connection)
                     .await
@@ -310,7 +338,7 @@ impl PostgresSession {
         self.refuse_acting(&typed, bound, until).await?;
         let mut found = Rows::default();
         if cursor {
-            self.cursor(&typed, &bound.values, until, |rows| {
+            self.cursor(&typed, until, |rows| {
                 let more = values::rows(rows)?;
                 if found.columns.is_empty() {
                     found.columns = more.columns;
@@ -323,7 +351,7 @@ impl PostgresSession {
         } else {
             let rows = self
                 .work(until, async move |connection| {
-                    sqlx::raw_sql(AssertSqlSafe(typed))
+                    sqlx::raw_sql(AssertSqlSafe(typed.sql))
                         .fetch_all(connection)
                         .await
                 })
@@ -336,8 +364,12 @@ impl PostgresSession {
     }
 
     async fn ended<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
+        let sql = match self.prepared.take() {
+            Some(name) => format!("ROLLBACK; DEALLOCATE {name}"),
+            None => "ROLLBACK".to_owned(),
+        };
         // Nothing was written; a rollback that fails changes nothing.
-        drop(self.simple("ROLLBACK".to_owned()).await);
+        drop(self.simple(sql).await);
         self.in_transaction = false;
         result
     }
@@ -384,7 +416,7 @@ impl PostgresSession {
         let order = key.unwrap_or_else(|| "t::text COLLATE \"C\"".to_owned());
         let bound = Bound::plain("SELECT", format!("SELECT * FROM {name} t ORDER BY {order}"));
         let (mut hasher, mut count) = (Sha256::new(), 0_u64);
-        self.cursor(&bound.sql, &[], until, |rows| {
+        self.cursor(&Typed::plain(bound.sql), until, |rows| {
             for row in rows {
                 if count == 0 {
                     values::digest_columns(&mut hasher, row);
@@ -656,11 +688,11 @@ impl PostgresSession {
         if !plans {
             return Ok(lines);
         }
-        let sql = format!("EXPLAIN {}", self.typed(bound, until).await?);
-        let arguments: PgArguments = values::arguments(&bound.values)?.bound();
+        let typed = self.typed(bound, until).await?;
+        let sql = format!("EXPLAIN {}", typed.sql);
         let rows = self
             .work(until, async move |connection| {
-                sqlx::query_with(AssertSqlSafe(sql), arguments)
+                sqlx::query_with(AssertSqlSafe(sql), typed.arguments())
                     .persistent(false)
                     .fetch_all(connection)
                     .await

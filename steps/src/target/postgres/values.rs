@@ -1,5 +1,6 @@
 //! Values to the server and back, exact.
-use crate::target::Rows;
+use super::json;
+use crate::{sql::params::Bound, target::Rows};
 use sha2::{Digest, Sha256};
 use sqlx::{
     Arguments as _, Column, Row, TypeInfo, ValueRef as _,
@@ -10,45 +11,173 @@ use windlass_engine::{
     value::{Decimal, Map, Timestamp, Value},
 };
 
-/// Values as the server reads them: text, or NULL.
-#[derive(Debug)]
-pub(super) struct Texts(Vec<Option<String>>);
+/// A statement that is ready for the server: its values as texts or NULL, which the server reads as the types that it
+/// infers for them.
+#[derive(Debug, Clone)]
+pub(super) struct Typed {
+    /// With `$1::text::int4`, ….
+    pub(super) sql: String,
+    /// With `($1::text[])[1]::int4`, …: all values in one.
+    in_one: String,
+    values: Vec<Option<String>>,
+}
 
-impl Texts {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+impl Typed {
+    /// A statement of our own.
+    pub(super) fn plain(sql: String) -> Self {
+        Self {
+            in_one: String::new(),
+            sql,
+            values: Vec::new(),
+        }
     }
 
-    pub(super) fn bound(self) -> PgArguments {
+    /// With the types of its values, as the server names them.
+    pub(super) fn new(bound: &Bound, types: &[String]) -> Result<Self, Failure> {
+        let kind = |place: usize| {
+            let kind = types
+                .get(place.saturating_sub(1))
+                .map_or("", String::as_str);
+            if matches!(kind, "unknown" | "") {
+                "text"
+            } else {
+                kind
+            }
+        };
+        let cast = |place: usize| match kind(place) {
+            "text" => String::new(),
+            // By these names of the standard they would be cut to a length of one.
+            "character" => "::bpchar".to_owned(),
+            "character[]" => "::bpchar[]".to_owned(),
+            "bit" => "::pg_catalog.\"bit\"".to_owned(),
+            "bit[]" => "::pg_catalog.\"bit\"[]".to_owned(),
+            known => format!("::{known}"),
+        };
+        let values = bound
+            .values
+            .iter()
+            .enumerate()
+            .map(|(at, value)| text_of(value, kind(at + 1)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            sql: bound.with_places(|place| format!("${place}::text{}", cast(place))),
+            in_one: bound.with_places(|place| format!("($1::text[])[{place}]{}", cast(place))),
+            values,
+        })
+    }
+
+    /// Whether it has no values.
+    pub(super) fn is_plain(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The values, each in its place.
+    pub(super) fn arguments(&self) -> PgArguments {
         let mut arguments = PgArguments::default();
-        for text in self.0 {
+        for text in &self.values {
             // Text always encodes.
             drop(arguments.add(text));
         }
         arguments
     }
+
+    /// The statement as three.
+    pub(super) fn in_one(&self) -> InOne {
+        let mut values = PgArguments::default();
+        drop(values.add(&self.values));
+        // For those who look at what the server does: the statement, not our way to it.
+        let told = self.sql.replace("/*", "/ *").replace("*/", "* /");
+        InOne {
+            values,
+            prepare: format!("PREPARE {STATEMENT} (text[]) AS {}", self.in_one),
+            execute: format!(
+                "/* {told} */ EXECUTE {STATEMENT} (current_setting('windlass.values')::text[])"
+            ),
+        }
+    }
 }
 
-pub(super) fn arguments(values: &[Value]) -> Result<Texts, Failure> {
-    values
-        .iter()
-        .map(|value| {
-            let text = match value {
-                Value::Null => return Ok(None),
-                Value::Bytes(bytes) => format!("\\x{}", hex::encode(bytes)),
-                Value::Duration(duration) => format!("{} seconds", duration.as_secs_f64()),
-                other => other.to_string(),
-            };
-            if text.contains('\0') {
-                return Err(Failure::new(
-                    "sql.parameter_type",
-                    "a text with NUL cannot be stored by PostgreSQL",
-                ));
+/// A statement whose rows come as text although it has values: these are set as one list, it is prepared, it is executed.
+/// The values stand in no text.
+pub(super) struct InOne {
+    /// For [`SET`].
+    pub(super) values: PgArguments,
+    pub(super) prepare: String,
+    pub(super) execute: String,
+}
+
+/// The name that it is prepared under.
+pub(super) const STATEMENT: &str = "windlass_statement";
+/// Sets the values, for this transaction.
+pub(super) const SET: &str = "SELECT set_config('windlass.values', $1::text[]::text, true)";
+/// Forgets both.
+pub(super) const UNSET: &str = "DEALLOCATE windlass_statement; SET LOCAL windlass.values = ''";
+
+/// A value as the server reads it for a type.
+fn text_of(value: &Value, kind: &str) -> Result<Option<String>, Failure> {
+    let text = match value {
+        Value::Null => return Ok(None),
+        Value::Bytes(bytes) => format!("\\x{}", hex::encode(bytes)),
+        Value::Duration(duration) => format!("{} seconds", duration.as_secs_f64()),
+        Value::List(_) | Value::Map(_) if matches!(kind, "json" | "jsonb") => {
+            let mut text = String::new();
+            json::write(value, &mut text)?;
+            text
+        }
+        Value::List(items) if kind.ends_with("[]") => {
+            let mut text = String::new();
+            write_array(items, kind.trim_end_matches("[]"), &mut text)?;
+            text
+        }
+        Value::List(_) | Value::Map(_) => {
+            return Err(Failure::new(
+                "sql.parameter_type",
+                format!("a {} cannot be bound where the server takes {kind}", value.type_name()),
+            )
+            .help("lists go into IN (:list) and into arrays, lists and maps into json and jsonb: write a cast, :name::jsonb"));
+        }
+        other => other.to_string(),
+    };
+    if text.contains('\0') {
+        return Err(Failure::new(
+            "sql.parameter_type",
+            "a text with NUL cannot be stored by PostgreSQL",
+        ));
+    }
+    Ok(Some(text))
+}
+
+/// What stands between the items of an array.
+fn delimiter(element: &str) -> char {
+    if element.eq_ignore_ascii_case("box") {
+        ';'
+    } else {
+        ','
+    }
+}
+
+fn write_array(items: &[Value], element: &str, out: &mut String) -> Result<(), Failure> {
+    out.push('{');
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            out.push(delimiter(element));
+        }
+        match item {
+            Value::List(inner) if !matches!(element, "json" | "jsonb") => {
+                write_array(inner, element, out)?;
             }
-            Ok(Some(text))
-        })
-        .collect::<Result<_, _>>()
-        .map(Texts)
+            Value::Secret(_) => json::write(item, out)?,
+            _ => match text_of(item, element)? {
+                None => out.push_str("NULL"),
+                Some(text) => {
+                    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+                    out.push_str(&format!("\"{quoted}\""));
+                }
+            },
+        }
+    }
+    out.push('}');
+    Ok(())
 }
 
 /// Rows as maps by column.
@@ -106,18 +235,12 @@ fn value(row: &PgRow, at: usize) -> Result<Value, Failure> {
         )
         .help(format!("cast it: {}::text", name()))
     };
-    let text = match raw.format() {
-        PgValueFormat::Text => raw
-            .as_str()
-            .map_err(|error| cannot(error.to_string()))?
-            .to_owned(),
-        PgValueFormat::Binary => {
-            let bytes = raw.as_bytes().map_err(|error| cannot(error.to_string()))?;
-            return binary(&kind, bytes)
-                .ok_or_else(|| cannot("a statement with values returns it in binary".to_owned()));
-        }
-    };
-    typed(&kind, text).map_err(cannot)
+    // Rows come by the simple protocol only: as the server itself writes them.
+    if raw.format() == PgValueFormat::Binary {
+        return Err(cannot("it came in binary".to_owned()));
+    }
+    let text = raw.as_str().map_err(|error| cannot(error.to_string()))?;
+    typed(&kind, text.to_owned()).map_err(cannot)
 }
 
 /// A value from the server's own text of it. What has no exact type here stays text.
@@ -138,6 +261,7 @@ fn typed(kind: &str, text: String) -> Result<Value, String> {
             Ok(float) if float.is_finite() => Value::Float(float),
             Ok(_) | Err(_) => Value::from(text),
         },
+        "JSON" | "JSONB" => json::read(&text).unwrap_or_else(|| Value::from(text)),
         "TIMESTAMPTZ" => instant(&text).map_or(Value::from(text), Value::Timestamp),
         "BYTEA" => {
             let digits = text.strip_prefix("\\x").ok_or_else(|| wrong(&text))?;
@@ -182,7 +306,7 @@ fn items(
                 chars.next();
                 return Some(Value::list(all));
             }
-            ',' => {
+            char if char == delimiter(element) => {
                 chars.next();
             }
             '{' => all.push(items(element, chars)?),
@@ -201,7 +325,8 @@ fn items(
             _ => {
                 let mut item = String::new();
                 while let Some((_, char)) = chars.peek()
-                    && !matches!(char, ',' | '}')
+                    && *char != '}'
+                    && *char != delimiter(element)
                 {
                     item.push(*char);
                     chars.next();
@@ -214,114 +339,6 @@ fn items(
             }
         }
     }
-}
-
-/// What a statement with values returns, for the types whose binary form says all.
-fn binary(kind: &str, bytes: &[u8]) -> Option<Value> {
-    let utf8 = || std::str::from_utf8(bytes).ok().map(Value::from);
-    match kind {
-        "BOOL" => Some(Value::Bool(bytes == [1])),
-        "INT2" => Some(Value::Int(i64::from(i16::from_be_bytes(
-            bytes.try_into().ok()?,
-        )))),
-        "INT4" => Some(Value::Int(i64::from(i32::from_be_bytes(
-            bytes.try_into().ok()?,
-        )))),
-        "INT8" => Some(Value::Int(i64::from_be_bytes(bytes.try_into().ok()?))),
-        "OID" => Some(Value::Int(i64::from(u32::from_be_bytes(
-            bytes.try_into().ok()?,
-        )))),
-        "FLOAT4" => finite(f64::from(f32::from_be_bytes(bytes.try_into().ok()?))),
-        "FLOAT8" => finite(f64::from_be_bytes(bytes.try_into().ok()?)),
-        "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "JSON" | "\"CHAR\"" | "XML" | "UNKNOWN" => utf8(),
-        "JSONB" => std::str::from_utf8(bytes.get(1..)?).ok().map(Value::from),
-        "BYTEA" => Some(Value::Bytes(bytes.to_vec().into())),
-        "UUID" => {
-            let digits = hex::encode(bytes);
-            let part = |range| digits.get(range).unwrap_or_default();
-            Some(Value::from(format!(
-                "{}-{}-{}-{}-{}",
-                part(0..8),
-                part(8..12),
-                part(12..16),
-                part(16..20),
-                part(20..32)
-            )))
-        }
-        "NUMERIC" => numeric(bytes),
-        "TIMESTAMPTZ" => {
-            /// Microseconds from 1970 to 2000.
-            const EPOCH: i64 = 946_684_800_000_000;
-            let micros = i64::from_be_bytes(bytes.try_into().ok()?);
-            Timestamp::from_microsecond(micros.checked_add(EPOCH)?)
-                .ok()
-                .map(Value::Timestamp)
-        }
-        _ => None,
-    }
-}
-
-fn finite(float: f64) -> Option<Value> {
-    Some(if float.is_finite() {
-        Value::Float(float)
-    } else {
-        Value::from(match (float.is_nan(), float > 0.0) {
-            (true, _) => "NaN",
-            (false, true) => "Infinity",
-            (false, false) => "-Infinity",
-        })
-    })
-}
-
-/// Groups of four digits, a weight, a sign and a scale.
-fn numeric(bytes: &[u8]) -> Option<Value> {
-    let word = |at: usize| {
-        let pair: [u8; 2] = bytes.get(at * 2..at * 2 + 2)?.try_into().ok()?;
-        Some(u16::from_be_bytes(pair))
-    };
-    let count = usize::from(word(0)?);
-    let weight = i32::from(i16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?));
-    let sign = match word(2)? {
-        0x0000 => "",
-        0x4000 => "-",
-        0xC000 => return Some(Value::from("NaN")),
-        0xD000 => return Some(Value::from("Infinity")),
-        0xF000 => return Some(Value::from("-Infinity")),
-        _ => return None,
-    };
-    let scale = usize::from(word(3)?);
-    let mut digits = String::new();
-    for at in 0..count {
-        digits.push_str(&format!("{:04}", word(4 + at)?));
-    }
-    let point = (weight + 1) * 4;
-    let (mut whole, mut part) = match usize::try_from(point) {
-        Ok(point) if point >= digits.len() => (
-            format!("{digits}{}", "0".repeat(point - digits.len())),
-            String::new(),
-        ),
-        Ok(point) => (
-            digits.get(..point)?.to_owned(),
-            digits.get(point..)?.to_owned(),
-        ),
-        Err(_) => {
-            let zeros = usize::try_from(-point).ok()?;
-            (String::new(), format!("{}{digits}", "0".repeat(zeros)))
-        }
-    };
-    if whole.is_empty() {
-        whole.push('0');
-    }
-    while part.len() < scale {
-        part.push('0');
-    }
-    part.truncate(scale);
-    let text = if scale == 0 {
-        format!("{sign}{whole}")
-    } else {
-        format!("{sign}{whole}.{part}")
-    };
-    text.parse::<Decimal>().ok().map(Value::Decimal)
 }
 
 /// The names of the columns.
@@ -394,24 +411,6 @@ mod tests {
             ("INT4[]", "[0:1]={1,2}", Value::from("[0:1]={1,2}")),
         ] {
             assert_eq!(typed(kind, text.to_owned()), Ok(value), "{kind} {text}");
-        }
-    }
-
-    #[test]
-    fn numerics_in_binary_keep_their_scale() {
-        let words = |all: &[u16]| {
-            all.iter()
-                .flat_map(|w| w.to_be_bytes())
-                .collect::<Vec<u8>>()
-        };
-        for (bytes, text) in [
-            (words(&[2, 0, 0, 4, 1, 5000]), "1.5000"),
-            (words(&[1, 1, 0, 0, 3]), "30000"),
-            (words(&[1, 0xFFFF, 0x4000, 6, 12]), "-0.001200"),
-            (words(&[0, 0, 0, 2]), "0.00"),
-        ] {
-            let value = numeric(&bytes).expect(text);
-            assert_eq!(value.to_string(), text);
         }
     }
 }
