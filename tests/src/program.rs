@@ -19,7 +19,7 @@ fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--quiet", "-p", "windlass-cli"])
+        .args(["build", "--quiet", "--workspace", "--bin", "windlass"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .env("CARGO_TARGET_DIR", folder.parent().unwrap());
     if folder.ends_with("release") {
