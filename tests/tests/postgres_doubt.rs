@@ -32,16 +32,16 @@ struct Lab(TempDir);
 
 impl Lab {
     fn new(server: &Postgres) -> Self {
-        Self::at(&server.url("postgres"))
+        Self::at(&server.url("postgres"), INSERT)
     }
 
-    fn at(url: &str) -> Self {
+    fn at(url: &str, playbook: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let environment = format!(
             "journal: journal.db\nenvironments:\n  local:\n    targets:\n      db: {{ url: '{url}', tls: off }}\n"
         );
         std::fs::write(folder.path().join("windlass.yaml"), environment).unwrap();
-        std::fs::write(folder.path().join("p.yaml"), INSERT).unwrap();
+        std::fs::write(folder.path().join("p.yaml"), playbook).unwrap();
         Self(folder)
     }
 
@@ -239,7 +239,7 @@ fn through_a_pooler_the_transaction_is_known_again() {
     let server = Postgres::start(&[]);
     server.psql("CREATE TABLE n (i int)");
     let pooler = PgBouncer::start(&server, PoolMode::Transaction);
-    let lab = Lab::at(&pooler.url("postgres"));
+    let lab = Lab::at(&pooler.url("postgres"), INSERT);
     for round in 1..=3 {
         let (mut running, rival) = stopped_before_its_mark(&lab, &server);
         rival.execute_batch("ROLLBACK").unwrap();
@@ -251,4 +251,74 @@ fn through_a_pooler_the_transaction_is_known_again() {
         }
         assert_eq!(rows(&server), round.to_string(), "{}", pooler.log());
     }
+}
+
+/// An index that is made without a transaction, and taken away again without one.
+const INDEX: &str = "
+playbook: index
+targets: { db: { kind: postgres } }
+inputs: { fails: { type: boolean, default: false } }
+defaults: { sql.execute: { with: { lock_timeout: 30s } } }
+steps:
+  - id: index
+    uses: sql.execute
+    with: { target: db, sql: CREATE INDEX CONCURRENTLY n_i ON n (i), transaction: none }
+    probe: { sql: \"SELECT count(*) = 1 AS made FROM pg_index WHERE indexrelid = to_regclass('n_i') AND indisvalid\", done: row.made }
+    undo:
+      uses: sql.execute
+      with: { target: db, sql: DROP INDEX CONCURRENTLY n_i, transaction: none }
+      probe: { sql: \"SELECT to_regclass('n_i') IS NULL AS gone\", done: row.gone }
+  - id: after
+    uses: verify
+    with: { target: db, checks: [ { name: wanted, sql: SELECT 1, expect: '!inputs.fails' } ] }
+";
+
+fn index_is_worked_on(server: &Postgres, verb: &str) -> bool {
+    server.ask(&format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '{verb} INDEX%' AND state = 'active' AND wait_event_type = 'Lock'"
+    )) == "1"
+}
+
+#[test]
+fn a_statement_that_outlives_its_client_is_waited_for_and_not_run_again() {
+    let server = Postgres::start(&[]);
+    server.psql("CREATE TABLE n (i int); INSERT INTO n VALUES (1)");
+    let lab = Lab::at(&server.url("postgres"), INDEX);
+    let mut holder = server.session();
+    holder.run("BEGIN; INSERT INTO n VALUES (2)");
+    let mut running = lab.start(&["run", "p.yaml", "--input", "fails=true"]);
+    until("waits for the writer", || {
+        index_is_worked_on(&server, "CREATE")
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let mut resumed = lab.start(&["resume", "last"]);
+    until("is in doubt", || lab.events("doubted") == 1);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(
+        lab.events("probed"),
+        0,
+        "nothing is asked while the statement runs"
+    );
+    // In the undo the same: DROP INDEX CONCURRENTLY waits for whoever uses the table.
+    let mut reader = server.session();
+    reader.run("BEGIN; SELECT * FROM n");
+    holder.run("COMMIT");
+    until("is waited for", || {
+        server.ask("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND state = 'active'") == "0"
+    });
+    reader.run("COMMIT; BEGIN; SELECT * FROM n");
+    until("is undone", || index_is_worked_on(&server, "DROP"));
+    let started = lab.events("started");
+    assert_eq!(started, 3, "made once, verified once, undone once");
+    resumed.kill().unwrap();
+    resumed.wait().unwrap();
+    let mut again = lab.start(&["resume", "last"]);
+    until("is in doubt again", || lab.events("doubted") == 2);
+    reader.run("COMMIT");
+    assert_eq!(again.wait().unwrap().code(), Some(1));
+    assert_eq!(lab.events("started"), started, "undone once");
+    assert_eq!(server.ask("SELECT to_regclass('n_i') IS NULL"), "t");
+    let told = lab.run(&["show", "last"], 0);
+    assert!(told.contains("compensated"), "{told}");
 }

@@ -304,10 +304,12 @@ fn probes(ui: &Ui, machine: &Machine) -> String {
         .instances()
         .filter(|i| current(i).1.stage == Stage::InDoubt)
     {
-        let Some(Body::Step(step)) = node_of(machine, instance).map(|node| &node.body) else {
-            continue;
-        };
-        if let Some(probe) = &step.probe {
+        let phase = current(instance).0;
+        let probe = machine
+            .id_of(instance.path.as_ref())
+            .and_then(|id| machine.action(id, phase))
+            .and_then(|action| action.probe.as_ref());
+        if let Some(probe) = probe {
             text.push_str(&format!(
                 "  {} {}: {}; it is done where {}\n",
                 ui.out.bold("probe by hand"),

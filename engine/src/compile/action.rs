@@ -38,27 +38,13 @@ impl<'s> Scoped<'s, '_, '_> {
             timeout: step.timeout,
             when: None,
         };
-        let action = self.action(uses, around, names, &[]);
+        let name = format!("`{}`", step.id.value);
+        let place = (step.id.range, name.as_str());
+        let action = self.probed(uses, around, step.probe.as_ref(), names, place);
         let gate = step.gate.and_then(|node| self.bare(node, "`gate`", names));
         let undo = self.undo(step, action.as_ref(), names);
-        let probe = step
-            .probe
-            .as_ref()
-            .and_then(|probe| self.probe(probe, action.as_ref(), names));
         let action = action?;
         let traits = action.traits;
-        if traits.redo == Redo::AskOperator
-            && traits.effect != Effect::ReadOnly
-            && action.kind.starts_with("sql.")
-            && step.probe.is_none()
-        {
-            self.reader.error_help(
-                codes::PROBE_REQUIRED,
-                step.id.range,
-                format!("after a crash nothing could tell whether `{}` took effect", step.id.value),
-                "add `probe: { sql: SELECT …, done: \"row.…\" }`, a question that is true once it is done",
-            );
-        }
         if step.plan_read && traits.effect != Effect::ReadOnly {
             self.reader.error_help(
                 codes::EXCLUSIVE,
@@ -79,11 +65,40 @@ impl<'s> Scoped<'s, '_, '_> {
             action,
             gate,
             undo,
-            probe,
             evidence,
             skippable: traits.skippable,
             plan_read: step.plan_read,
         })
+    }
+
+    /// An action with its probe, which SQL without a transaction must have. `place` is where it is named, and its name.
+    fn probed(
+        &mut self,
+        uses: &Use<'s>,
+        around: Around,
+        probe: Option<&'s playbook::Probe<'s>>,
+        names: &Names,
+        place: (Range, &str),
+    ) -> Option<Action> {
+        let action = self.action(uses, around, names, &[]);
+        let compiled = probe.and_then(|probe| self.probe(probe, action.as_ref(), names));
+        let mut action = action?;
+        action.probe = compiled.map(Box::new);
+        let traits = action.traits;
+        if traits.redo == Redo::AskOperator
+            && traits.effect != Effect::ReadOnly
+            && action.kind.starts_with("sql.")
+            && probe.is_none()
+        {
+            let (range, name) = place;
+            self.reader.error_help(
+                codes::PROBE_REQUIRED,
+                range,
+                format!("after a crash nothing could tell whether {name} took effect"),
+                "add `probe: { sql: SELECT …, done: \"row.…\" }`, a question that is true once it is done",
+            );
+        }
+        Some(action)
     }
 
     /// The defaults whose pattern matches a kind, the most exact first.
@@ -183,6 +198,7 @@ impl<'s> Scoped<'s, '_, '_> {
                 .timeout
                 .or_else(|| defaults.iter().find_map(|defaults| defaults.timeout)),
             when: around.when,
+            probe: None,
         })
     }
 
@@ -324,7 +340,8 @@ impl<'s> Scoped<'s, '_, '_> {
             timeout: step.timeout,
             when,
         };
-        self.action(&step.uses, around, &names, &[])
+        let place = (step.uses.kind.range, "this step of the undo");
+        self.probed(&step.uses, around, step.probe.as_ref(), &names, place)
     }
 
     fn probe(

@@ -299,9 +299,6 @@ pub struct StepDef {
     pub gate: Option<Expr>,
     /// How it is undone.
     pub undo: Undo,
-    /// What settles its doubt, beyond the kind's own probe: a step of a reading kind and a condition on its output.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<ProbeDef>,
     /// What to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<EvidenceDef>,
@@ -336,6 +333,9 @@ pub struct Action {
     /// Whether it runs at all (undo steps).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Expr>,
+    /// What settles its doubt, beyond the kind's own probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Box<ProbeDef>>,
 }
 
 /// How a step is undone.
@@ -359,7 +359,7 @@ pub enum Undo {
     Steps(Vec<Action>),
 }
 
-/// A step's own probe.
+/// A probe of the playbook's own: a question, and what its answer must be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProbeDef {
     /// A read-only action.

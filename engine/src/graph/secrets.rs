@@ -26,6 +26,9 @@ impl Users {
         for expr in &action.expressions {
             self.expr(expr, who);
         }
+        if let Some(probe) = &action.probe {
+            self.action(&probe.action, &format!("the probe of {who}"));
+        }
     }
 
     fn scope(&mut self, scope: &Scope) {
@@ -67,9 +70,6 @@ impl Graph {
                         for action in actions {
                             users.action(action, &format!("the undo of {who}"));
                         }
-                    }
-                    if let Some(probe) = &step.probe {
-                        users.action(&probe.action, &format!("the probe of {who}"));
                     }
                 }
             }

@@ -464,8 +464,9 @@ impl Machine {
         }))
     }
 
-    /// The action that an execution runs.
-    pub(super) fn action(&self, id: InstanceId, phase: Phase) -> Option<&crate::graph::Action> {
+    /// The action that an execution runs; for an undo of several parts, the one that it has come to.
+    #[must_use]
+    pub fn action(&self, id: InstanceId, phase: Phase) -> Option<&crate::graph::Action> {
         let Some(Body::Step(step)) = self.def(id).map(|node| &node.body) else {
             return None;
         };

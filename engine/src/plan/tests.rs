@@ -8,8 +8,8 @@ use crate::{
     },
     step::{
         Effect, Failure, Fidelity, Identity, Kind, Outcome, ParamError, Preview, PreviewContext,
-        Redo, Registry, Resources, Resume, Revealed, RunInfo, Step, StepContext, StepKind,
-        StepTraits, Target, UndoSupport,
+        Redo, Registry, Resource, Resources, Resume, Revealed, RunInfo, Step, StepContext,
+        StepKind, StepTraits, Target, UndoSupport,
         params::{Expression, TargetName},
     },
     value::{Duration, Value},
@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 /// What the previews did, in order.
 #[derive(Default)]
 struct Seen(Mutex<Vec<String>>);
+
+impl Resource for Seen {}
 
 fn say(cx: &PreviewContext, what: &str) {
     let seen = cx.host.resources().get::<Seen>();
@@ -175,6 +177,7 @@ fn step(kind: &str, with: Template) -> StepDef {
             retry: None,
             timeout: Some(Duration::from_secs(30)),
             when: None,
+            probe: None,
         },
         gate: None,
         undo: if kind == "fake.read" {
@@ -182,7 +185,6 @@ fn step(kind: &str, with: Template) -> StepDef {
         } else {
             Undo::Impossible
         },
-        probe: None,
         evidence: None,
         skippable: true,
         plan_read: false,

@@ -320,6 +320,8 @@ pub(super) struct UndoStepFile {
     retry: Option<RetryFile>,
     /// The time for one attempt.
     timeout: Option<Duration>,
+    /// What settles its doubt after a crash.
+    probe: Option<ProbeFile>,
 }
 
 /// What settles a step's doubt: a query on its own target, or a step that only reads.

@@ -238,6 +238,8 @@ pub struct UndoStep<'t> {
     pub retry: Option<Retry>,
     /// `timeout`.
     pub timeout: Option<Duration>,
+    /// `probe`.
+    pub probe: Option<Probe<'t>>,
 }
 
 /// `probe`.

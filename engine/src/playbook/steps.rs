@@ -39,7 +39,7 @@ pub(super) const FOREACH_KEYS: &[&str] = &[
     "max_items",
 ];
 pub(super) const RETRY_KEYS: &[&str] = &["attempts", "backoff", "delay", "max_delay", "also"];
-pub(super) const UNDO_KEYS: &[&str] = &["uses", "with", "when", "retry", "timeout"];
+pub(super) const UNDO_KEYS: &[&str] = &["uses", "with", "when", "retry", "timeout", "probe"];
 pub(super) const PROBE_KEYS: &[&str] = &["sql", "params", "uses", "with", "done"];
 pub(super) const EVIDENCE_KEYS: &[&str] = &["keep", "mask", "for"];
 
@@ -332,6 +332,7 @@ fn undo_step<'t>(reader: &mut Reader<'_>, node: &'t Node) -> Option<UndoStep<'t>
         when: map.get("when"),
         retry,
         timeout,
+        probe: map.get("probe").and_then(|node| probe(reader, node)),
     })
 }
 

@@ -26,7 +26,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// How often the inbox is looked at for commands of other processes.
+/// How often the inbox is looked at for commands of other processes, and what steps share is tidied up.
 const INBOX_POLL: Duration = Duration::from_millis(250);
 
 /// Drives runs: one task each, and one that watches the inbox of all.
@@ -289,7 +289,7 @@ impl Driver {
         }
     }
 
-    /// One task looks for commands of other processes, for all runs of this driver.
+    /// One task looks for commands of other processes, for all runs of this driver, and tidies up what their steps share.
     fn poll_inbox(&self) {
         if self.0.polling.swap(true, Ordering::SeqCst) {
             return;
@@ -299,6 +299,7 @@ impl Driver {
             let mut seen = None;
             while let Some(shared) = shared.upgrade() {
                 let clock = shared.clock.clone();
+                shared.resources.tidy();
                 if let Ok(version) = shared.journal.version().await
                     && seen != Some(version)
                     && let Ok(commands) = shared.journal.inbox(None).await

@@ -39,12 +39,20 @@ pub(super) enum Message {
     Inbox,
 }
 
+/// A probe of the playbook's own, which is asked where the kind cannot tell.
+struct Question {
+    action: Action,
+    input: Value,
+    done: Expr,
+    vars: Vars,
+}
+
 /// Everything that one execution needs; made while the machine is at hand.
 pub(super) struct Assignment {
     wanted: Wanted,
     action: Action,
     auto_undo: bool,
-    probe: Option<(Expr, Vars)>,
+    question: Option<Question>,
     input: Value,
     capture: Value,
     captured: bool,
@@ -85,30 +93,35 @@ impl Assignment {
             }
             (Phase::Undo, _) | (Phase::Do, _) => &step.action,
         };
-        let custom = step
+        let probe = own
             .probe
-            .as_ref()
-            .filter(|_| wanted.work == Work::Probe && phase == Phase::Do);
-        let action = custom.map_or(own, |probe| &probe.action);
+            .as_deref()
+            .filter(|_| wanted.work == Work::Probe && !auto_undo);
         let failed = |e: ExprError| Failure::new("expression.failed", e.message);
+        let asked = probe.iter().flat_map(|probe| &probe.action.expressions);
         let vars = machine
-            .vars(id, phase, &action.expressions)
+            .vars(id, phase, own.expressions.iter().chain(asked))
             .map_err(failed)?;
-        let (probe, input) = match custom {
-            None => (None, execution.input.clone()),
+        let mut names = machine.target_names(own, &execution.input);
+        let question = match probe {
+            None => None,
             Some(probe) => {
-                let vars = machine.vars(id, phase, [&probe.done]).map_err(failed)?;
+                let with = &probe.action.with;
                 let all = machine
-                    .vars(id, phase, action.with.expressions())
+                    .vars(id, phase, with.expressions())
                     .map_err(failed)?;
-                (
-                    Some((probe.done.clone(), vars)),
-                    action.with.evaluate(&all).map_err(failed)?,
-                )
+                let input = with.evaluate(&all).map_err(failed)?;
+                names.extend(machine.target_names(&probe.action, &input));
+                Some(Question {
+                    action: probe.action.clone(),
+                    input,
+                    done: probe.done.clone(),
+                    vars: machine.vars(id, phase, [&probe.done]).map_err(failed)?,
+                })
             }
         };
         let mut targets = HashMap::new();
-        for name in machine.target_names(action, &input) {
+        for name in names {
             // A probe of the playbook's own may name targets that the attempt itself did not bind.
             let target = match machine.target(id, phase, &name) {
                 Some(target) => Some(target.clone()),
@@ -136,10 +149,10 @@ impl Assignment {
         });
         Ok(Self {
             wanted,
-            action: action.clone(),
+            action: own.clone(),
             auto_undo,
-            probe,
-            input,
+            question,
+            input: execution.input.clone(),
             capture: capture.clone().unwrap_or_default(),
             captured: capture.is_some(),
             mark: execution.mark.clone(),
@@ -221,16 +234,13 @@ impl Assignment {
             failure,
             evidence: Vec::new(),
         };
-        let step = match self.prepare() {
+        if self.wanted.work == Work::Probe {
+            return Report::Probed(self.ask().await);
+        }
+        let step = match self.prepare(&self.action, &self.input) {
             Ok(step) => step,
-            Err(failure) if self.wanted.work == Work::Probe => {
-                return Report::Probed(Probed::InDoubt(failure.message));
-            }
             Err(failure) => return failed(failure),
         };
-        if self.wanted.work == Work::Probe {
-            return Report::Probed(self.ask(step.as_ref()).await);
-        }
         let acting = self.act(step.as_ref());
         tokio::pin!(acting);
         let deadline = self.context.deadline;
@@ -275,18 +285,14 @@ impl Assignment {
         }
     }
 
-    fn prepare(&self) -> Result<Arc<dyn DynStep>, Failure> {
-        let kind = self
-            .shared
-            .registry
-            .kind(&self.action.kind)
-            .ok_or_else(|| {
-                Failure::new(
-                    "step.unknown_kind",
-                    format!("this windlass has no step kind {}", self.action.kind),
-                )
-            })?;
-        (kind.prepare)(&self.input).map_err(|errors| {
+    fn prepare(&self, action: &Action, input: &Value) -> Result<Arc<dyn DynStep>, Failure> {
+        let kind = self.shared.registry.kind(&action.kind).ok_or_else(|| {
+            Failure::new(
+                "step.unknown_kind",
+                format!("this windlass has no step kind {}", action.kind),
+            )
+        })?;
+        (kind.prepare)(input).map_err(|errors| {
             let all: Vec<String> = errors
                 .into_iter()
                 .map(|e| {
@@ -354,36 +360,59 @@ impl Assignment {
         }
     }
 
-    async fn ask(&self, step: &dyn DynStep) -> Probed<Value> {
+    /// Asks the kind first: it ends what may still run, and what it knows needs no question. Where it cannot tell, the
+    /// playbook's own probe is asked. Where it fails, a "not done" of the playbook's probe might not stay true.
+    async fn ask(&self) -> Probed<Value> {
         let unsure = |e: Failure| Probed::InDoubt(format!("the probe failed: {}", e.message));
-        let Some((done, vars)) = &self.probe else {
-            return step
-                .probe(&self.capture, self.mark.as_ref(), &self.context)
-                .await
-                .unwrap_or_else(unsure);
+        let step = match self.prepare(&self.action, &self.input) {
+            Ok(step) => step,
+            Err(failure) => return Probed::InDoubt(failure.message),
         };
+        let own = step
+            .probe(&self.capture, self.mark.as_ref(), &self.context)
+            .await;
+        match (own, &self.question) {
+            (Ok(Probed::InDoubt(_)), Some(question)) => {
+                self.answer(question).await.unwrap_or_else(unsure)
+            }
+            (Err(failure), Some(question)) => match self.answer(question).await {
+                Ok(Probed::Done(output)) => Probed::Done(output),
+                Ok(Probed::NotDone) => Probed::InDoubt(format!(
+                    "its probe says that it was not done, and it may still be under way: {}",
+                    failure.message
+                )),
+                Ok(in_doubt @ Probed::InDoubt(_)) => in_doubt,
+                Err(_) => unsure(failure),
+            },
+            (own, _) => own.unwrap_or_else(unsure),
+        }
+    }
+
+    async fn answer(&self, question: &Question) -> Result<Probed<Value>, Failure> {
+        let step = self.prepare(&question.action, &question.input)?;
         let resume = Resume {
             state: Value::Null,
             resumed: false,
             woken: None,
         };
-        let output = match step.execute(&Value::Null, resume, &self.context).await {
-            Ok(Outcome::Done(output)) => output,
-            Ok(Outcome::Checkpoint(_) | Outcome::Suspend { .. }) => {
-                return Probed::InDoubt("the probe did not come to an answer".to_owned());
+        let output = match step.execute(&Value::Null, resume, &self.context).await? {
+            Outcome::Done(output) => output,
+            Outcome::Checkpoint(_) | Outcome::Suspend { .. } => {
+                return Ok(Probed::InDoubt(
+                    "the probe did not come to an answer".to_owned(),
+                ));
             }
-            Err(failure) => return unsure(failure),
         };
-        let mut vars = vars.clone().with("output", output.clone());
+        let mut vars = question.vars.clone().with("output", output.clone());
         for (name, value) in output.as_map().into_iter().flatten() {
             vars.set(name.clone(), value.clone());
         }
-        match done.evaluate(&vars) {
+        Ok(match question.done.evaluate(&vars) {
             Ok(Value::Bool(true)) => Probed::Done(None),
             Ok(Value::Bool(false)) => Probed::NotDone,
             Ok(other) => Probed::InDoubt(format!("probe.done is {other}, not true or false")),
             Err(error) => Probed::InDoubt(format!("probe.done: {}", error.message)),
-        }
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     any::{Any, TypeId},
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -71,19 +71,37 @@ impl fmt::Debug for Revealed {
     }
 }
 
-/// What step kinds share for the life of the process: connection pools and the like, by their type.
+/// Something that step kinds share for the life of the process, such as open connections.
+pub trait Resource: Any + Send + Sync {
+    /// Called several times a second while there are runs: lets go of what was not used for a while.
+    fn tidy(&self) {}
+}
+
+/// What step kinds share for the life of the process, by type.
 #[derive(Default)]
-pub struct Resources(Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
+pub struct Resources(Mutex<HashMap<TypeId, Arc<dyn Resource>>>);
 
 impl Resources {
     /// The one value of this type, made on first use.
-    pub fn get<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let any = map
+    pub fn get<T: Resource + Default>(&self) -> Arc<T> {
+        let shared: Arc<dyn Any + Send + Sync> = self
+            .lock()
             .entry(TypeId::of::<T>())
             .or_insert_with(|| Arc::new(T::default()))
             .clone();
-        any.downcast().unwrap_or_default()
+        shared.downcast().unwrap_or_default()
+    }
+
+    /// Lets go of what was not used for a while.
+    pub fn tidy(&self) {
+        let all: Vec<_> = self.lock().values().cloned().collect();
+        for resource in all {
+            resource.tidy();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TypeId, Arc<dyn Resource>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

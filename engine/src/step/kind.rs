@@ -297,7 +297,8 @@ pub trait Step: Send + Sync + 'static {
         cx: &StepContext,
     ) -> impl Future<Output = Result<Outcome<Self::Output, Self::State>, Failure>> + Send;
 
-    /// After a crash or an unknown failure: did it happen?
+    /// After a crash or an unknown failure: did it happen? "Not done" only where it cannot happen any more, and "in doubt"
+    /// only once nothing of it runs any more: the playbook's own probe is asked then. Else an error.
     fn probe(
         &self,
         capture: &Self::Capture,

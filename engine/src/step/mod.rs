@@ -12,7 +12,9 @@ mod registry;
 mod target;
 mod wait;
 
-pub use context::{Evidence, PreviewContext, Resources, Revealed, RunInfo, StepContext, StepHost};
+pub use context::{
+    Evidence, PreviewContext, Resource, Resources, Revealed, RunInfo, StepContext, StepHost,
+};
 pub use examine::{Examination, Finding, LedgerRecipe, LedgerStanding, Now, Severity};
 pub use failure::{Cause, Certainty, Failure};
 pub use kind::{

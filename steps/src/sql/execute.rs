@@ -1,8 +1,8 @@
 //! `sql.execute`
 use super::{
-    binding, count, default_max_rows, one, open_for_preview,
+    alone, binding, count, default_max_rows, one, open_for_preview,
     params::{Bound, Params, check},
-    transaction::{self, Transaction, alone},
+    transaction::{self, Transaction},
 };
 use crate::target::{self, Access, Affected, Session, Until};
 use schemars::JsonSchema;
@@ -34,15 +34,18 @@ pub(crate) enum TransactionMode {
 /// DELETE without WHERE is refused unless `all_rows` is true.
 ///
 /// **Exactly once.** Where the environment names a `ledger` table for the target, the step's own row goes into
-/// it in the same transaction (the table is made where it is missing). After a crash between the COMMIT and
-/// the journal the row decides: there, and the step is done with the output it had; not there, and a void row
-/// is put in its place, so that a late commit fails, and the step runs again. Without a ledger such a crash
-/// leaves the step in doubt until a person settles it with `windlass resolve`.
+/// it in the same transaction (SQLite makes the table where it is missing, `windlass doctor --init-ledger` elsewhere).
+/// After a crash between the COMMIT and the journal the row decides: there, and the step is done with the output it had;
+/// not there, and a void row is put in its place, so that a late commit fails, and the step runs again. Without a ledger
+/// PostgreSQL is asked for the transaction itself; SQLite cannot tell, and the step is in doubt until a person settles
+/// it with `windlass resolve`.
 ///
 /// **Undo.** None of its own: give the step an `undo`, or it is `impossible`.
 ///
-/// **`transaction: none`** runs the statement alone, for those that refuse a transaction. Then there are no
-/// guards and no ledger row, a crash leaves it in doubt, and the step needs a `probe`.
+/// **`transaction: none`** runs the statement alone, for those that refuse a transaction. Then there are no guards and
+/// no ledger row, and the step needs a `probe`, in `undo` too. A server goes on with such a statement when its client is
+/// gone: after a crash it is waited for, as long as the step may take, its session is ended, and then the probe is
+/// asked. Name the server itself in the environment, not a pooler in front of it.
 ///
 /// A timeout, or `windlass cancel`, ends the statement in the database and takes it back.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -286,16 +289,11 @@ impl Execute {
         let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
         let into = bound.shape.into && bound.shape.verb == "VACUUM";
         let bound = bound.reveal(cx.host.as_ref()).await?;
-        cx.point_of_no_return(Mark {
-            token: Value::map([("target", Value::from(target.name.as_str()))]),
-            capture: None,
-            output: Value::Null,
-        })
-        .await?;
+        alone::mark(cx, &mut session, 1, &until).await?;
         let affected = session
             .run(&bound, self.0.max_result_rows as usize, &until)
             .await
-            .map_err(|failure| alone(failure, into))?;
+            .map_err(|failure| alone::failed(failure, into))?;
         Ok(affected.into())
     }
 }
@@ -448,11 +446,10 @@ impl Step for Execute {
         mark: Option<&Mark>,
         cx: &StepContext,
     ) -> Result<Probed<ExecuteOutput>, Failure> {
-        if mark.is_some() && self.0.transaction == TransactionMode::None {
-            return Ok(Probed::InDoubt(
-                "the statement ran without a transaction, so only the step's own `probe` or a person can tell".to_owned(),
-            ));
+        let target = cx.target(&self.0.target)?;
+        match (mark, self.0.transaction) {
+            (Some(mark), TransactionMode::None) => alone::probe(mark, cx, &target).await,
+            _ => transaction::probe(mark, cx, target).await,
         }
-        transaction::probe(mark, cx, cx.target(&self.0.target)?).await
     }
 }

@@ -1,4 +1,5 @@
 //! SQL steps, for every database alike; what differs stands in [`crate::target`].
+mod alone;
 pub(crate) mod execute;
 pub(crate) mod lex;
 pub(crate) mod params;

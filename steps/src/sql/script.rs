@@ -1,6 +1,6 @@
 //! `sql.script`
 use super::{
-    binding, count,
+    alone, binding,
     execute::{
         NOT_REHEARSED, TransactionMode, can_be_rehearsed, kept, leaves_trace, look, positive,
         unbounded, write_traits,
@@ -8,7 +8,7 @@ use super::{
     open_for_preview,
     params::{Bound, Params, Statement, check},
     statements,
-    transaction::{self, Transaction, alone},
+    transaction::{self, Transaction},
 };
 use crate::target::{self, Access, Session, Until};
 use schemars::JsonSchema;
@@ -213,17 +213,13 @@ impl Script {
                 }
             };
             let bound = bound.reveal(cx.host.as_ref()).await.map_err(partly)?;
-            cx.point_of_no_return(Mark {
-                token: Value::map([("statement", count(at as u64 + 1))]),
-                capture: None,
-                output: Value::Null,
-            })
-            .await
-            .map_err(partly)?;
+            alone::mark(cx, &mut session, at + 1, &until)
+                .await
+                .map_err(partly)?;
             let affected = session
                 .run(&bound, 1, &until)
                 .await
-                .map_err(|failure| partly(alone(failure, into)))?;
+                .map_err(|failure| partly(alone::failed(failure, into)))?;
             output.add(&statement, affected.rows);
             cx.progress(&output)
                 .await
@@ -369,13 +365,10 @@ impl Step for Script {
         mark: Option<&Mark>,
         cx: &StepContext,
     ) -> Result<Probed<ScriptOutput>, Failure> {
-        match mark.and_then(|mark| mark.token.get("statement")) {
-            Some(number) if self.0.transaction == TransactionMode::None => {
-                Ok(Probed::InDoubt(format!(
-                    "statement {number} ran without a transaction, so only the step's own `probe` or a person can tell"
-                )))
-            }
-            _ => transaction::probe(mark, cx, cx.target(&self.0.target)?).await,
+        let target = cx.target(&self.0.target)?;
+        match (mark, self.0.transaction) {
+            (Some(mark), TransactionMode::None) => alone::probe(mark, cx, &target).await,
+            _ => transaction::probe(mark, cx, target).await,
         }
     }
 }

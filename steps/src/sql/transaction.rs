@@ -2,7 +2,7 @@
 use super::params::Bound;
 use crate::target::{self, Access, Affected, LedgerKey, LedgerState, Session, Settled, Until};
 use windlass_engine::{
-    step::{Cause, Certainty, Failure, Mark, Probed, StepContext, Target},
+    step::{Certainty, Failure, Mark, Probed, StepContext, Target},
     value::{Duration, Value},
 };
 
@@ -166,15 +166,4 @@ pub(crate) async fn probe<O>(
     };
     session.rollback().await?;
     Ok(answer)
-}
-
-/// What a failure means for a statement that ran on its own, without a transaction around it.
-pub(crate) fn alone(failure: Failure, leaves_files: bool) -> Failure {
-    // A database takes back one statement as a whole; a file that it wrote beside itself may stay.
-    let ended = matches!(failure.cause, Cause::Timeout | Cause::Cancelled);
-    if leaves_files && ended {
-        failure.certainty(Certainty::Partial)
-    } else {
-        failure
-    }
 }

@@ -63,6 +63,22 @@ pub(crate) trait Database: TargetKind {
         })
     }
 
+    /// Closes the connections of this process that no step uses.
+    fn close_unused(&self, _: &Until) {}
+
+    /// Waits for what a session still does that its client left behind, by the token of [`Session::alone`], and ends the
+    /// session. It is gone when this returns without an error.
+    fn end_left<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        token: &'a Value,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let (_, _, _, _) = (target, url, token, until);
+        Box::pin(async { Ok(()) })
+    }
+
     /// The variables by which the database's own programs connect to the target.
     fn client_environment(
         &self,
@@ -181,6 +197,13 @@ pub(crate) trait Session: Send {
         max_rows: usize,
         until: &'a Until,
     ) -> BoxFuture<'a, Result<Affected, Failure>>;
+
+    /// Before statements without a transaction: what [`Database::end_left`] will need to know the session again. A database
+    /// whose statements end with their client needs nothing.
+    fn alone<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Value, Failure>> {
+        let _ = until;
+        Box::pin(async { Ok(Value::Null) })
+    }
 
     /// Inside a transaction, just before its COMMIT: what [`Database::settle`] will need to know it again.
     fn mark<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Value, Failure>> {
@@ -411,7 +434,9 @@ pub(crate) async fn client_environment(
 ) -> Result<Vec<(&'static str, Revealed)>, Failure> {
     drop(open(host, target, Access::Read, until).await?);
     let url = url(host, target).await?;
-    database(target)?.client_environment(target, url.expose())
+    let database = database(target)?;
+    database.close_unused(until);
+    database.client_environment(target, url.expose())
 }
 
 /// Connects to a target.

@@ -480,7 +480,7 @@ fn undo_probe_and_cleanup() {
     let step = undo(&format!(
         "{without}    probe: {{ sql: SELECT 1 AS done, done: \"row.done == 1 && row_count == 1\" }}\n"
     ));
-    let probe = step.probe.expect("a probe");
+    let probe = step.action.probe.expect("a probe");
     assert_eq!(probe.action.kind, "sql.query");
     assert_eq!(probe.action.targets, [["target"]]);
     let Template::Literal(with) = &probe.action.with else {
@@ -494,6 +494,16 @@ fn undo_probe_and_cleanup() {
         &["WL0611"],
     );
     breaks(&format!("{without}    probe: {{ sql: x }}\n"), &["WL0202"]);
+    // The same holds for the steps of an undo.
+    let alone = "uses: sql.execute, with: { target: db, sql: x, transaction: none }";
+    breaks(&execute(&format!("    undo: {{ {alone} }}\n")), &["WL0608"]);
+    let step = undo(&execute(&format!(
+        "    undo: {{ {alone}, probe: {{ sql: 'SELECT :n AS done', params: {{ n: '${{{{ output.rows_affected }}}}' }}, done: row.done == 1 }} }}\n"
+    )));
+    let Undo::Steps(steps) = step.undo else {
+        panic!("steps")
+    };
+    assert!(steps[0].probe.is_some());
     breaks(&execute("    plan: read\n"), &["WL0208"]);
 }
 

@@ -1,7 +1,11 @@
 //! What a statement would do beyond its rows: asked of its text, and then of the server's plan of it.
-use super::{functions, plan::Plan, session::PostgresSession, values::Typed};
+use super::{
+    functions,
+    plan::Plan,
+    session::PostgresSession,
+    values::{self, Typed},
+};
 use crate::{sql::params::Bound, target::Until};
-use sqlx::{AssertSqlSafe, Row};
 use std::collections::BTreeSet;
 use windlass_engine::step::Failure;
 
@@ -47,25 +51,13 @@ impl PostgresSession {
     /// How the server would run a statement, without running it.
     async fn plan(&mut self, planned: &str, typed: &Typed, until: &Until) -> Result<Plan, Failure> {
         let sql = format!("EXPLAIN (VERBOSE, FORMAT JSON) {planned}");
-        let text = self
+        let rows = self
             .work(until, async move |connection| {
-                let row = if typed.is_plain() {
-                    sqlx::raw_sql(AssertSqlSafe(sql))
-                        .fetch_one(connection)
-                        .await
-                } else {
-                    sqlx::query_with(AssertSqlSafe(sql), typed.arguments())
-                        .persistent(false)
-                        .fetch_one(connection)
-                        .await
-                }?;
-                row.try_get_raw(0)?
-                    .as_str()
-                    .map(str::to_owned)
-                    .map_err(sqlx::Error::Decode)
+                typed.fetch(sql, connection).await
             })
             .await?;
-        Plan::of(&text).ok_or_else(|| {
+        let text = rows.first().and_then(|row| values::text(row, 0));
+        text.as_deref().and_then(Plan::of).ok_or_else(|| {
             Failure::new(
                 "sql.driver",
                 "the server's plan of the statement cannot be read",

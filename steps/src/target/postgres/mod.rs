@@ -13,12 +13,13 @@ mod plan;
 mod pool;
 mod service;
 mod session;
+mod statement;
 mod values;
 
 use super::{Access, Database, Session, Settled, Until, options};
 use futures_util::future::BoxFuture;
+use pool::{Pools, Source};
 use session::PostgresSession;
-use sqlx::Row;
 use windlass_engine::{
     step::{
         Activity, Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now,
@@ -51,39 +52,70 @@ pub(crate) struct Postgres;
 const WHO: &str = "SELECT (SELECT system_identifier::text FROM pg_control_system()), pg_is_in_recovery(), \
     current_setting('server_version'), current_database()::text";
 
-impl Postgres {
-    async fn who(
-        connection: &mut sqlx::PgConnection,
-        target: &Target,
-        place: &str,
-    ) -> Result<Identity, Failure> {
-        let row = sqlx::query(WHO)
-            .persistent(false)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| errors::failure(&error))?;
-        let text = |at: usize| row.try_get::<String, _>(at).unwrap_or_default();
-        let standby: bool = row.try_get(1).unwrap_or_default();
-        let role = if standby { "standby" } else { "primary" };
-        if let Some(wanted) = target.role.as_deref()
-            && wanted != role
-        {
-            return Err(Failure::new(
-                "target.role",
-                format!(
-                    "target {} must be the {wanted}, and {place} is a {role}",
-                    target.name
-                ),
-            )
-            .help("a failover may have happened; point the target at the server that has the role now"));
-        }
-        Ok(Identity {
-            instance: format!("{place}/{}", text(3)),
-            system: Some(text(0)).filter(|system| !system.is_empty()),
-            role: Some(role.to_owned()),
-            version: format!("PostgreSQL {}", text(2)),
-        })
+/// Asks a server who it is.
+async fn who(connection: &mut sqlx::PgConnection, place: &str) -> Result<Identity, Failure> {
+    let row = sqlx::raw_sql(WHO)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| errors::failure(&error))?;
+    let text = |at: usize| values::text(&row, at);
+    let role = match text(1).as_deref() {
+        Some("t") => "standby",
+        _ => "primary",
+    };
+    Ok(Identity {
+        instance: format!("{place}/{}", text(3).unwrap_or_default()),
+        system: text(0).filter(|system| !system.is_empty()),
+        role: Some(role.to_owned()),
+        version: format!("PostgreSQL {}", text(2).unwrap_or_default()),
+    })
+}
+
+/// Whether a server has the role that the target asks for.
+fn has_role(target: &Target, who: &Identity, place: &str) -> Result<(), Failure> {
+    match (target.role.as_deref(), who.role.as_deref()) {
+        (Some(wanted), Some(role)) if wanted != role => Err(Failure::new(
+            "target.role",
+            format!(
+                "target {} must be the {wanted}, and {place} is a {role}",
+                target.name
+            ),
+        )
+        .help(
+            "a failover may have happened; point the target at the server that has the role now",
+        )),
+        _ => Ok(()),
     }
+}
+
+/// Whether a server is the one that a step may act on.
+fn admitted(target: &Target, who: &Identity, place: &str) -> Result<(), Failure> {
+    has_role(target, who, place)?;
+    let known = target.identity.as_ref();
+    if let Some(before) = known.and_then(|known| known.system.as_ref())
+        && who.system.as_ref() != Some(before)
+    {
+        return Err(Failure::new(
+            "target.identity",
+            format!(
+                "target {} is another server now: {place} has system identifier {}, and the run started on {before}",
+                target.name,
+                who.system.as_deref().unwrap_or("unknown")
+            ),
+        )
+        .help("point the target back at the server that the run started on"));
+    }
+    if target.avoid.contains(&who.instance) {
+        return Err(Failure::new(
+            "target.never",
+            format!(
+                "target {} turned out to be {}, which `never` forbids",
+                target.name, who.instance
+            ),
+        )
+        .cause(Cause::Refused));
+    }
+    Ok(())
 }
 
 /// The columns of a ledger, in order.
@@ -113,8 +145,10 @@ impl TargetKind for Postgres {
             let options = connect::options(target, url, "windlass")?;
             let place = connect::place(&options);
             let mut connection = connect::connect(target, &options).await?;
-            let who = Self::who(&mut connection, target, &place).await?;
+            let who = who(&mut connection, &place).await;
             connect::close(connection).await;
+            let who = who?;
+            has_role(target, &who, &place)?;
             Ok(who)
         })
     }
@@ -194,7 +228,9 @@ async fn look(
     let options = connect::options(target, url, "windlass doctor")?;
     let place = connect::place(&options);
     let mut connection = connect::connect(target, &options).await?;
-    seen.identity = Some(Postgres::who(&mut connection, target, &place).await?);
+    let who = who(&mut connection, &place).await?;
+    has_role(target, &who, &place)?;
+    seen.identity = Some(who);
     seen.latency = Some(Duration::between(began, now()));
     let ledger = target.ledger.as_deref().map(session::table_name);
     let ledger = ledger.as_deref().map(|name| (name, &LEDGER_COLUMNS[..]));
@@ -216,52 +252,20 @@ impl Database for Postgres {
         until: &'a Until,
     ) -> BoxFuture<'a, Result<Box<dyn Session>, Failure>> {
         Box::pin(async move {
-            let options = connect::options(target, url, &until.who)?;
-            let place_in_pool = if until.counts {
-                Some(pool::place(target, &options, until).await?)
-            } else {
-                None
-            };
-            let mut connection = tokio::select! {
-                connected = connect::connect(target, &options) => connected?,
-                cause = until.over() => return Err(Until::ended(cause)),
-            };
-            let place = connect::place(&options);
-            let who = Self::who(&mut connection, target, &place).await?;
-            if let Some(before) = target
-                .identity
-                .as_ref()
-                .and_then(|known| known.system.as_ref())
-                && who.system.as_ref() != Some(before)
-            {
-                return Err(Failure::new(
-                    "target.identity",
-                    format!(
-                        "target {} is another server now: {place} has system identifier {}, and the run started on {before}",
-                        target.name,
-                        who.system.as_deref().unwrap_or("unknown")
-                    ),
-                )
-                .help("point the target back at the server that the run started on"));
-            }
-            if target.avoid.contains(&who.instance) {
-                return Err(Failure::new(
-                    "target.never",
-                    format!(
-                        "target {} turned out to be {}, which `never` forbids",
-                        target.name, who.instance
-                    ),
-                )
-                .cause(Cause::Refused));
-            }
-            let session =
-                PostgresSession::new(connection, options, access, target.clone(), place_in_pool);
+            let options = connect::options(target, url, "windlass")?;
+            let source = Source::new(target, url, options, until)?;
+            let held = source.take(until).await?;
+            let session = PostgresSession::new(held, source, access, until.who.clone());
             Ok(Box::new(session) as Box<dyn Session>)
         })
     }
 
     fn exists(&self, _: &Target, _: &str) -> Result<bool, Failure> {
         Ok(true)
+    }
+
+    fn close_unused(&self, until: &Until) {
+        until.resources().get::<Pools>().close_unused();
     }
 
     fn client_environment(
@@ -285,6 +289,22 @@ impl Database for Postgres {
             let settled = doubt::settle(&mut connection, token, until).await;
             connect::close(connection).await;
             settled
+        })
+    }
+
+    fn end_left<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        token: &'a Value,
+        until: &'a Until,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let options = connect::options(target, url, &until.who)?;
+            let mut connection = connect::connect(target, &options).await?;
+            let ended = doubt::end_left(&mut connection, token, until).await;
+            connect::close(connection).await;
+            ended
         })
     }
 

@@ -1,46 +1,46 @@
 //! One connection, and what a step does on it.
 use super::{
-    connect, doubt, errors, functions, ledger_ddl, locks,
-    values::{self, Typed},
+    connect, doubt, errors, ledger_ddl,
+    pool::{Held, Source},
+    values,
 };
 use crate::{
     sql::params::{Bound, quote},
     target::{Access, Affected, Fingerprint, LedgerKey, LedgerState, Rows, Session, Until},
 };
 use futures_util::future::BoxFuture;
-use sha2::{Digest, Sha256};
-use sqlx::{
-    AssertSqlSafe, PgConnection, Row,
-    postgres::{PgConnectOptions, PgRow},
-};
-use tokio::sync::OwnedSemaphorePermit;
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 use windlass_engine::{
-    step::{Cause, Certainty, Failure, Target},
+    step::{Cause, Certainty, Failure},
     value::{Duration, Timestamp, Value},
 };
 
-/// Rows that come at a time.
-const FETCH: usize = 1_000;
 /// How long a statement that was told to end may take to do so.
 const ENDING: Duration = Duration::from_secs(10);
 
 /// A connection and the means to end what it does.
 pub(super) struct PostgresSession {
-    connection: PgConnection,
-    options: PgConnectOptions,
+    pub(super) held: Held,
+    pub(super) source: Source,
     access: Access,
-    target: Target,
+    /// Run and step, for the server's own lists.
+    who: String,
     /// The server's process for this connection.
     pid: Option<i32>,
     in_transaction: bool,
-    /// Its place among the connections of the target.
-    _place: Option<OwnedSemaphorePermit>,
+    /// Whether a statement may have left what a reset does not take away.
+    pub(super) is_spoiled: bool,
     /// What may be prepared under its name: that outlives a transaction, and a pooler would hand it on.
-    prepared: Option<&'static str>,
+    pub(super) prepared: Option<&'static str>,
 }
 
-/// What the server is asked for the types of a statement's values by.
-const TYPES: &str = "windlass_types";
+/// The longest name of an application that the server keeps, in bytes.
+const LONGEST_NAME: usize = 63;
+
+/// Takes away what functions and triggers may have left in the session, so that another step can have it. Each of these is
+/// harmless through a pooler, too.
+const RESET: &str = "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN *; DISCARD SEQUENCES; DISCARD TEMP; \
+    SELECT pg_advisory_unlock_all()";
 
 /// `ledger` or `schema.ledger`, quoted.
 pub(super) fn table_name(table: &str) -> String {
@@ -61,28 +61,26 @@ pub(super) fn no_ledger(table: &str) -> Failure {
 }
 
 impl PostgresSession {
-    pub(super) fn new(
-        connection: PgConnection,
-        options: PgConnectOptions,
-        access: Access,
-        target: Target,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    pub(super) fn new(held: Held, source: Source, access: Access, who: String) -> Self {
         Self {
-            connection,
-            options,
+            held,
+            source,
             access,
-            target,
+            who: who.chars().take(LONGEST_NAME).collect(),
             pid: None,
             in_transaction: false,
-            _place: place,
+            is_spoiled: false,
             prepared: None,
         }
     }
 
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.held.connection
+    }
+
     async fn simple(&mut self, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
         sqlx::raw_sql(AssertSqlSafe(sql))
-            .fetch_all(&mut self.connection)
+            .fetch_all(self.connection())
             .await
     }
 
@@ -93,13 +91,15 @@ impl PostgresSession {
             Access::Write => "",
         };
         let left = millis(until.left());
+        self.held.is_clean = false;
         let sql = format!(
-            "BEGIN{read_only}; SET LOCAL statement_timeout = {left}; SET LOCAL lock_timeout = {}; \
+            "BEGIN{read_only}; SET LOCAL application_name = {}; SET LOCAL statement_timeout = {left}; SET LOCAL lock_timeout = {}; \
              SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL DateStyle = 'ISO, MDY'; \
              SET LOCAL IntervalStyle = 'postgres'; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; \
              SET LOCAL standard_conforming_strings = on; \
              SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
              SELECT pg_backend_pid()",
+            self.name(),
             millis(until.lock_timeout),
             left.saturating_add(60_000),
         );
@@ -107,15 +107,14 @@ impl PostgresSession {
         self.in_transaction = true;
         self.pid = rows
             .last()
-            .and_then(|row| row.try_get_raw(0).ok())
-            .and_then(|value| value.as_str().ok())
-            .and_then(|text| text.parse().ok());
+            .and_then(|row| values::text(row, 0))
+            .and_then(|pid| pid.parse().ok());
         Ok(())
     }
 
-    /// A second connection of the same user, for what the first one cannot do while it is busy.
-    async fn beside(&self) -> Result<PgConnection, Failure> {
-        connect::connect(&self.target, &self.options).await
+    /// Run and step as a literal.
+    fn name(&self) -> String {
+        format!("'{}'", self.who.replace('\'', "''"))
     }
 
     /// Does work on the connection. Where `until` comes first, the statement is ended on the server and awaited.
@@ -128,8 +127,8 @@ impl PostgresSession {
         if let Some(cause) = until.passed() {
             return Err(Until::ended(cause));
         }
-        let (pid, target, options) = (self.pid, self.target.clone(), self.options.clone());
-        let mut working = Box::pin(work(&mut self.connection));
+        let (pid, source) = (self.pid, &self.source);
+        let mut working = Box::pin(work(&mut self.held.connection));
         let mut blockers: Option<String> = None;
         // Just before the server gives up, so that who holds the lock is still known.
         let mut look = Box::pin(until.sleep(Duration::from_millis(
@@ -140,7 +139,7 @@ impl PostgresSession {
             tokio::select! {
                 result = &mut working => break result,
                 cause = until.over() => {
-                    let ended = end(pid, &target, &options).await;
+                    let ended = end(pid, source).await;
                     let gone = tokio::time::timeout(ENDING.to_std(), &mut working).await;
                     return match (ended, gone) {
                         // It was through before it could be ended.
@@ -156,7 +155,7 @@ impl PostgresSession {
                 () = &mut look, if !looked => {
                     looked = true;
                     if let Some(pid) = pid {
-                        blockers = who_blocks(pid, &target, &options).await.unwrap_or_default();
+                        blockers = who_blocks(pid, source).await.unwrap_or_default();
                     }
                 }
             }
@@ -173,264 +172,17 @@ impl PostgresSession {
         })
     }
 
-    /// The statement with its values typed as the server infers them: each goes as text and is read by the server.
-    pub(super) async fn typed(&mut self, bound: &Bound, until: &Until) -> Result<Typed, Failure> {
-        if bound.values.is_empty() {
-            return Ok(Typed::plain(bound.sql.clone()));
-        }
-        let sql = bound.sql.clone();
-        self.prepared = Some(TYPES);
-        let rows = self
-            .work(until, async move |connection| {
-                // In this transaction and by this name only; a pooler sees neither after it.
-                let prepare = format!("PREPARE {TYPES} AS {sql}");
-                sqlx::raw_sql(AssertSqlSafe(prepare))
-                    .execute(&mut *connection)
-                    .await?;
-                let rows = sqlx::raw_sql(
-                    "SELECT unnest(parameter_types)::text FROM pg_prepared_statements WHERE name = 'windlass_types'",
-                )
-                .fetch_all(&mut *connection)
-                .await?;
-                sqlx::raw_sql("DEALLOCATE windlass_types")
-                    .execute(connection)
-                    .await?;
-                Ok(rows)
-            })
-            .await?;
-        self.prepared = None;
-        let types: Vec<String> = rows
-            .iter()
-            .map(|row| {
-                let raw = row.try_get_raw(0).ok();
-                raw.and_then(|value| value.as_str().ok().map(str::to_owned))
-                    .unwrap_or_default()
-            })
-            .collect();
-        Typed::new(bound, &types)
-    }
-
-    async fn statement(
-        &mut self,
-        bound: &Bound,
-        max_rows: usize,
-        until: &Until,
-    ) -> Result<Affected, Failure> {
-        use futures_util::TryStreamExt as _;
-        let typed = self.typed(bound, until).await?;
-        let changes = matches!(
-            bound.shape.verb.as_str(),
-            "INSERT" | "UPDATE" | "DELETE" | "MERGE"
-        );
-        if !typed.is_plain() && changes && !functions::returns(&bound.sql) {
-            let done = self
-                .work(until, async move |connection| {
-                    sqlx::query_with(AssertSqlSafe(typed.sql.clone()), typed.arguments())
-                        .persistent(false)
-                        .execute(connection)
-                        .await
-                })
-                .await?;
-            return Ok(Affected {
-                rows: done.rows_affected(),
-                ..Affected::default()
-            });
-        }
-        // The extended protocol, which takes values, gives rows in binary, and not every type can be read from that.
-        let (sql, in_one) = if typed.is_plain() {
-            (typed.sql, None)
-        } else {
-            self.prepared = Some(values::STATEMENT);
-            let in_one = typed.in_one();
-            (in_one.execute, Some((in_one.values, in_one.prepare)))
-        };
-        let (rows, count, more) = self
-            .work(until, async move |connection| {
-                let is_prepared = in_one.is_some();
-                if let Some((values, prepare)) = in_one {
-                    sqlx::query_with(values::SET, values)
-                        .persistent(false)
-                        .execute(&mut *connection)
-                        .await?;
-                    sqlx::raw_sql(AssertSqlSafe(prepare))
-                        .execute(&mut *connection)
-                        .await?;
-                }
-                let mut rows = Vec::new();
-                let (mut count, mut more) = (0_u64, false);
-                {
-                    let mut stream = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(&mut *connection);
-                    while let Some(step) = stream.try_next().await? {
-                        match step {
-                            sqlx::Either::Left(done) => count += done.rows_affected(),
-                            sqlx::Either::Right(row) if rows.len() < max_rows => rows.push(row),
-                            sqlx::Either::Right(_) => more = true,
-                        }
-                    }
-                }
-                if is_prepared {
-                    sqlx::raw_sql(values::UNSET).execute(connection).await?;
-                }
-                Ok((rows, count, more))
-            })
-            .await?;
-        self.prepared = None;
-        let mut returned = values::rows(&rows)?;
-        returned.truncated = more;
-        Ok(Affected {
-            rows: if changes { count } else { 0 },
-            last_insert_id: None,
-            returned,
-        })
-    }
-
-    /// Rows by a cursor: all types as the server writes them, as many at a time as are needed.
-    async fn cursor(
-        &mut self,
-        typed: &Typed,
-        until: &Until,
-        mut each: impl FnMut(&[PgRow]) -> Result<bool, Failure>,
-    ) -> Result<(), Failure> {
-        let sql = format!("DECLARE windlass_rows NO SCROLL CURSOR FOR {}", typed.sql);
-        self.work(until, async move |connection| {
-            if typed.is_plain() {
-                sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await
-            } else {
-                sqlx::query_with(AssertSqlSafe(sql), typed.arguments())
-                    .persistent(false)
-                    .execute(connection)
-                    .await
-            }
-        })
-        .await?;
-        loop {
-            let rows = self
-                .work(until, async |connection| {
-                    sqlx::raw_sql(AssertSqlSafe(format!("FETCH {FETCH} FROM windlass_rows")))
-                        .fetch_all(connection)
-                        .await
-                })
-                .await?;
-            let last = rows.len() < FETCH;
-            if !each(&rows)? || last {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn query(
-        &mut self,
-        bound: &Bound,
-        max_rows: usize,
-        until: &Until,
-    ) -> Result<Rows, Failure> {
-        let cursor = matches!(bound.shape.verb.as_str(), "SELECT" | "VALUES");
-        let simple = matches!(bound.shape.verb.as_str(), "SHOW" | "EXPLAIN" | "TABLE");
-        if !cursor && !simple {
-            return Err(Failure::new(
-                "sql.not_read_only",
-                format!("{} is not a statement that only reads", bound.shape.verb),
-            )
-            .cause(Cause::Refused)
-            .help("use sql.execute"));
-        }
-        let typed = self.typed(bound, until).await?;
-        self.refuse_acting(&typed, bound, until).await?;
-        let mut found = Rows::default();
-        if cursor {
-            self.cursor(&typed, until, |rows| {
-                let more = values::rows(rows)?;
-                if found.columns.is_empty() {
-                    found.columns = more.columns;
-                }
-                found.rows.extend(more.rows);
-                found.truncated = found.rows.len() > max_rows;
-                Ok(!found.truncated)
-            })
-            .await?;
-        } else {
-            let rows = self
-                .work(until, async move |connection| {
-                    sqlx::raw_sql(AssertSqlSafe(typed.sql))
-                        .fetch_all(connection)
-                        .await
-                })
-                .await?;
-            found = values::rows(&rows)?;
-            found.truncated = found.rows.len() > max_rows;
-        }
-        found.rows.truncate(max_rows);
-        Ok(found)
-    }
-
     async fn ended<T>(&mut self, result: Result<T, Failure>) -> Result<T, Failure> {
         let sql = match self.prepared.take() {
             Some(name) => format!("ROLLBACK; DEALLOCATE {name}"),
             None => "ROLLBACK".to_owned(),
         };
         // Nothing was written; a rollback that fails changes nothing.
-        drop(self.simple(sql).await);
+        let ended = self.simple(sql).await;
         self.in_transaction = false;
+        // A transaction that only reads leaves nothing behind.
+        self.held.is_clean = ended.is_ok() && result.is_ok() && self.access == Access::Read;
         result
-    }
-
-    async fn fingerprint_of(
-        &mut self,
-        table: &str,
-        checksum: bool,
-        until: &Until,
-    ) -> Result<Fingerprint, Failure> {
-        let name = table_name(table);
-        if !checksum {
-            let rows = self
-                .query(
-                    &Bound::plain("SELECT", format!("SELECT count(*) FROM {name}")),
-                    1,
-                    until,
-                )
-                .await?;
-            let count = rows
-                .rows
-                .first()
-                .and_then(|row| row.get("count"))
-                .and_then(Value::as_int)
-                .unwrap_or_default();
-            return Ok(Fingerprint {
-                rows: u64::try_from(count).unwrap_or_default(),
-                sha256: None,
-            });
-        }
-        let key = sqlx::query(
-            "SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY array_position(i.indkey::int2[], a.attnum)) \
-             FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
-             WHERE i.indrelid = to_regclass($1) AND i.indisprimary",
-        )
-        .bind(&name)
-        .persistent(false)
-        .fetch_one(&mut self.connection)
-        .await
-        .map_err(|error| errors::failure(&error))?
-        .try_get::<Option<String>, _>(0)
-        .unwrap_or_default();
-        // Without a key, the whole row is the order; equal rows are alike.
-        let order = key.unwrap_or_else(|| "t::text COLLATE \"C\"".to_owned());
-        let bound = Bound::plain("SELECT", format!("SELECT * FROM {name} t ORDER BY {order}"));
-        let (mut hasher, mut count) = (Sha256::new(), 0_u64);
-        self.cursor(&Typed::plain(bound.sql), until, |rows| {
-            for row in rows {
-                if count == 0 {
-                    values::digest_columns(&mut hasher, row);
-                }
-                values::digest_row(&mut hasher, row)?;
-                count += 1;
-            }
-            Ok(true)
-        })
-        .await?;
-        Ok(Fingerprint {
-            rows: count,
-            sha256: Some(hex::encode(hasher.finalize())),
-        })
     }
 }
 
@@ -441,11 +193,11 @@ fn millis(duration: Duration) -> i64 {
 }
 
 /// Ends what a backend does.
-async fn end(pid: Option<i32>, target: &Target, options: &PgConnectOptions) -> Result<(), Failure> {
+async fn end(pid: Option<i32>, source: &Source) -> Result<(), Failure> {
     let Some(pid) = pid else {
         return Ok(());
     };
-    let mut beside = connect::connect(target, options).await?;
+    let mut beside = connect::connect(source.target(), source.options()).await?;
     let told = sqlx::query("SELECT pg_cancel_backend($1)")
         .bind(pid)
         .persistent(false)
@@ -456,12 +208,8 @@ async fn end(pid: Option<i32>, target: &Target, options: &PgConnectOptions) -> R
 }
 
 /// Who holds what a backend waits for, in words.
-async fn who_blocks(
-    pid: i32,
-    target: &Target,
-    options: &PgConnectOptions,
-) -> Result<Option<String>, Failure> {
-    let mut beside = connect::connect(target, options).await?;
+async fn who_blocks(pid: i32, source: &Source) -> Result<Option<String>, Failure> {
+    let mut beside = connect::connect(source.target(), source.options()).await?;
     let row = sqlx::query(
         "SELECT string_agg(format('pid %s (%s, %s, %s since %s): %s', a.pid, coalesce(a.usename, '-'), \
             coalesce(nullif(a.application_name, ''), '-'), coalesce(a.state, '-'), \
@@ -507,17 +255,19 @@ impl Session for PostgresSession {
         Box::pin(async move {
             if !self.in_transaction {
                 // A statement that refuses a transaction: its limits hold for the session, which ends with the step.
+                self.is_spoiled = true;
                 let limits = format!(
-                    "SET statement_timeout = {}; SET lock_timeout = {}; SET standard_conforming_strings = on; SELECT pg_backend_pid()",
+                    "SET application_name = {}; SET statement_timeout = {}; SET lock_timeout = {}; \
+                     SET standard_conforming_strings = on; SELECT pg_backend_pid()",
+                    self.name(),
                     millis(until.left()),
                     millis(until.lock_timeout)
                 );
                 let rows = self.simple(limits).await.map_err(|e| errors::failure(&e))?;
                 self.pid = rows
                     .last()
-                    .and_then(|row| row.try_get_raw(0).ok())
-                    .and_then(|value| value.as_str().ok())
-                    .and_then(|text| text.parse().ok());
+                    .and_then(|row| values::text(row, 0))
+                    .and_then(|pid| pid.parse().ok());
                 if !statement.values.is_empty() {
                     return Err(Failure::new(
                         "sql.parameter_type",
@@ -530,15 +280,25 @@ impl Session for PostgresSession {
         })
     }
 
+    fn alone<'a>(&'a mut self, _: &'a Until) -> BoxFuture<'a, Result<Value, Failure>> {
+        Box::pin(async move {
+            self.is_spoiled = true;
+            doubt::session(self.connection())
+                .await
+                .map_err(|error| errors::failure(&error))
+        })
+    }
+
     fn mark<'a>(&'a mut self, _: &'a Until) -> BoxFuture<'a, Result<Value, Failure>> {
         Box::pin(async move {
-            let mark = doubt::mark(&mut self.connection)
+            let mark = doubt::mark(self.connection())
                 .await
                 .map_err(|error| errors::failure(&error))?;
-            let mut beside = self.beside().await?;
-            let flushed = doubt::flush(&mut beside).await;
-            connect::close(beside).await;
-            flushed.map_err(|error| errors::failure(&error))?;
+            let mut beside = self.source.beside().await?;
+            doubt::flush(&mut beside.connection)
+                .await
+                .map_err(|error| errors::failure(&error))?;
+            beside.is_clean = true;
             Ok(mark)
         })
     }
@@ -547,12 +307,17 @@ impl Session for PostgresSession {
         Box::pin(async move {
             self.in_transaction = false;
             tokio::select! {
-                done = sqlx::raw_sql("COMMIT").execute(&mut self.connection) => {
-                    done.map(drop).map_err(|error| errors::of_commit(&error))
+                done = sqlx::raw_sql("COMMIT").execute(self.connection()) => {
+                    done.map_err(|error| errors::of_commit(&error))?;
                 }
                 // Ending a COMMIT decides nothing: it may be through already.
-                cause = until.over() => Err(Until::ended(cause).certainty(Certainty::Unknown)),
+                cause = until.over() => return Err(Until::ended(cause).certainty(Certainty::Unknown)),
             }
+            if !self.is_spoiled {
+                let reset = tokio::time::timeout(ENDING.to_std(), self.simple(RESET.to_owned()));
+                self.held.is_clean = matches!(reset.await, Ok(Ok(_)));
+            }
+            Ok(())
         })
     }
 
@@ -577,7 +342,7 @@ impl Session for PostgresSession {
                 .bind(key.phase)
                 .bind(i64::from(key.attempt))
                 .persistent(false)
-                .fetch_optional(&mut self.connection)
+                .fetch_optional(self.connection())
                 .await
                 .map_err(|error| ledger_failure(&error, table))?;
             let state: Option<String> = row.and_then(|row| row.try_get(0).ok());
@@ -620,7 +385,7 @@ impl Session for PostgresSession {
                 .bind(state)
                 .bind(at.to_string())
                 .persistent(false)
-                .execute(&mut self.connection)
+                .execute(self.connection())
                 .await
                 .map(drop)
                 .map_err(|error| ledger_failure(&error, table))
@@ -675,34 +440,6 @@ impl Session for PostgresSession {
             let result = self.fingerprint_of(table, checksum, until).await;
             self.ended(result).await
         })
-    }
-}
-
-impl PostgresSession {
-    async fn explained(&mut self, bound: &Bound, until: &Until) -> Result<Vec<String>, Failure> {
-        let mut lines = locks::lines(&mut self.connection, &bound.sql).await?;
-        let plans = matches!(
-            bound.shape.verb.as_str(),
-            "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "VALUES"
-        );
-        if !plans {
-            return Ok(lines);
-        }
-        let typed = self.typed(bound, until).await?;
-        let sql = format!("EXPLAIN {}", typed.sql);
-        let rows = self
-            .work(until, async move |connection| {
-                sqlx::query_with(AssertSqlSafe(sql), typed.arguments())
-                    .persistent(false)
-                    .fetch_all(connection)
-                    .await
-            })
-            .await?;
-        lines.extend(
-            rows.iter()
-                .filter_map(|row| row.try_get::<String, _>(0).ok()),
-        );
-        Ok(lines)
     }
 }
 

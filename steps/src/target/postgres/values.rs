@@ -3,7 +3,7 @@ use super::json;
 use crate::{sql::params::Bound, target::Rows};
 use sha2::{Digest, Sha256};
 use sqlx::{
-    Arguments as _, Column, Row, TypeInfo, ValueRef as _,
+    Arguments as _, AssertSqlSafe, Column, PgConnection, Row, TypeInfo, ValueRef as _,
     postgres::{PgArguments, PgRow, PgValueFormat, PgValueRef},
 };
 use windlass_engine::{
@@ -79,6 +79,23 @@ impl Typed {
             drop(arguments.add(text));
         }
         arguments
+    }
+
+    /// What a statement with these values gives, read in full.
+    pub(super) async fn fetch(
+        &self,
+        sql: String,
+        connection: &mut PgConnection,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        if self.is_plain() {
+            return sqlx::raw_sql(AssertSqlSafe(sql))
+                .fetch_all(connection)
+                .await;
+        }
+        sqlx::query_with(AssertSqlSafe(sql), self.arguments())
+            .persistent(false)
+            .fetch_all(connection)
+            .await
     }
 
     /// The statement as three.
@@ -221,6 +238,12 @@ fn raw(row: &PgRow, at: usize) -> Result<PgValueRef<'_>, Failure> {
         .map_err(|error| Failure::new("sql.driver", error.to_string()))
 }
 
+/// A column of a row that came by the simple protocol; `None` where it is NULL or not there.
+pub(super) fn text(row: &PgRow, at: usize) -> Option<String> {
+    let raw = row.try_get_raw(at).ok()?;
+    raw.as_str().ok().map(str::to_owned)
+}
+
 fn value(row: &PgRow, at: usize) -> Result<Value, Failure> {
     let raw = raw(row, at)?;
     if raw.is_null() {
@@ -235,8 +258,8 @@ fn value(row: &PgRow, at: usize) -> Result<Value, Failure> {
         )
         .help(format!("cast it: {}::text", name()))
     };
-    // Rows come by the simple protocol only: as the server itself writes them.
-    if raw.format() == PgValueFormat::Binary {
+    // Rows come by the simple protocol, as the server itself writes them; what is text is so in binary, too.
+    if raw.format() == PgValueFormat::Binary && !matches!(kind.as_str(), "TEXT" | "JSON" | "XML") {
         return Err(cannot("it came in binary".to_owned()));
     }
     let text = raw.as_str().map_err(|error| cannot(error.to_string()))?;
