@@ -200,8 +200,14 @@ fn a_standby_that_lost_the_commit_is_not_believed() {
     standby.start_again();
     standby.promote();
     let told = lab.run(&["resume", "last"], 3);
-    assert!(told.contains("failover"), "{told}");
+    assert!(told.contains("a failover came in between"), "{told}");
+    let failover = "db was failed over since the run started (timeline 1 then, 2 now)";
+    assert!(told.contains(failover), "{told}");
     assert_eq!(rows(&standby), "0", "lost with the primary");
+    for command in ["show", "report"] {
+        let told = lab.run(&[command, "last"], 0);
+        assert!(told.contains(failover), "{told}");
+    }
     let because = ["--because", "the new primary does not have the row"];
     lab.run(
         &[&["resolve", "last", "insert", "--not-done"][..], &because].concat(),

@@ -412,6 +412,7 @@ fn page(environment: &str, examined: &[Examined]) -> Result<String, CliError> {
                 "instance": identity.map(|identity| &identity.instance),
                 "system": identity.and_then(|identity| identity.system.as_ref()),
                 "role": identity.and_then(|identity| identity.role.as_ref()),
+                "timeline": identity.and_then(|identity| identity.timeline),
                 "tls": seen.tls,
                 "user": seen.user,
                 "rights": seen.rights,
@@ -566,6 +567,7 @@ mod tests {
             instance: "db1:5432".to_owned(),
             system: None,
             role: has.map(str::to_owned),
+            timeline: None,
             version: "PostgreSQL 15.4".to_owned(),
         };
         Examined {

@@ -3,7 +3,7 @@ use super::{
     Style, Ui, clock, cut, elapsed, indented, next, one_line,
     question::question,
     span, stamp, summary, value_lines, without_password,
-    words::{current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
+    words::{self, current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
 };
 use crate::activity::Now;
 use windlass_engine::{
@@ -72,6 +72,9 @@ pub(crate) fn render(
             .collect();
         fact("inputs", pairs.join("  "));
     }
+    for failover in words::failovers(machine.failovers()) {
+        fact("failover", failover);
+    }
     if let Some(why) = machine.ending() {
         fact("ending", one_line(why));
     }
@@ -106,6 +109,9 @@ fn target_line(target: &Target) -> String {
         line.push_str(&format!("  is {}", identity.instance));
         if let Some(role) = &identity.role {
             line.push_str(&format!(", {role}"));
+        }
+        if let Some(timeline) = identity.timeline {
+            line.push_str(&format!(", timeline {timeline}"));
         }
         line.push_str(&format!(", {}", identity.version));
     }

@@ -216,6 +216,7 @@ pub async fn reads_back(open: Open<'_>) {
         Event {
             at: "2027-01-15T08:00:00.123456789Z".parse().unwrap(),
             body: EventBody::LeaseTaken(LeaseTaken {
+                failovers: indexmap::IndexMap::new(),
                 epoch: 1,
                 holder: holder("dana"),
             }),

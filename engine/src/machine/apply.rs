@@ -225,6 +225,7 @@ impl Machine {
 
     fn on_lease(&mut self, e: &LeaseTaken) {
         self.epoch = e.epoch;
+        self.failovers.clone_from(&e.failovers);
         self.busy_since = self.last_at;
         // What was in flight is lost; what a probe could not settle is asked anew.
         let lost: Vec<_> = std::mem::take(&mut self.wanted).into_iter().collect();

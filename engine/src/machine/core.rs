@@ -1,6 +1,8 @@
 //! The machine's data, its construction and what may be read from it.
 use super::{
-    event::{Cancelled, Event, EventBody, Finished, NodePath, Outcome, Paused, RunStarted},
+    event::{
+        Cancelled, Event, EventBody, Failover, Finished, NodePath, Outcome, Paused, RunStarted,
+    },
     state::{
         Execution, Instance, InstanceId, NodeState, Role, RunState, Signals, Stage, Wanted, Work,
     },
@@ -11,6 +13,7 @@ use crate::{
     step::{Failure, Phase},
     value::{Duration, Timestamp, Value},
 };
+use indexmap::IndexMap;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -206,6 +209,7 @@ pub struct Machine {
     pub(super) seq: u64,
     pub(super) last_at: Timestamp,
     pub(super) epoch: u64,
+    pub(super) failovers: IndexMap<String, Failover>,
     /// Running forward steps, and for how long there have been any.
     pub(super) busy: usize,
     pub(super) busy_since: Timestamp,
@@ -294,6 +298,7 @@ impl Machine {
             seq: 1,
             last_at: at,
             epoch: 1,
+            failovers: IndexMap::new(),
             busy: 0,
             busy_since: at,
             busy_total: Duration::ZERO,
@@ -379,6 +384,12 @@ impl Machine {
     #[must_use]
     pub fn cancelled(&self) -> Option<&Cancelled> {
         self.cancelled.as_ref()
+    }
+
+    /// Targets that were failed over since it started, as the last driver found them.
+    #[must_use]
+    pub fn failovers(&self) -> &IndexMap<String, Failover> {
+        &self.failovers
     }
 
     /// Why it is being ended or undone, where it is.

@@ -126,6 +126,18 @@ pub struct LeaseTaken {
     pub epoch: u64,
     /// Who drives.
     pub holder: Holder,
+    /// Targets that were failed over since the run started, by name: what was committed there before may be lost.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub failovers: IndexMap<String, Failover>,
+}
+
+/// A promotion that the run had no part in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failover {
+    /// The timeline when the run started.
+    pub from: u32,
+    /// The timeline now.
+    pub to: u32,
 }
 
 /// A process that drives a run.

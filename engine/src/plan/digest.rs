@@ -111,14 +111,17 @@ fn inputs(a: &Plan, b: &Plan, lines: &mut Vec<String>) {
 }
 
 fn targets(a: &Plan, b: &Plan, lines: &mut Vec<String>) {
-    type Field = (&'static str, fn(&PlanTarget) -> Option<&str>);
-    let fields: [Field; 6] = [
-        ("kind", |t| Some(&t.kind)),
-        ("url", |t| Some(&t.url)),
-        ("instance", |t| t.instance.as_deref()),
-        ("system", |t| t.system.as_deref()),
-        ("role", |t| t.role.as_deref()),
-        ("version", |t| t.version.as_deref()),
+    type Field = (&'static str, fn(&PlanTarget) -> Option<String>);
+    let fields: [Field; 7] = [
+        ("kind", |t| Some(t.kind.clone())),
+        ("url", |t| Some(t.url.clone())),
+        ("instance", |t| t.instance.clone()),
+        ("system", |t| t.system.clone()),
+        ("role", |t| t.role.clone()),
+        ("timeline", |t| {
+            t.timeline.map(|timeline| timeline.to_string())
+        }),
+        ("version", |t| t.version.clone()),
     ];
     for old in &a.targets {
         let Some(new) = b.targets.iter().find(|new| new.name == old.name) else {
@@ -126,11 +129,10 @@ fn targets(a: &Plan, b: &Plan, lines: &mut Vec<String>) {
             continue;
         };
         for (name, read) in fields {
-            let (was, is) = (
-                read(old).unwrap_or("unknown"),
-                read(new).unwrap_or("unknown"),
-            );
+            let (was, is) = (read(old), read(new));
             if was != is {
+                let told = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+                let (was, is) = (told(was), told(is));
                 lines.push(format!("target {}, {name}: was {was}, is {is}", old.name));
             }
         }

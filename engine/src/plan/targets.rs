@@ -84,6 +84,7 @@ impl Walk<'_> {
                 role: identity
                     .and_then(|identity| identity.role.clone())
                     .or_else(|| target.role.clone()),
+                timeline: identity.and_then(|identity| identity.timeline),
                 version: identity.map(|identity| identity.version.clone()),
                 like: None,
             });
@@ -111,6 +112,7 @@ impl Walk<'_> {
                     instance: None,
                     system: None,
                     role: None,
+                    timeline: None,
                     version: None,
                     like: Some(like.clone()),
                 });

@@ -262,6 +262,7 @@ fn target(name: &str, url: Value) -> Target {
             instance: format!("{name}:1"),
             system: Some("sys".to_owned()),
             role: Some("primary".to_owned()),
+            timeline: Some(1),
             version: "1.0".to_owned(),
         }),
         never: Vec::new(),

@@ -114,6 +114,7 @@ impl Gathered {
                 place: place(target),
                 system: target.identity.as_ref().and_then(|who| who.system.clone()),
                 role: target.identity.as_ref().and_then(|who| who.role.clone()),
+                timeline: target.identity.as_ref().and_then(|who| who.timeline),
                 version: target.identity.as_ref().map(|who| who.version.clone()),
             };
             if !self.targets.contains(&found) {
@@ -132,6 +133,7 @@ impl Gathered {
                 host: taken.holder.host.clone(),
                 pid: taken.holder.pid,
                 since: instant(taken.holder.since),
+                failovers: words::failovers(&taken.failovers).collect(),
             }),
             EventBody::CommandAccepted(taken) => self.commands.push(CommandReport {
                 at: instant(taken.sent),

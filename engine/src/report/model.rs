@@ -99,6 +99,9 @@ pub struct TargetReport {
     /// `primary` or `standby`, where it has roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Which history of its cluster it was on: each promotion begins the next one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
     /// The server's version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -192,6 +195,9 @@ pub struct DriverReport {
     pub pid: u32,
     /// When it took the run over.
     pub since: String,
+    /// Targets that were failed over since the run started, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failovers: Vec<String>,
 }
 
 /// A step, group, call or `foreach`.

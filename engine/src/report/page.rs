@@ -379,7 +379,9 @@ fn surroundings(report: &Report, page: &mut Vec<Block>) {
         page.push(Block::Part("Targets"));
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         page.push(Block::Table {
-            head: vec!["name", "kind", "where", "role", "version", "system"],
+            head: vec![
+                "name", "kind", "where", "role", "timeline", "version", "system",
+            ],
             rows: report
                 .targets
                 .iter()
@@ -389,6 +391,10 @@ fn surroundings(report: &Report, page: &mut Vec<Block>) {
                         target.kind.clone(),
                         target.place.clone(),
                         text(&target.role),
+                        target
+                            .timeline
+                            .map(|timeline| timeline.to_string())
+                            .unwrap_or_default(),
                         text(&target.version),
                         text(&target.system),
                     ]
@@ -544,6 +550,9 @@ fn proof_of_itself(report: &Report, page: &mut Vec<Block>) {
             })
             .collect(),
     });
+    for failover in report.drivers.iter().flat_map(|driver| &driver.failovers) {
+        page.push(Block::Text(failover.clone()));
+    }
     page.push(Block::Text(format!(
         "Written from the journal by windlass; the run was started by version {}.",
         report.engine

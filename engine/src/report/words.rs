@@ -3,12 +3,13 @@ use super::human::{clock, elapsed, one_line, span};
 use crate::{
     graph::{Body, Node, Undo},
     machine::{
-        EventBody, Execution, Instance, Machine, NodeState, Role, SettledBy, SkipCause, Stage,
-        StartCause,
+        EventBody, Execution, Failover, Instance, Machine, NodeState, Role, SettledBy, SkipCause,
+        Stage, StartCause,
     },
     step::{Phase, WaitOn, Woken},
     value::{Duration, Timestamp},
 };
+use indexmap::IndexMap;
 
 /// One event in words: whom it is about, what happened, and the state whose colour it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,8 +192,13 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
             "",
             S::Running,
             format!(
-                "resumed by {} on {}, process {}",
-                taken.holder.user, taken.holder.host, taken.holder.pid
+                "resumed by {} on {}, process {}{}",
+                taken.holder.user,
+                taken.holder.host,
+                taken.holder.pid,
+                failovers(&taken.failovers)
+                    .map(|text| format!("; {text}"))
+                    .collect::<String>()
             ),
         ),
         EventBody::LeaseTaken(_)
@@ -463,4 +469,14 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
             line("", S::Running, format!("reopened: {} {what}", reopened.who))
         }
     }
+}
+
+/// What a promotion that the run had no part in means for it.
+pub fn failovers(all: &IndexMap<String, Failover>) -> impl Iterator<Item = String> {
+    all.iter().map(|(target, Failover { from, to })| {
+        format!(
+            "{target} was failed over since the run started (timeline {from} then, {to} now): what the run committed before \
+             may not have reached the new primary"
+        )
+    })
 }

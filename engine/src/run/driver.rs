@@ -9,7 +9,10 @@ use super::{
 use crate::{
     graph::{Graph, TargetDecl},
     journal::{Journal, Lease, LockHeld},
-    machine::{Cancelled, EVENT_FORMAT, Event, EventBody, Holder, LeaseTaken, Machine, RunStarted},
+    machine::{
+        Cancelled, EVENT_FORMAT, Event, EventBody, Failover, Holder, LeaseTaken, Machine,
+        RunStarted,
+    },
     secret::{RunSecrets, Secrets},
     step::{Failure, Registry, Resources, Revealed, RunInfo, Target},
     value::{Duration, Value},
@@ -211,12 +214,13 @@ impl Driver {
                 why: format!("run {run} has used a secret: {}", failure.message),
                 help: failure.help,
             })?;
-        self.still_the_same(&machine, &secrets).await?;
+        let failovers = self.failovers(&machine, &secrets).await?;
         let taken = Event {
             at: self.0.clock.now().max(machine.last_at()),
             body: EventBody::LeaseTaken(LeaseTaken {
                 epoch: lease.epoch(),
                 holder: self.holder(),
+                failovers,
             }),
         };
         machine.apply(&taken).map_err(|e| replay(run, &e))?;
@@ -369,12 +373,14 @@ impl Driver {
             .map_err(refused)
     }
 
-    /// A target that is another server now is refused: what was read of the first does not hold for the second.
-    async fn still_the_same(
+    /// Which targets were failed over since the run started. One that is another server now is refused: what was read of
+    /// the first does not hold for the second.
+    async fn failovers(
         &self,
         machine: &Machine,
         secrets: &RunSecrets,
-    ) -> Result<(), RunError> {
+    ) -> Result<IndexMap<String, Failover>, RunError> {
+        let mut found = IndexMap::new();
         for target in machine.started().targets.values() {
             let Some(before) = &target.identity else {
                 continue;
@@ -392,8 +398,19 @@ impl Driver {
                     ),
                 });
             }
+            let is_moved = matches!(
+                machine.started().graph.targets.get(&target.name),
+                Some(TargetDecl::Named { moves: true, .. })
+            );
+            // A standby tells its timeline late.
+            if let (Some(from), Some(to), Some("primary"), false) =
+                (before.timeline, now.timeline, now.role.as_deref(), is_moved)
+                && from != to
+            {
+                found.insert(target.name.clone(), Failover { from, to });
+            }
         }
-        Ok(())
+        Ok(found)
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) fn failure(redactor: &Redactor, failure: Failure) -> Failure {
 pub(super) fn identity(redactor: &Redactor, identity: Identity) -> Identity {
     Identity {
         instance: redactor.string(identity.instance),
+        timeline: identity.timeline,
         system: identity.system.map(|system| redactor.string(system)),
         role: identity.role.map(|role| redactor.string(role)),
         version: redactor.string(identity.version),

@@ -68,6 +68,9 @@ pub struct Identity {
     /// `primary`, `standby`, if it has roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// Which history of its cluster it is on, if known: each promotion begins the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
     /// Server version, for people.
     pub version: String,
 }

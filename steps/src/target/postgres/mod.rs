@@ -50,7 +50,9 @@ pub(crate) struct Postgres;
 
 /// What is asked of a server to know it again.
 const WHO: &str = "SELECT (SELECT system_identifier::text FROM pg_control_system()), pg_is_in_recovery(), \
-    current_setting('server_version'), current_database()::text";
+    current_setting('server_version'), current_database()::text, \
+    CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint()) \
+         ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END";
 
 /// Asks a server who it is.
 async fn who(connection: &mut sqlx::PgConnection, place: &str) -> Result<Identity, Failure> {
@@ -67,6 +69,7 @@ async fn who(connection: &mut sqlx::PgConnection, place: &str) -> Result<Identit
         instance: format!("{place}/{}", text(3).unwrap_or_default()),
         system: text(0).filter(|system| !system.is_empty()),
         role: Some(role.to_owned()),
+        timeline: text(4).and_then(|timeline| timeline.parse().ok()),
         version: format!("PostgreSQL {}", text(2).unwrap_or_default()),
     })
 }

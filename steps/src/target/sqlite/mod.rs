@@ -93,6 +93,7 @@ impl TargetKind for Sqlite {
                     instance: instance.display().to_string(),
                     system: None,
                     role: None,
+                    timeline: None,
                     version,
                 });
             };
@@ -105,6 +106,7 @@ impl TargetKind for Sqlite {
                 instance: real.display().to_string(),
                 system,
                 role: None,
+                timeline: None,
                 version,
             })
         })
