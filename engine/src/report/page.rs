@@ -379,9 +379,7 @@ fn surroundings(report: &Report, page: &mut Vec<Block>) {
         page.push(Block::Part("Targets"));
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         page.push(Block::Table {
-            head: vec![
-                "name", "kind", "where", "role", "timeline", "version", "system",
-            ],
+            head: vec!["name", "kind", "where", "role", "version", "system"],
             rows: report
                 .targets
                 .iter()
@@ -390,11 +388,10 @@ fn surroundings(report: &Report, page: &mut Vec<Block>) {
                         target.name.clone(),
                         target.kind.clone(),
                         target.place.clone(),
-                        text(&target.role),
-                        target
-                            .timeline
-                            .map(|timeline| timeline.to_string())
-                            .unwrap_or_default(),
+                        match (&target.role, target.timeline) {
+                            (Some(role), Some(timeline)) => format!("{role}, timeline {timeline}"),
+                            (role, _) => text(role),
+                        },
                         text(&target.version),
                         text(&target.system),
                     ]
