@@ -43,7 +43,11 @@ pub fn laid_out(text: &str) -> Result<String, LayoutError> {
 
 fn read(text: &str) -> Option<Node> {
     let parsed = parse("", text);
-    parsed.root.filter(|_| parsed.diagnostics.is_empty())
+    // A file that is one block text is none of ours, and where its comments begin is not told.
+    let is_block = |node: &Node| matches!(&node.kind, NodeKind::Scalar(scalar) if matches!(scalar.style, Style::Literal | Style::Folded));
+    parsed
+        .root
+        .filter(|root| parsed.diagnostics.is_empty() && !is_block(root))
 }
 
 /// What a file holds beside its tree.
@@ -120,9 +124,10 @@ fn is_tame(text: &str) -> bool {
         && !text.eq_ignore_ascii_case("null")
 }
 
-/// Whether a text at the start of a line would be, or may be taken for, the start or end of a document.
+/// Whether a text would be, or may be taken for, a mark: at the start of a line that of a document, before a space that of
+/// a key.
 fn is_mark(text: &str) -> bool {
-    text.starts_with("---") || text.starts_with("...")
+    text == "?" || text.starts_with("---") || text.starts_with("...")
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ fn quotes_that_say_something_stay() {
         laid_out(text).as_deref(),
         Ok(&*text.replace("[ 'x, y', '{' ]", "['x, y', '{']"))
     );
+    assert_eq!(laid_out("{a: ?, ?}").as_deref(), Ok("{ a: '?', '?' }\n"));
     assert_eq!(
         laid_out("'a b': \"it works\"\n").as_deref(),
         Ok("a b: it works\n")

@@ -63,9 +63,7 @@ impl<'a> Writer<'a> {
             NodeKind::Scalar(scalar) => {
                 self.comments_before(start, 0);
                 self.start_line(start, 0);
-                if matches!(scalar.style, Style::Literal | Style::Folded) {
-                    self.block(scalar, 0);
-                } else if is_mark(self.slice(root.range)) {
+                if is_mark(self.slice(root.range)) {
                     self.out.push_str(&quoted(&scalar.text));
                     self.at = root.range.end as usize;
                 } else {
@@ -319,6 +317,10 @@ impl<'a> Writer<'a> {
         self.at = range.end as usize;
         if says_nothing(scalar) {
             self.out.push_str(&scalar.text);
+            return;
+        }
+        if raw == "?" {
+            self.out.push_str(&quoted(raw));
             return;
         }
         for (index, line) in raw.split('\n').enumerate() {
