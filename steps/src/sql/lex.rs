@@ -339,33 +339,34 @@ impl Lexer<'_> {
     }
 }
 
-/// The statements of a script, as ranges of its tokens, without the semicolons. The body of a trigger is
-/// part of its statement.
+/// The statements of a script, as ranges of its tokens, without the semicolons. What stands in parentheses (the actions of a
+/// rule) and the body of a trigger or of a function in SQL are part of their statement.
 pub(crate) fn split(tokens: &[Token<'_>]) -> Vec<Range<usize>> {
     let mut all = Vec::new();
     let mut start = 0;
     let mut words: Vec<String> = Vec::new();
-    let (mut body, mut cases) = (false, 0_usize);
+    // `BEGIN`, and inside of it `CASE`, which ends with END, too.
+    let (mut blocks, mut parentheses) = (0_usize, 0_usize);
     for (at, token) in tokens.iter().enumerate() {
         match token.kind {
             Kind::Word => {
                 let word = token.text.to_ascii_uppercase();
                 match word.as_str() {
-                    "BEGIN" if creates_trigger(&words) => body = true,
-                    "CASE" if body => cases += 1,
-                    "END" if body && cases > 0 => cases -= 1,
-                    "END" if body => body = false,
+                    "BEGIN" if parentheses == 0 && has_body(&words) => blocks += 1,
+                    "CASE" if parentheses == 0 && blocks > 0 => blocks += 1,
+                    "END" if parentheses == 0 => blocks = blocks.saturating_sub(1),
                     _ => {}
                 }
                 if words.len() < 4 {
                     words.push(word);
                 }
             }
-            Kind::Semicolon if !body => {
+            Kind::Open => parentheses += 1,
+            Kind::Close => parentheses = parentheses.saturating_sub(1),
+            Kind::Semicolon if blocks == 0 && parentheses == 0 => {
                 all.push(start..at);
                 start = at + 1;
                 words.clear();
-                cases = 0;
             }
             Kind::Semicolon
             | Kind::Blank
@@ -374,8 +375,6 @@ pub(crate) fn split(tokens: &[Token<'_>]) -> Vec<Range<usize>> {
             | Kind::Value
             | Kind::Identifier
             | Kind::QuotedValue
-            | Kind::Open
-            | Kind::Close
             | Kind::Other => {}
         }
     }
@@ -390,12 +389,17 @@ pub(crate) fn split(tokens: &[Token<'_>]) -> Vec<Range<usize>> {
     all
 }
 
-fn creates_trigger(words: &[String]) -> bool {
+/// Whether a statement that begins with these words may have a body between BEGIN and END.
+fn has_body(words: &[String]) -> bool {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    matches!(
-        words.as_slice(),
-        ["CREATE", "TRIGGER", ..] | ["CREATE", "TEMP" | "TEMPORARY", "TRIGGER", ..]
-    )
+    let ["CREATE", rest @ ..] = words.as_slice() else {
+        return false;
+    };
+    let made = match rest {
+        ["OR", "REPLACE", made, ..] | ["TEMP" | "TEMPORARY", made, ..] | [made, ..] => made,
+        [] => return false,
+    };
+    matches!(*made, "TRIGGER" | "FUNCTION" | "PROCEDURE")
 }
 
 /// What a statement does, as far as its words tell.
@@ -541,6 +545,20 @@ mod tests {
                 &[
                     "create temp trigger if not exists t after delete on a begin select 1; end",
                     "select 3",
+                ],
+            ),
+            (
+                "CREATE OR REPLACE FUNCTION f(\"end\" int) RETURNS int BEGIN ATOMIC SELECT CASE WHEN 1 THEN 2 END; SELECT (CASE WHEN 1 THEN 2 END); END; SELECT 5",
+                &[
+                    "CREATE OR REPLACE FUNCTION f(\"end\" int) RETURNS int BEGIN ATOMIC SELECT CASE WHEN 1 THEN 2 END; SELECT (CASE WHEN 1 THEN 2 END); END",
+                    "SELECT 5",
+                ],
+            ),
+            (
+                "CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM a; DELETE FROM b); SELECT 6",
+                &[
+                    "CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM a; DELETE FROM b)",
+                    "SELECT 6",
                 ],
             ),
             (

@@ -172,7 +172,7 @@ impl Script {
         let mut output = ScriptOutput::default();
         for (at, (statement, bound)) in all.into_iter().enumerate() {
             let affected = transaction
-                .run(cx, bound, 1)
+                .run(cx, bound, 0)
                 .await
                 .map_err(|failure| named(failure, at, many, &statement))?;
             output.add(&statement, affected.rows);
@@ -217,7 +217,7 @@ impl Script {
                 .await
                 .map_err(partly)?;
             let affected = session
-                .run(&bound, 1, &until)
+                .run(&bound, 0, &until)
                 .await
                 .map_err(|failure| partly(alone::failed(failure, into)))?;
             output.add(&statement, affected.rows);
@@ -239,7 +239,7 @@ async fn rehearsed(
     let mut preview = Preview::new(Fidelity::RolledBack, "");
     let (mut rows, mut fails) = (0, None);
     for (at, (statement, bound)) in all.iter().enumerate() {
-        match session.run(bound, 1, until).await {
+        match session.run(bound, 0, until).await {
             Ok(affected) => {
                 rows += affected.rows;
                 preview = preview.line(

@@ -79,7 +79,11 @@ pub(super) fn columns(statement: &Statement<'_>) -> Result<Vec<String>, Trouble>
 
 /// Steps through the rows and keeps the first ones.
 pub(super) fn rows(statement: &mut Statement<'_>, max_rows: usize) -> Result<Rows, Trouble> {
-    let columns = columns(statement)?;
+    // Rows that nobody keeps need no names.
+    let columns = match max_rows {
+        0 => Vec::new(),
+        _ => columns(statement)?,
+    };
     let booleans: Vec<bool> = statement
         .columns()
         .iter()
