@@ -1,6 +1,7 @@
 //! The only mutator: what each event does to the machine.
 use super::{
-    core::{Ending, IllegalEvent, Machine, NewInstance, ROOT, ScopePhase},
+    construct::NewInstance,
+    core::{Ending, IllegalEvent, Machine, ROOT, ScopePhase},
     event::*,
     state::{InstanceId, Role, Stage, Work},
     table::Trigger,

@@ -1,11 +1,7 @@
-//! The machine's data, its construction and what may be read from it.
+//! The machine's data, access to it, and how an execution moves from stage to stage.
 use super::{
-    event::{
-        Cancelled, Event, EventBody, Failover, Finished, NodePath, Outcome, Paused, RunStarted,
-    },
-    state::{
-        Execution, Instance, InstanceId, NodeState, Role, RunState, Signals, Stage, Wanted, Work,
-    },
+    event::{Cancelled, Failover, Finished, NodePath, Outcome, Paused, RunStarted},
+    state::{Instance, InstanceId, NodeState, Role, Signals, Stage, Wanted, Work},
     table::{Trigger, next_stage},
 };
 use crate::{
@@ -18,6 +14,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
+
+/// The root's instance.
+pub(super) const ROOT: InstanceId = InstanceId(0);
 
 /// A journal's history is not one that the machine could have written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -218,219 +217,6 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine after these events. Only applies.
-    ///
-    /// # Errors
-    /// Where the events are not a history that a machine could have written.
-    pub fn recover<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Self, IllegalEvent> {
-        let mut events = events.into_iter();
-        let mut machine = match events.next() {
-            Some(Event {
-                at,
-                body: EventBody::RunStarted(started),
-            }) => Self::new(started, *at)?,
-            Some(_) | None => return Err(IllegalEvent::NotStarted { seq: 1 }),
-        };
-        for event in events {
-            machine.apply(event)?;
-        }
-        Ok(machine)
-    }
-
-    fn new(started: &RunStarted, at: Timestamp) -> Result<Self, IllegalEvent> {
-        let known = super::event::EVENT_FORMAT;
-        if started.format > known {
-            return Err(IllegalEvent::Newer {
-                found: started.format,
-                known,
-            });
-        }
-        let graph = started.graph.clone();
-        let mut dependents = vec![Vec::new(); graph.nodes.len()];
-        let mut positions = vec![0; graph.nodes.len()];
-        let mut lists = vec![graph.root.all()];
-        for (index, node) in graph.nodes.iter().enumerate() {
-            let id = NodeId(u32::try_from(index).unwrap_or(u32::MAX));
-            for need in &node.needs {
-                if let Some(list) = dependents.get_mut(need.index()) {
-                    list.push(id);
-                }
-            }
-            lists.push(graph.children(id));
-        }
-        for list in lists {
-            for (position, id) in list.iter().enumerate() {
-                if let Some(slot) = positions.get_mut(id.index()) {
-                    *slot = position;
-                }
-            }
-        }
-        let instances = graph.nodes.len() + 1;
-        let mut machine = Self {
-            inputs: started.inputs.clone(),
-            started: Arc::new(started.clone()),
-            graph: graph.clone(),
-            dependents: Arc::new(dependents),
-            positions: Arc::new(positions),
-            nodes: Vec::with_capacity(instances),
-            meta: Vec::with_capacity(instances),
-            by_path: HashMap::with_capacity(instances),
-            scopes: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            closing: BTreeSet::new(),
-            due_scopes: BTreeSet::new(),
-            timers: BTreeSet::new(),
-            lost: BTreeSet::new(),
-            not_done: BTreeSet::new(),
-            attention: BTreeSet::new(),
-            undo_ready: BTreeSet::new(),
-            undo_chains: BTreeMap::new(),
-            undo_failed: BTreeSet::new(),
-            standing: BTreeSet::new(),
-            gated: BTreeSet::new(),
-            signals: Signals::new(),
-            listening: BTreeMap::new(),
-            wanted: BTreeSet::new(),
-            paused: None,
-            cancelled: None,
-            finished: None,
-            starts: 0,
-            seq: 1,
-            last_at: at,
-            epoch: 1,
-            failovers: IndexMap::new(),
-            busy: 0,
-            busy_since: at,
-            busy_total: Duration::ZERO,
-            overran: false,
-        };
-        let root = machine.add(NewInstance {
-            path: "".into(),
-            def: None,
-            parent: None,
-            role: Role::Root,
-            position: 0,
-            in_finally: false,
-            item: None,
-        });
-        machine.get_mut(root).execution_mut(Phase::Do).stage = Stage::Running;
-        machine.get_mut(root).state = NodeState::Running;
-        machine.get_mut(root).started_at = Some(at);
-        machine.scopes.insert(root, ScopeState::default());
-        machine.open_lists(root, &graph.root);
-        Ok(machine)
-    }
-
-    // ---- reading -------------------------------------------------------------------------------------
-
-    /// The first event.
-    #[must_use]
-    pub fn started(&self) -> &RunStarted {
-        &self.started
-    }
-
-    /// The definition that the run finishes on.
-    #[must_use]
-    pub fn graph(&self) -> &Arc<Graph> {
-        &self.graph
-    }
-
-    /// How many events were applied.
-    #[must_use]
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// The lease under which the last events were written.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// When the last event was.
-    #[must_use]
-    pub fn last_at(&self) -> Timestamp {
-        self.last_at
-    }
-
-    /// The inputs as they are now.
-    #[must_use]
-    pub fn inputs(&self) -> &Value {
-        &self.inputs
-    }
-
-    /// How the run ended.
-    #[must_use]
-    pub fn finished(&self) -> Option<&Finished> {
-        self.finished.as_ref()
-    }
-
-    /// The playbook's outputs, once the run is over.
-    #[must_use]
-    pub fn outputs(&self) -> &Value {
-        static NONE: Value = Value::Null;
-        self.finished
-            .as_ref()
-            .map_or(&NONE, |finished| &finished.outputs)
-    }
-
-    /// Why it is paused.
-    #[must_use]
-    pub fn paused(&self) -> Option<&Paused> {
-        self.paused.as_ref()
-    }
-
-    /// Who cancelled it.
-    #[must_use]
-    pub fn cancelled(&self) -> Option<&Cancelled> {
-        self.cancelled.as_ref()
-    }
-
-    /// Targets that were failed over since it started, as the last driver found them.
-    #[must_use]
-    pub fn failovers(&self) -> &IndexMap<String, Failover> {
-        &self.failovers
-    }
-
-    /// Why it is being ended or undone, where it is.
-    #[must_use]
-    pub fn ending(&self) -> Option<&str> {
-        self.scopes
-            .get(&ROOT)
-            .and_then(|scope| scope.ending.as_ref())
-            .map(|ending| ending.why.as_str())
-    }
-
-    /// All instances, parents before their children.
-    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        let mut stack = vec![ROOT];
-        std::iter::from_fn(move || {
-            let id = stack.pop()?;
-            let instance = self.get(id);
-            stack.extend(instance.children.iter().rev());
-            Some(instance)
-        })
-        .skip(1)
-    }
-
-    /// The run itself, around all instances.
-    #[must_use]
-    pub fn root(&self) -> &Instance {
-        self.get(ROOT)
-    }
-
-    /// The instance at a path.
-    #[must_use]
-    pub fn instance(&self, path: &str) -> Option<&Instance> {
-        self.id_of(path).map(|id| self.get(id))
-    }
-
-    /// The id of a path.
-    #[must_use]
-    pub fn id_of(&self, path: &str) -> Option<InstanceId> {
-        self.by_path.get(path).copied()
-    }
-
     /// The instance.
     #[must_use]
     #[expect(
@@ -446,91 +232,6 @@ impl Machine {
     pub fn def(&self, id: InstanceId) -> Option<&Node> {
         self.get(id).def.map(|def| self.graph.node(def))
     }
-
-    /// What should be in flight.
-    #[must_use]
-    pub fn wanted(&self) -> &BTreeSet<Wanted> {
-        &self.wanted
-    }
-
-    /// Whether an execution in flight is to be ended rather than awaited.
-    #[must_use]
-    pub fn is_wanted(&self, wanted: &Wanted) -> bool {
-        self.wanted.contains(wanted)
-    }
-
-    /// Where the run stands.
-    #[must_use]
-    pub fn state(&self) -> RunState {
-        if let Some(finished) = &self.finished {
-            return RunState::Finished(finished.outcome);
-        }
-        if !self.wanted.is_empty() {
-            return match self.scopes.get(&ROOT).map(|scope| scope.phase) {
-                Some(ScopePhase::Undoing) => RunState::Compensating,
-                _ if self.paused.is_some() => RunState::Paused,
-                _ => RunState::Running,
-            };
-        }
-        if !self.standing.is_empty() || !self.undo_failed.is_empty() {
-            return RunState::Stuck;
-        }
-        if self.paused.is_some() {
-            return RunState::Paused;
-        }
-        if !self.timers.is_empty()
-            || !self.listening.is_empty()
-            || !self.gated.is_empty()
-            || self.is_asked()
-        {
-            return RunState::Waiting;
-        }
-        RunState::Running
-    }
-
-    fn is_asked(&self) -> bool {
-        self.scopes.values().any(|scope| {
-            scope
-                .sleeping
-                .iter()
-                .any(|id| self.get(*id).forward.stage == Stage::AwaitingApproval)
-        }) || self
-            .nodes
-            .iter()
-            .any(|instance| instance.undo.stage == Stage::AwaitingApproval)
-    }
-
-    /// When the next timer is due.
-    #[must_use]
-    pub fn next_timer(&self) -> Option<Timestamp> {
-        if self.finished.is_some() || self.paused.is_some() {
-            return None;
-        }
-        let sleeper = self.timers.first().map(|(at, ..)| *at);
-        let limit = self.overrun_at();
-        match (sleeper, limit) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-
-    /// When `policy.max_duration` is over, as long as steps run.
-    pub(super) fn overrun_at(&self) -> Option<Timestamp> {
-        let limit = self.graph.policy.max_duration?;
-        let forward = self
-            .scopes
-            .get(&ROOT)
-            .is_some_and(|s| s.phase == ScopePhase::Forward && s.ending.is_none());
-        if self.overran || !forward || self.busy == 0 {
-            return None;
-        }
-        let left = limit
-            .as_millis()
-            .saturating_sub(self.busy_total.as_millis());
-        Some(Duration::from_millis(left.max(0)).after(self.busy_since))
-    }
-
-    // ---- building ------------------------------------------------------------------------------------
 
     #[expect(
         clippy::indexing_slicing,
@@ -585,104 +286,6 @@ impl Machine {
         match self.def(scope).map(|node| &node.body) {
             Some(Body::Call(call)) => call.on_failure,
             Some(Body::Step(_) | Body::Group { .. }) | None => self.graph.policy.on_failure,
-        }
-    }
-
-    pub(super) fn add(&mut self, new: NewInstance) -> InstanceId {
-        let id = InstanceId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
-        let scope = match new.parent {
-            None => id,
-            Some(parent) => match self.get(parent).role {
-                Role::Root | Role::Call => parent,
-                Role::Foreach | Role::Group | Role::Step => self.meta(parent).scope,
-            },
-        };
-        if let Some(parent) = new.parent {
-            self.get_mut(parent).children.push(id);
-        }
-        self.by_path.insert(new.path.clone(), id);
-        self.nodes.push(Instance {
-            path: new.path,
-            def: new.def,
-            parent: new.parent,
-            state: NodeState::Pending,
-            forward: Execution::idle(),
-            undo: Execution::idle(),
-            output: Value::Null,
-            started_at: None,
-            finished_at: None,
-            item: new.item,
-            votes: Vec::new(),
-            skipped: None,
-            children: Vec::new(),
-            role: new.role,
-            took_effect: false,
-        });
-        self.meta.push(Meta {
-            scope,
-            position: new.position,
-            in_finally: new.in_finally,
-            waiting_on: 0,
-            unsettled: 0,
-            active: 0,
-            failed_items: 0,
-            next_item: 0,
-            failing: None,
-            closed_by_end: false,
-            expanded: false,
-            start_order: 0,
-            undo: UndoMark::default(),
-        });
-        id
-    }
-
-    /// Adds the instances of a scope: its steps and its `finally`.
-    pub(super) fn open_lists(&mut self, scope: InstanceId, def: &Scope) {
-        self.open_list(scope, &def.steps, false);
-        self.open_list(scope, &def.finally, true);
-        if def.steps.is_empty() {
-            self.due_scopes.insert(scope);
-        }
-    }
-
-    /// Adds the instances of a list below its container; those that need nothing are ready.
-    pub(super) fn open_list(&mut self, parent: InstanceId, list: &[NodeId], is_finally: bool) {
-        let graph = self.graph.clone();
-        let base = self.get(parent).path.clone();
-        let in_finally =
-            is_finally || self.meta(parent).in_finally && self.get(parent).role != Role::Call;
-        for def in list {
-            let node = graph.node(*def);
-            let path: NodePath = if base.is_empty() {
-                node.id.as_str().into()
-            } else {
-                format!("{base}/{}", node.id).into()
-            };
-            let role = match (&node.foreach, &node.body) {
-                (Some(_), _) => Role::Foreach,
-                (None, Body::Step(_)) => Role::Step,
-                (None, Body::Group { .. }) => Role::Group,
-                (None, Body::Call(_)) => Role::Call,
-            };
-            let position = self.get(parent).children.len();
-            let id = self.add(NewInstance {
-                path,
-                def: Some(*def),
-                parent: Some(parent),
-                role,
-                position,
-                in_finally,
-                item: None,
-            });
-            if !is_finally {
-                self.meta_mut(id).waiting_on = node.needs.len();
-                if node.needs.is_empty() {
-                    self.ready.insert(id);
-                }
-            }
-        }
-        if !is_finally {
-            self.meta_mut(parent).unsettled += list.len();
         }
     }
 
@@ -762,7 +365,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn stop_the_watch(&mut self) {
+    fn stop_the_watch(&mut self) {
         let passed = Duration::between(self.busy_since, self.last_at)
             .as_millis()
             .max(0);
@@ -847,17 +450,4 @@ impl Machine {
             });
         }
     }
-}
-
-/// The root's instance.
-pub(super) const ROOT: InstanceId = InstanceId(0);
-
-pub(super) struct NewInstance {
-    pub path: NodePath,
-    pub def: Option<NodeId>,
-    pub parent: Option<InstanceId>,
-    pub role: Role,
-    pub position: usize,
-    pub in_finally: bool,
-    pub item: Option<(u32, Value)>,
 }

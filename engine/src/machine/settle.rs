@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What the failure of a node leads to, found from the node outward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reaction {
+enum Reaction {
     /// It counts as settled; `soft` makes the run end *failed*.
     Tolerate { soft: bool },
     /// The container around it fails too.
@@ -145,7 +145,7 @@ impl Machine {
     }
 
     /// What the failure of a node leads to.
-    pub(super) fn reaction(&self, id: InstanceId) -> Reaction {
+    fn reaction(&self, id: InstanceId) -> Reaction {
         if self.is_finally_step(id) {
             return Reaction::Tolerate { soft: false };
         }
@@ -205,6 +205,18 @@ impl Machine {
             if in_finally {
                 return Reaction::FailParent;
             }
+        }
+    }
+
+    /// What the failure of a node would lead to, in words; for pages that explain.
+    #[must_use]
+    pub fn failure_leads_to(&self, id: InstanceId) -> &'static str {
+        match self.reaction(id) {
+            Reaction::Tolerate { .. } => "the run goes on",
+            Reaction::FailParent | Reaction::CountItem => "what it is part of fails",
+            Reaction::End { undo: true } => "the run undoes what it did",
+            Reaction::End { undo: false } => "the run stops and leaves things as they are",
+            Reaction::Ask => "the run pauses and asks",
         }
     }
 

@@ -133,7 +133,7 @@ impl Machine {
         action
             .targets
             .iter()
-            .filter_map(|path| super::decide::at_path(input, path))
+            .filter_map(|path| super::start::at_path(input, path))
             .filter_map(|value| value.as_str().map(str::to_owned))
             .collect()
     }
