@@ -260,6 +260,9 @@ pub struct PlanPreview {
     /// Whether it was read although a step before it would write (`plan: read`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub before_the_change: bool,
+    /// How long an attempt takes at most by the target's own limit, where the step has no `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_within: Option<Duration>,
 }
 
 /// One labelled line.

@@ -38,6 +38,7 @@ impl Walk<'_> {
                     known_after: after.into_iter().collect(),
                     error: None,
                     before_the_change: false,
+                    ends_within: None,
                 },
                 Value::Null,
             ),
@@ -64,6 +65,7 @@ impl Walk<'_> {
             Some(mask) if !mask.is_empty() => masked(&output, mask),
             Some(_) | None => output,
         });
+        let limit = action.timeout.or(preview.ends_within);
         plan.preview = Some(preview);
         // What has nothing to undo (a message) changed nothing that a later step could read.
         let writes = if traits.effect == Effect::ReadOnly || traits.undo == UndoSupport::None {
@@ -75,7 +77,7 @@ impl Walk<'_> {
         let cost = if cost::is_waiting(&action.kind, &traits) {
             Cost::default()
         } else {
-            Cost::of_step(&plan.path, action.timeout, action.retry.as_ref())
+            Cost::of_step(&plan.path, limit, action.retry.as_ref())
         };
         Planned {
             node: plan,
@@ -297,6 +299,7 @@ fn failed_preview(message: &str, help: Option<&str>) -> PlanPreview {
             None => message.to_owned(),
         }),
         before_the_change: false,
+        ends_within: None,
     }
 }
 
@@ -316,6 +319,7 @@ fn shown(preview: Preview) -> PlanPreview {
         known_after: Vec::new(),
         error: None,
         before_the_change: false,
+        ends_within: preview.ends_within,
     }
 }
 

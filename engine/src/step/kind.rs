@@ -1,5 +1,5 @@
 use super::{Failure, PreviewContext, StepContext, Wait, Woken};
-use crate::value::{Value, from_value, to_value};
+use crate::value::{Duration, Value, from_value, to_value};
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -173,6 +173,9 @@ pub struct Preview {
     /// Names of secrets that it would use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// How long an attempt takes at most where the step has no `timeout`; `None` is without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_within: Option<Duration>,
 }
 
 impl Preview {
@@ -185,6 +188,7 @@ impl Preview {
             output: None,
             binding: Value::Null,
             secrets: Vec::new(),
+            ends_within: None,
         }
     }
 

@@ -421,6 +421,7 @@ impl Step for Execute {
         };
         preview = preview.line("sql", shown);
         preview.binding = binding(&self.0.sql);
+        preview.ends_within = Some(until.limit);
         preview.secrets = secrets;
         Ok(preview)
     }

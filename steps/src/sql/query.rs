@@ -143,6 +143,7 @@ impl Step for Query {
         };
         preview = preview.line("sql", shown);
         preview.binding = binding(&self.0.sql);
+        preview.ends_within = Some(until.limit);
         preview.secrets = secrets;
         Ok(preview)
     }

@@ -341,6 +341,7 @@ impl Step for Script {
         };
         preview = preview.line("sql", shown.join(";\n"));
         preview.binding = binding(&self.0.sql);
+        preview.ends_within = Some(until.limit);
         preview.secrets = secrets;
         Ok(preview)
     }

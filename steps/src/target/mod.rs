@@ -270,6 +270,8 @@ pub(crate) struct Until {
     host: std::sync::Arc<dyn StepHost>,
     cancel: CancellationToken,
     end: Timestamp,
+    /// How long that was when it began.
+    pub(crate) limit: Duration,
     /// How long to wait for a lock.
     pub(crate) lock_timeout: Duration,
     /// Who asks, for the server's own lists: run and step.
@@ -286,14 +288,16 @@ impl Until {
         target: &Target,
         lock_timeout: Option<Duration>,
     ) -> Result<Self, Failure> {
+        let now = cx.now();
         let end = match cx.deadline {
             Some(deadline) => deadline,
-            None => options::statement_timeout(target)?.after(cx.now()),
+            None => options::statement_timeout(target)?.after(now),
         };
         Ok(Self {
             host: cx.host.clone(),
             cancel: cx.cancel.clone(),
             end,
+            limit: Duration::between(now, end),
             lock_timeout: match lock_timeout {
                 Some(given) => given,
                 None => database(target)?.lock_timeout(target)?,
@@ -314,10 +318,12 @@ impl Until {
 
     /// For a preview.
     pub(crate) fn preview(cx: &PreviewContext, target: &Target) -> Result<Self, Failure> {
+        let limit = options::statement_timeout(target)?;
         Ok(Self {
             host: cx.host.clone(),
             cancel: cx.cancel.clone(),
-            end: options::statement_timeout(target)?.after(cx.host.now()),
+            end: limit.after(cx.host.now()),
+            limit,
             lock_timeout: database(target)?.lock_timeout(target)?,
             who: format!("windlass/plan/{}", cx.node),
             counts: true,

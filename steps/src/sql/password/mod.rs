@@ -428,6 +428,7 @@ impl Step for SetPassword {
         };
         preview = preview.line("password", self.0.password.to_string());
         preview.binding = binding(&format!("ALTER ROLE {role} PASSWORD"));
+        preview.ends_within = Some(until.limit);
         for value in std::iter::once(&self.0.password).chain(&self.0.previous) {
             if let Value::Secret(secret) = value {
                 preview.secrets.extend(secret.names().map(str::to_owned));

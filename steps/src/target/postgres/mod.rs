@@ -8,6 +8,7 @@ mod errors;
 mod functions;
 mod json;
 mod libpq;
+mod locking;
 mod locks;
 mod plan;
 mod pool;
