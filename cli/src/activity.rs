@@ -1,7 +1,7 @@
 //! What the servers do for a run at this moment: asked by `show`, which never waits long for it.
 use crate::{clock, session::Session};
 use windlass_engine::{
-    machine::{Machine, Stage},
+    machine::{Execution, Machine, Stage},
     step::{Activity, Failure, Revealed, Target},
     value::Value,
 };
@@ -27,28 +27,28 @@ impl Now {
     }
 }
 
-/// Asks the targets of a run in which a step is under way; nobody else is asked.
+/// Asks the servers; nobody is asked where no step is under way.
 pub(crate) async fn of(session: &Session, machine: &Machine) -> Now {
     let mut now = Now::default();
-    let busy = machine.instances().any(|instance| {
-        [&instance.forward, &instance.undo]
-            .iter()
-            .any(|execution| matches!(execution.stage, Stage::Running | Stage::InDoubt))
-    });
-    if !busy {
-        return now;
-    }
     let mut asked: Vec<String> = Vec::new();
-    for (name, target) in &machine.started().targets {
-        let place = target.url.to_string();
+    for (name, target) in targets(machine) {
+        let place = format!("{} {:?}", target.url, target.options);
         if asked.contains(&place) {
             continue;
         }
         asked.push(place);
         match tokio::time::timeout(PATIENCE, ask(session, machine, target)).await {
-            Ok(Ok(all)) => now
-                .seen
-                .extend(all.into_iter().map(|one| (name.clone(), one))),
+            Ok(Ok(all)) => {
+                for one in all {
+                    // Two targets may be databases of one server, which tells of all its sessions.
+                    let is_known = now.seen.iter().any(|(_, known)| {
+                        (&known.session, &known.node) == (&one.session, &one.node)
+                    });
+                    if !is_known {
+                        now.seen.push((name.clone(), one));
+                    }
+                }
+            }
             Ok(Err(failure)) => now
                 .unknown
                 .push(format!("target {name}: {}", failure.message)),
@@ -61,6 +61,18 @@ pub(crate) async fn of(session: &Session, machine: &Machine) -> Now {
     now
 }
 
+/// The targets of a run in which a step is under way: those that it started with, and those that its steps derived.
+fn targets(machine: &Machine) -> Vec<(&String, &Target)> {
+    let busy: Vec<&Execution> = machine
+        .instances()
+        .flat_map(|instance| [&*instance.forward, &*instance.undo])
+        .filter(|execution| matches!(execution.stage, Stage::Running | Stage::InDoubt))
+        .collect();
+    let known = (!busy.is_empty()).then(|| machine.started().targets.iter());
+    let derived = busy.iter().flat_map(|execution| &execution.targets);
+    known.into_iter().flatten().chain(derived).collect()
+}
+
 async fn ask(
     session: &Session,
     machine: &Machine,
@@ -70,20 +82,28 @@ async fn ask(
         return Ok(Vec::new());
     };
     let run = &machine.started().run;
-    let url = match &target.url {
-        Value::Secret(secret) => {
-            let secrets = session
-                .secrets()
-                .map_err(|_| {
-                    Failure::new(
-                        "secret.environment",
-                        "the environment that knows its password cannot be read",
-                    )
-                })?
-                .of_run(&run.environment);
-            secrets.reveal(secret, clock::now()).await?
-        }
-        plain => Revealed::new(plain.to_string()),
+    let url = reveal(session, machine, &target.url).await?;
+    let mut target = target.clone();
+    if let Some(password) = target.options.get_mut("password") {
+        let revealed = reveal(session, machine, password).await?;
+        *password = Value::from(revealed.expose());
+    }
+    kind.activity(&target, url.expose(), &run.short_id).await
+}
+
+async fn reveal(session: &Session, machine: &Machine, value: &Value) -> Result<Revealed, Failure> {
+    let Value::Secret(secret) = value else {
+        return Ok(Revealed::new(value.to_string()));
     };
-    kind.activity(target, url.expose(), &run.short_id).await
+    let secrets = session.secrets().map_err(|_| {
+        Failure::new(
+            "secret.environment",
+            "the environment that knows its password cannot be read",
+        )
+    })?;
+    let environment = &machine.started().run.environment;
+    secrets
+        .of_run(environment)
+        .reveal(secret, clock::now())
+        .await
 }

@@ -75,6 +75,36 @@ fn the_page_names_who_holds_a_step_up() {
 }
 
 #[test]
+fn the_page_asks_the_targets_that_the_run_derived() {
+    let server = Postgres::start(&[]);
+    let other = Postgres::start(&[]);
+    other.psql(
+        "CREATE TABLE orders (id int PRIMARY KEY, state text); INSERT INTO orders VALUES (1, 'a')",
+    );
+    let playbook = PLAYBOOK
+        .replace(
+            "targets: { db: { kind: postgres } }",
+            &format!(
+                "targets: {{ db: {{ kind: postgres }}, copy: {{ like: db, port: {} }} }}",
+                other.port()
+            ),
+        )
+        .replace("target: db", "target: copy");
+    let drill = Drill::on(&server, &playbook);
+    let mut holder = other.session();
+    holder.run("BEGIN; UPDATE orders SET state = 'x'");
+    let mut running = start(&drill);
+    until("the run waits", || {
+        other.ask("SELECT count(*) FROM pg_locks WHERE NOT granted") == "1"
+    });
+    let page = drill.say(&["show", "last"]).exits(0).all;
+    let said = format!("held up by backend {}", holder.backend());
+    assert!(page.contains(&said), "{said:?} is not in\n{page}");
+    holder.run("ROLLBACK");
+    assert!(running.wait().unwrap().success());
+}
+
+#[test]
 fn a_server_that_is_gone_does_not_hold_up_the_page() {
     let mut server = Postgres::start(&[]);
     let (drill, _holder, mut running) = blocked(&server);

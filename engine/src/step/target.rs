@@ -155,7 +155,7 @@ pub trait TargetKind: Send + Sync + 'static {
         })
     }
 
-    /// What the server does for a run at this moment. Reads only.
+    /// What the server does for a run at this moment. Reads only. The `password` of a derived target comes revealed.
     ///
     /// # Errors
     /// Where the server does not answer.

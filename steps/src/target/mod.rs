@@ -411,17 +411,11 @@ pub(crate) fn database(target: &Target) -> Result<&'static dyn Database, Failure
 /// The target's url with its secrets, and with what a derived target says in place of its parts.
 pub(crate) async fn url(host: &dyn StepHost, target: &Target) -> Result<Revealed, Failure> {
     let url = text(host, &target.url).await?;
-    if place::KEYS
-        .iter()
-        .any(|key| target.options.contains_key(*key))
-    {
-        let password = match target.options.get("password") {
-            Some(password) => Some(text(host, password).await?),
-            None => None,
-        };
-        return place::replaced(target, url.expose(), password.as_ref());
-    }
-    Ok(url)
+    let password = match target.options.get("password") {
+        Some(password) => Some(text(host, password).await?),
+        None => None,
+    };
+    place::url(target, url.expose(), password.as_ref())
 }
 
 async fn text(host: &dyn StepHost, value: &Value) -> Result<Revealed, Failure> {

@@ -3,15 +3,24 @@ use reqwest::Url;
 use windlass_engine::step::{Failure, Revealed, Target};
 
 /// What a derived target may replace.
-pub(super) const KEYS: &[&str] = &["host", "port", "database", "login", "password"];
+const KEYS: &[&str] = &["host", "port", "database", "login", "password"];
 
-/// The url with the keys of the target in place of its parts. Another login does not take the password of the first one
-/// along.
-pub(super) fn replaced(
+/// The url of a target: changed where it is a derived one.
+pub(super) fn url(
     target: &Target,
     url: &str,
     password: Option<&Revealed>,
 ) -> Result<Revealed, Failure> {
+    if KEYS.iter().any(|key| target.options.contains_key(*key)) {
+        replaced(target, url, password)
+    } else {
+        Ok(Revealed::new(url.to_owned()))
+    }
+}
+
+/// The url with the keys of the target in place of its parts. Another login does not take the password of the first one
+/// along.
+fn replaced(target: &Target, url: &str, password: Option<&Revealed>) -> Result<Revealed, Failure> {
     // Nothing of the url is in the message: it may hold a password.
     let wrong = |key: &str| {
         Failure::new(

@@ -17,7 +17,7 @@ mod session;
 mod statement;
 mod values;
 
-use super::{Access, Database, Session, Settled, Until, options};
+use super::{Access, Database, Session, Settled, Until, options, place};
 use futures_util::future::BoxFuture;
 use pool::{Pools, Source};
 use session::PostgresSession;
@@ -163,7 +163,12 @@ impl TargetKind for Postgres {
         url: &'a str,
         short_id: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Activity>, Failure>> {
-        Box::pin(activity::of_run(target, url, short_id))
+        Box::pin(async move {
+            let password = target.options.get("password");
+            let password = password.map(|password| Revealed::new(password.to_string()));
+            let url = place::url(target, url, password.as_ref())?;
+            activity::of_run(target, url.expose(), short_id).await
+        })
     }
 
     fn examine<'a>(
