@@ -177,19 +177,128 @@ fn a_change_that_is_refused_late_is_undone_at_each_stage() {
     );
 }
 
+/// Orders whose `int` key runs full.
+fn full(server: &Postgres) -> Drill {
+    let drill = orders(server);
+    server.psql(
+        "DROP TABLE orders;
+         CREATE TABLE orders (id serial CONSTRAINT \"the key\" PRIMARY KEY, amount bigint NOT NULL, note text);
+         INSERT INTO orders (amount, note) SELECT i * 2, 'n' || i FROM generate_series(1, 20000) i;
+         SELECT setval('orders_id_seq', 100000); ANALYZE",
+    );
+    drill
+}
+
+const KEY: [&str; 8] = [
+    "--input",
+    "table=orders",
+    "--input",
+    "column=id",
+    "--input",
+    "type=int8",
+    "--input",
+    "batch=2000",
+];
+
+#[test]
+fn a_key_that_runs_full_becomes_a_bigint_while_clients_write() {
+    let server = Postgres::start(&[]);
+    let drill = full(&server);
+    let clients = Clients::new();
+    clients.during(&server, || {
+        drill
+            .call("run", &[&KEY[..], &["--input", "ask=false"]].concat())
+            .exits(0)
+    });
+    let failed = clients.failed.lock().unwrap();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(*clients.slowest.lock().unwrap() < Duration::from_secs(5));
+    assert_eq!(
+        server.ask("SELECT count(*) FROM orders WHERE amount IS DISTINCT FROM id * 2"),
+        "0"
+    );
+    server
+        .psql("SELECT setval('orders_id_seq', 3000000000); INSERT INTO orders (amount) VALUES (1)");
+    assert_eq!(
+        server.ask("SELECT id FROM orders WHERE amount = 1"),
+        "3000000001"
+    );
+    let keys = "SELECT string_agg(indexrelid::regclass::text || ' ' || indisprimary || ' ' || indisvalid, ',') FROM pg_index \
+        WHERE indrelid = 'orders'::regclass";
+    assert_eq!(server.ask(keys), "\"the key\" true true");
+    assert_eq!(
+        server.ask("SELECT pg_get_serial_sequence('orders', 'id')"),
+        "public.orders_id_seq"
+    );
+    assert!(!schema(&server).contains("windlass"), "{}", schema(&server));
+}
+
+#[test]
+fn a_key_is_put_back_as_it_was() {
+    let server = Postgres::start(&[]);
+    let drill = full(&server);
+    let before = schema(&server);
+    drill
+        .call("run", &[&KEY[..], &["--no-wait"]].concat())
+        .exits(4);
+    let told = drill.say_as("bruno", &["approve", "last", "sign_off"]);
+    assert!(told.all.contains("sign_off_contract"), "{}", told.all);
+    assert_eq!(
+        server.ask("SELECT atttypid::regtype FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attname = 'id'"),
+        "bigint"
+    );
+    server.psql("INSERT INTO orders (note, amount) VALUES ('late', 7)");
+    let no = [
+        "reject",
+        "last",
+        "sign_off_contract",
+        "--because",
+        "not today",
+    ];
+    drill.say_as("bruno", &no).exits(1);
+    assert_eq!(schema(&server), before);
+    assert_eq!(
+        server.ask("SELECT id FROM orders WHERE note = 'late'"),
+        "100001"
+    );
+}
+
 #[test]
 fn a_column_that_cannot_be_changed_so_is_left_alone() {
     let server = Postgres::start(&[]);
     let drill = orders(&server);
-    server.psql("CREATE INDEX ON orders (amount)");
-    let told = drill
-        .call("run", &[&CHANGE[..], &["--input", "ask=false"]].concat())
-        .exits(1);
-    assert!(
-        told.all.contains("it is in no index and no constraint"),
-        "{}",
-        told.all
-    );
+    let others = [
+        (
+            "CREATE INDEX ON orders ((amount + 1))",
+            "DROP INDEX orders_expr_idx",
+            "it is in no index",
+        ),
+        (
+            "CREATE STATISTICS s ON amount, id FROM orders",
+            "DROP STATISTICS s",
+            "no trigger, policy, statistics",
+        ),
+        (
+            "CREATE VIEW seen AS SELECT amount FROM orders",
+            "DROP VIEW seen",
+            "no view reads it",
+        ),
+        (
+            "GRANT UPDATE (amount) ON orders TO pg_monitor",
+            "SELECT 1",
+            "no trigger, policy, statistics",
+        ),
+    ];
+    for (stands, goes, said) in others {
+        server.psql(stands);
+        let before = schema(&server);
+        let told = drill
+            .call("run", &[&CHANGE[..], &["--input", "ask=false"]].concat())
+            .exits(1);
+        assert!(told.all.contains(said), "{stands}: {}", told.all);
+        assert_eq!(schema(&server), before, "{stands}");
+        server.psql(goes);
+    }
 }
 
 const OLD: &str = "old-canary-7Hq2Lw";
