@@ -177,7 +177,9 @@ const TYPES: &[(&str, &str, Option<&str>)] = &[
         Some(r#"["(3,4),(1,2)","(1,1),(0,0)"]"#),
     ),
     ("point[]", r#"{"(1,2)"}"#, Some(r#"["(1,2)"]"#)),
-    ("mood[]", "{ok,sad}", None),
+    ("mood[]", "{ok,sad}", Some(r#"["ok","sad"]"#)),
+    ("positive[]", "{1,NULL,3}", Some("[1,null,3]")),
+    ("pair[]", r#"{"(1,x)",NULL}"#, Some(r#"["(1,x)",null]"#)),
     (
         "timestamp with time zone[]",
         "{\"2026-01-01 00:00:00+00\"}",

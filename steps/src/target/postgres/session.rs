@@ -2,7 +2,7 @@
 use super::{
     connect, doubt, errors, ledger_ddl,
     pool::{Held, Source},
-    values,
+    values::{self, Arrays},
 };
 use crate::{
     sql::params::{Bound, quote},
@@ -30,6 +30,8 @@ pub(super) struct PostgresSession {
     in_transaction: bool,
     /// Whether a statement may have left what a reset does not take away.
     pub(super) is_spoiled: bool,
+    /// Types that its rows have brought so far.
+    pub(super) arrays: Arrays,
     /// What may be prepared under its name: that outlives a transaction, and a pooler would hand it on.
     pub(super) prepared: Option<&'static str>,
 }
@@ -70,6 +72,7 @@ impl PostgresSession {
             pid: None,
             in_transaction: false,
             is_spoiled: false,
+            arrays: Arrays::default(),
             prepared: None,
         }
     }

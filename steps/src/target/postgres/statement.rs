@@ -2,7 +2,7 @@
 use super::{
     errors, functions, locks,
     session::{PostgresSession, table_name},
-    values::{self, Typed},
+    values::{self, Arrays, Typed},
 };
 use crate::{
     sql::params::Bound,
@@ -143,7 +143,8 @@ impl PostgresSession {
             })
             .await?;
         self.prepared = None;
-        let mut returned = values::rows(&rows)?;
+        self.learn(&rows, until).await?;
+        let mut returned = values::rows(&rows, &self.arrays)?;
         returned.truncated = more;
         Ok(Affected {
             rows: if changes { count } else { 0 },
@@ -157,7 +158,7 @@ impl PostgresSession {
         &mut self,
         typed: &Typed,
         until: &Until,
-        mut each: impl FnMut(&[PgRow]) -> Result<bool, Failure>,
+        mut each: impl FnMut(&[PgRow], &Arrays) -> Result<bool, Failure>,
     ) -> Result<(), Failure> {
         let sql = format!("DECLARE windlass_rows NO SCROLL CURSOR FOR {}", typed.sql);
         self.work(until, async move |connection| {
@@ -172,11 +173,26 @@ impl PostgresSession {
                         .await
                 })
                 .await?;
+            self.learn(&rows, until).await?;
             let last = rows.len() < FETCH;
-            if !each(&rows)? || last {
+            if !each(&rows, &self.arrays)? || last {
                 return Ok(());
             }
         }
+    }
+
+    async fn learn(&mut self, rows: &[PgRow], until: &Until) -> Result<(), Failure> {
+        let Some(row) = rows.first() else {
+            return Ok(());
+        };
+        let mut arrays = std::mem::take(&mut self.arrays);
+        let learned = self
+            .work(until, async |connection| {
+                arrays.learn(row, connection).await
+            })
+            .await;
+        self.arrays = arrays;
+        learned
     }
 
     pub(super) async fn query(
@@ -199,8 +215,8 @@ impl PostgresSession {
         self.refuse_acting(&typed, bound, until).await?;
         let mut found = Rows::default();
         if cursor {
-            self.cursor(&typed, until, |rows| {
-                let more = values::rows(rows)?;
+            self.cursor(&typed, until, |rows, arrays| {
+                let more = values::rows(rows, arrays)?;
                 if found.columns.is_empty() {
                     found.columns = more.columns;
                 }
@@ -215,7 +231,8 @@ impl PostgresSession {
                     typed.fetch(typed.sql.clone(), connection).await
                 })
                 .await?;
-            found = values::rows(&rows)?;
+            self.learn(&rows, until).await?;
+            found = values::rows(&rows, &self.arrays)?;
             found.truncated = found.rows.len() > max_rows;
         }
         found.rows.truncate(max_rows);
@@ -264,7 +281,7 @@ impl PostgresSession {
         let order = key.unwrap_or_else(|| "t::text COLLATE \"C\"".to_owned());
         let bound = Bound::plain("SELECT", format!("SELECT * FROM {name} t ORDER BY {order}"));
         let (mut hasher, mut count) = (Sha256::new(), 0_u64);
-        self.cursor(&Typed::plain(bound.sql), until, |rows| {
+        self.cursor(&Typed::plain(bound.sql), until, |rows, _| {
             for row in rows {
                 if count == 0 {
                     values::digest_columns(&mut hasher, row);

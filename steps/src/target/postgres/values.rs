@@ -4,8 +4,9 @@ use crate::{sql::params::Bound, target::Rows};
 use sha2::{Digest, Sha256};
 use sqlx::{
     Arguments as _, AssertSqlSafe, Column, PgConnection, Row, TypeInfo, ValueRef as _,
-    postgres::{PgArguments, PgRow, PgValueFormat, PgValueRef},
+    postgres::{PgArguments, PgRow, PgTypeInfo, PgValueFormat, PgValueRef},
 };
+use std::collections::HashMap;
 use windlass_engine::{
     step::Failure,
     value::{Decimal, Map, Timestamp, Value},
@@ -198,7 +199,7 @@ fn write_array(items: &[Value], element: &str, out: &mut String) -> Result<(), F
 }
 
 /// Rows as maps by column.
-pub(super) fn rows(rows: &[PgRow]) -> Result<Rows, Failure> {
+pub(super) fn rows(rows: &[PgRow], arrays: &Arrays) -> Result<Rows, Failure> {
     let Some(first) = rows.first() else {
         return Ok(Rows::default());
     };
@@ -221,7 +222,7 @@ pub(super) fn rows(rows: &[PgRow]) -> Result<Rows, Failure> {
         .map(|row| {
             let mut map = Map::new();
             for (at, name) in columns.iter().enumerate() {
-                map.insert(name.as_str().into(), value(row, at)?);
+                map.insert(name.as_str().into(), value(row, at, arrays)?);
             }
             Ok(Value::Map(map.into()))
         })
@@ -244,12 +245,65 @@ pub(super) fn text(row: &PgRow, at: usize) -> Option<String> {
     raw.as_str().ok().map(str::to_owned)
 }
 
-fn value(row: &PgRow, at: usize) -> Result<Value, Failure> {
+/// Array types of the database's own, by number, with the name of what they hold: `INT4[]` for an array of a domain.
+#[derive(Debug, Default)]
+pub(super) struct Arrays(HashMap<u32, Option<String>>);
+
+impl Arrays {
+    /// The first number of a type that a server does not ship.
+    const OWN: u32 = 16_384;
+
+    /// The types of a row that are not known yet.
+    fn unknown(&self, row: &PgRow) -> Vec<u32> {
+        let kinds = row.columns().iter().map(|column| column.type_info().oid());
+        kinds
+            .filter_map(|oid| oid.map(|oid| oid.0))
+            .filter(|oid| *oid >= Self::OWN && !self.0.contains_key(oid))
+            .collect()
+    }
+
+    /// Asks the server for the types of a row that are not known yet.
+    pub(super) async fn learn(
+        &mut self,
+        row: &PgRow,
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        let unknown = self.unknown(row);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+        let found = sqlx::raw_sql(AssertSqlSafe(format!(
+            "WITH RECURSIVE down AS ( \
+               SELECT oid, typelem AS held FROM pg_type WHERE oid IN ({}) AND typcategory = 'A' \
+               UNION ALL SELECT d.oid, t.typbasetype FROM down d JOIN pg_type t ON t.oid = d.held WHERE t.typtype = 'd') \
+             SELECT d.oid, upper(t.typname) || '[]' FROM down d JOIN pg_type t ON t.oid = d.held WHERE t.typtype <> 'd'",
+            numbers.join(", ")
+        )))
+        .fetch_all(connection)
+        .await?;
+        self.0.extend(unknown.into_iter().map(|oid| (oid, None)));
+        for row in &found {
+            if let Some(oid) = text(row, 0).and_then(|oid| oid.parse().ok()) {
+                self.0.insert(oid, text(row, 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a column's type is called here.
+    fn name(&self, kind: &PgTypeInfo) -> String {
+        let own = kind.oid().and_then(|oid| self.0.get(&oid.0)?.clone());
+        own.unwrap_or_else(|| kind.name().to_owned())
+    }
+}
+
+fn value(row: &PgRow, at: usize, arrays: &Arrays) -> Result<Value, Failure> {
     let raw = raw(row, at)?;
     if raw.is_null() {
         return Ok(Value::Null);
     }
-    let kind = raw.type_info().name().to_owned();
+    let kind = arrays.name(&raw.type_info());
     let name = || row.columns().get(at).map_or("", Column::name);
     let cannot = |why: String| {
         Failure::new(
