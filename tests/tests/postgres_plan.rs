@@ -84,6 +84,67 @@ fn what_acts_is_refused_in_a_plan_and_in_a_run() {
     assert!(told.all.contains("succeeded"), "{}", told.all);
 }
 
+/// Texts that the server reads as two statements. Ours does, too; and where it did not, the server would refuse them.
+#[test]
+fn a_second_statement_is_never_run() {
+    let server = Postgres::start(&[]);
+    server.psql("CREATE TABLE n (i int, t text); INSERT INTO n SELECT generate_series(1, 3)");
+    let texts = [
+        "SELECT E'a'\\n'b\\\\'' ; COMMIT; DELETE FROM n WHERE i = 1; --'",
+        "SELECT true -- x\\r; COMMIT; DELETE FROM n WHERE i = 2 --\\n AND true",
+        "SELECT 1; COMMIT; DELETE FROM n",
+    ];
+    let steps: Vec<_> = texts
+        .iter()
+        .enumerate()
+        .map(|(at, sql)| (["a", "b", "c"][at], "sql.query", *sql))
+        .collect();
+    let drill = Drill::on(&server, &playbook(&steps));
+    let told = [drill.call("plan", &[]).all, drill.call("run", &[]).all].concat();
+    assert_eq!(server.ask("SELECT count(*) FROM n"), "3", "{told}");
+    let writes = "INSERT INTO n VALUES (5, E'a'\\n'b\\\\'' ); COMMIT; DELETE FROM n; --'";
+    let drill = Drill::on(&server, &playbook(&[("w", "sql.execute", writes)]));
+    let told = [
+        drill.call("plan", &[]).all,
+        drill.call("plan", &["--rehearse"]).all,
+    ]
+    .concat();
+    assert_eq!(server.ask("SELECT count(*) FROM n"), "3", "{told}");
+}
+
+#[test]
+fn what_no_guard_could_hold_is_refused() {
+    let server = Postgres::start(&[]);
+    server.psql("CREATE TABLE n (i int); INSERT INTO n SELECT generate_series(1, 3)");
+    for (sql, more) in [
+        (
+            "WITH d AS (DELETE FROM n RETURNING *) SELECT count(*) FROM d",
+            "max_rows: 1",
+        ),
+        ("EXPLAIN ANALYZE DELETE FROM n", "all_rows: true"),
+        (
+            "UPDATE n SET i = i /* all /* but */ WHERE i = 1 */",
+            "max_rows: 9",
+        ),
+        ("DELETE FROM n RETURNING i AS where", "max_rows: 9"),
+        ("ABORT", "all_rows: true"),
+        ("PREPARE TRANSACTION 'w'", "all_rows: true"),
+        ("COPY n FROM STDIN", "all_rows: true"),
+    ] {
+        let text = format!(
+            "playbook: p\ntargets: {{ db: {{ kind: postgres }} }}\nsteps:\n  - {{ id: a, uses: sql.execute, undo: none, with: {{ target: db, sql: \"{sql}\", {more} }} }}\n"
+        );
+        let told = Drill::on(&server, &text).call("run", &[]);
+        assert!(
+            told.all.contains("WL0605") || told.all.contains("sql.guard"),
+            "{sql}: {}",
+            told.all
+        );
+    }
+    assert_eq!(server.ask("SELECT count(*) FROM n"), "3");
+    assert_eq!(server.ask("SELECT count(*) FROM pg_prepared_xacts"), "0");
+}
+
 #[test]
 fn a_rehearsal_leaves_no_trace_or_does_not_take_place() {
     let server = Postgres::start(&[]);

@@ -378,7 +378,7 @@ impl Assignment {
             (Err(failure), Some(question)) => match self.answer(question).await {
                 Ok(Probed::Done(output)) => Probed::Done(output),
                 Ok(Probed::NotDone) => Probed::InDoubt(format!(
-                    "its probe says that it was not done, and it may still be under way: {}",
+                    "its probe says that it was not done, which does not settle it: {}",
                     failure.message
                 )),
                 Ok(in_doubt @ Probed::InDoubt(_)) => in_doubt,

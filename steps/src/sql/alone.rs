@@ -1,4 +1,5 @@
 //! A statement that refuses a transaction: its mark, what its failure means, and what is left of it after a crash.
+use super::lex::Shape;
 use crate::target::{self, Session, Until};
 use windlass_engine::{
     step::{Cause, Certainty, Failure, Mark, Probed, StepContext, Target},
@@ -42,11 +43,42 @@ pub(super) async fn probe<O>(
     )))
 }
 
+/// After a crash in a script of several statements: what stands before the mark is done, and of the marked one nobody knows.
+/// A probe that tells whether all is done cannot tell that nothing of it is.
+pub(super) async fn probe_of_many<O>(
+    mark: &Mark,
+    cx: &StepContext,
+    target: &Target,
+) -> Result<Probed<O>, Failure> {
+    match probe(mark, cx, target).await? {
+        Probed::InDoubt(why) => Err(Failure::new("sql.partly_done", why)),
+        settled => Ok(settled),
+    }
+}
+
 /// What a failure means for a statement that ran on its own, without a transaction around it.
-pub(super) fn failed(failure: Failure, leaves_files: bool) -> Failure {
-    // A database takes back one statement as a whole; a file that it wrote beside itself may stay.
+pub(super) fn failed(failure: Failure, shape: &Shape) -> Failure {
+    if failure.certainty != Certainty::NoEffect {
+        return failure;
+    }
     let ended = matches!(failure.cause, Cause::Timeout | Cause::Cancelled);
-    if leaves_files && ended {
+    // What the server did not say itself, or said of an answer that could not be read once the statement was through.
+    let is_unsure = failure.cause == Cause::ConnectionLost
+        || matches!(
+            failure.code.as_str(),
+            "sql.connection" | "sql.driver" | "sql.duplicate_column" | "sql.column_type"
+        );
+    // Refused before it began.
+    let is_refused = matches!(
+        failure.code.as_str(),
+        "sql.error" | "sql.rights" | "sql.not_read_only" | "sql.parameter_type"
+    );
+    let procedure = matches!(shape.verb.as_str(), "CALL" | "DO");
+    // A database takes back one statement as a whole, but not one that commits piece by piece, nor a file beside itself.
+    let leaves_file = shape.into && shape.verb == "VACUUM" && ended;
+    if is_unsure {
+        failure.certainty(Certainty::Unknown)
+    } else if leaves_file || shape.in_pieces && (procedure || !is_refused) {
         failure.certainty(Certainty::Partial)
     } else {
         failure

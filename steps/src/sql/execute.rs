@@ -1,6 +1,6 @@
 //! `sql.execute`
 use super::{
-    alone, binding, count, default_max_rows, one, open_for_preview,
+    alone, binding, count, default_max_rows, guards, one, open_for_preview,
     params::{Bound, Params, check},
     transaction::{self, Transaction},
 };
@@ -11,7 +11,7 @@ use windlass_engine::{
     expr::Vars,
     step::{
         Cause, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview, PreviewContext,
-        Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, UndoSupport,
+        Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, Target, UndoSupport,
         params::{Expression, SqlText, TargetName},
     },
     value::{Duration, Value, to_value},
@@ -165,7 +165,32 @@ lock_timeout: 2s
             );
         }
         for statement in &statements {
-            errors.extend(unbounded("sql", &statement.shape, params.all_rows));
+            let shape = &statement.shape;
+            errors.extend(guards::unbounded("sql", shape, params.all_rows));
+            let counts = matches!(
+                shape.verb.as_str(),
+                "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "REPLACE"
+            );
+            for (key, given) in [
+                ("expect_rows", params.expect_rows.is_some()),
+                ("max_rows", params.max_rows.is_some()),
+            ] {
+                if given && !counts {
+                    errors.push(
+                        ParamError::new(
+                            key,
+                            format!("the rows that a {} changes are not counted", shape.verb),
+                        )
+                        .help("guard an INSERT, UPDATE, DELETE or MERGE of its own"),
+                    );
+                }
+            }
+            if shape.verb == "EXPLAIN" {
+                errors.push(
+                    ParamError::new("sql", "EXPLAIN only asks, and with ANALYZE no guard holds")
+                        .help("use sql.query; `windlass plan` shows how a statement would run"),
+                );
+            }
         }
         if params.transaction == TransactionMode::None {
             for (key, given) in [
@@ -189,22 +214,6 @@ lock_timeout: 2s
     }
 }
 
-/// UPDATE and DELETE of a whole table must be meant.
-pub(super) fn unbounded(
-    path: &str,
-    shape: &super::lex::Shape,
-    all_rows: bool,
-) -> Option<ParamError> {
-    let whole = matches!(shape.verb.as_str(), "UPDATE" | "DELETE") && !shape.has_where;
-    (whole && !all_rows).then(|| {
-        ParamError::new(
-            path,
-            format!("{} without WHERE takes every row of the table", shape.verb),
-        )
-        .help("add a WHERE, or `all_rows: true` where every row is meant")
-    })
-}
-
 pub(super) fn positive(key: &str, duration: Option<Duration>) -> Option<ParamError> {
     duration
         .filter(|duration| *duration <= Duration::ZERO)
@@ -212,6 +221,12 @@ pub(super) fn positive(key: &str, duration: Option<Duration>) -> Option<ParamErr
 }
 
 impl Execute {
+    fn bound(&self, target: &Target) -> Result<Bound, Failure> {
+        let bound = one(target, &self.0.sql, &self.0.params)?;
+        guards::admitted(&bound.shape, self.0.all_rows)?;
+        Ok(bound)
+    }
+
     fn guard(&self, cx: &StepContext, affected: u64) -> Result<(), Failure> {
         let refused = |message: String| {
             Failure::new("sql.guard", message)
@@ -266,7 +281,7 @@ impl Execute {
     async fn in_transaction(
         &self,
         cx: &StepContext,
-        target: windlass_engine::step::Target,
+        target: Target,
         bound: Bound,
     ) -> Result<ExecuteOutput, Failure> {
         let mut transaction = Transaction::begin(cx, target, self.0.lock_timeout).await?;
@@ -282,18 +297,18 @@ impl Execute {
     async fn on_its_own(
         &self,
         cx: &StepContext,
-        target: windlass_engine::step::Target,
+        target: Target,
         bound: Bound,
     ) -> Result<ExecuteOutput, Failure> {
         let until = Until::of(cx, &target, self.0.lock_timeout)?;
         let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
-        let into = bound.shape.into && bound.shape.verb == "VACUUM";
+        let shape = bound.shape.clone();
         let bound = bound.reveal(cx.host.as_ref()).await?;
         alone::mark(cx, &mut session, 1, &until).await?;
         let affected = session
             .run(&bound, self.0.max_result_rows as usize, &until)
             .await
-            .map_err(|failure| alone::failed(failure, into))?;
+            .map_err(|failure| alone::failed(failure, &shape))?;
         Ok(affected.into())
     }
 }
@@ -370,7 +385,7 @@ impl Step for Execute {
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let target = cx.target(&self.0.target)?;
         let until = Until::preview(cx, &target)?;
-        let bound = one(&target, &self.0.sql, &self.0.params)?;
+        let bound = self.bound(&target)?;
         let (shown, secrets) = (bound.shown.clone(), bound.secrets());
         let rehearse =
             cx.rehearse && self.0.transaction == TransactionMode::Own && can_be_rehearsed(&bound);
@@ -433,7 +448,7 @@ impl Step for Execute {
         cx: &StepContext,
     ) -> Result<Outcome<ExecuteOutput, ()>, Failure> {
         let target = cx.target(&self.0.target)?;
-        let bound = one(&target, &self.0.sql, &self.0.params)?;
+        let bound = self.bound(&target)?;
         let output = match self.0.transaction {
             TransactionMode::Own => self.in_transaction(cx, target, bound).await?,
             TransactionMode::None => self.on_its_own(cx, target, bound).await?,

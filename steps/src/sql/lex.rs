@@ -15,6 +15,8 @@ pub(crate) struct Dialect {
     pub(crate) backslashes: bool,
     /// `#` starts a comment.
     pub(crate) hash_comments: bool,
+    /// A carriage return ends a comment that a `--` began.
+    pub(crate) return_ends_comments: bool,
     /// What stands before the number of a bound value.
     pub(crate) placeholder: char,
 }
@@ -27,12 +29,14 @@ impl Dialect {
         nested_comments: false,
         backslashes: false,
         hash_comments: false,
+        return_ends_comments: false,
         placeholder: '?',
     };
     /// PostgreSQL.
     pub(crate) const POSTGRES: Self = Self {
         brackets: false,
         nested_comments: true,
+        return_ends_comments: true,
         placeholder: '$',
         ..Self::COMMON
     };
@@ -94,6 +98,11 @@ pub(crate) enum LexError {
     /// A quote or comment without its end.
     #[error("the {what} that begins on line {line} of the SQL has no end")]
     Unterminated { what: &'static str, line: usize },
+    /// `E:'a'`.
+    #[error(
+        "{text} on line {line} of the SQL stands directly behind a word, which would change how it is read; put a space between"
+    )]
+    Joined { text: String, line: usize },
     /// `:"a b"`.
     #[error("{text} on line {line} of the SQL is no parameter: its name must be a word")]
     Name { text: String, line: usize },
@@ -115,16 +124,31 @@ pub(crate) fn tokens(sql: &str, dialect: Dialect) -> Result<Vec<Token<'_>>, LexE
         at: 0,
     };
     let mut all: Vec<Token<'_>> = Vec::new();
+    // A text goes on in the next line, with the escapes that it began with: `E'a'`, a line break, `'b\''`.
+    let (mut in_escapes, mut on_next_line) = (false, false);
     while lexer.at < lexer.bytes.len() {
         let start = lexer.at;
-        let escapes = all
+        let begins = all
             .last()
             .is_some_and(|before| before.is("e") && dialect.dollar_quotes);
+        let escapes = begins || in_escapes && on_next_line;
         let kind = lexer.next(escapes)?;
-        all.push(Token {
-            kind,
-            text: sql.get(start..lexer.at).unwrap_or_default(),
-        });
+        let text = sql.get(start..lexer.at).unwrap_or_default();
+        match kind {
+            Kind::Literal => (in_escapes, on_next_line) = (escapes, false),
+            Kind::Blank => on_next_line |= text.contains(['\n', '\r']),
+            _ => (in_escapes, on_next_line) = (false, false),
+        }
+        let is_joined = all
+            .last()
+            .is_some_and(|before| before.kind == Kind::Word || before.text == "&");
+        if is_joined && matches!(kind, Kind::QuotedValue | Kind::Identifier) {
+            return Err(LexError::Joined {
+                text: text.to_owned(),
+                line: lexer.line(start),
+            });
+        }
+        all.push(Token { kind, text });
     }
     Ok(all)
 }
@@ -164,7 +188,8 @@ impl Lexer<'_> {
                 Kind::Blank
             }
             (b'-', b'-') => {
-                self.skip(|byte| byte != b'\n');
+                let returns = self.dialect.return_ends_comments;
+                self.skip(|byte| byte != b'\n' && !(returns && byte == b'\r'));
                 Kind::Blank
             }
             (b'#', _) if self.dialect.hash_comments => {
@@ -188,7 +213,9 @@ impl Lexer<'_> {
                 Kind::Quoted
             }
             // `a[1]` and `a[:i]` are subscripts.
-            (b'[', after) if self.dialect.brackets && starts_word(after) => {
+            (b'[', after)
+                if self.dialect.brackets && starts_word(after) && self.brackets_hold_a_name() =>
+            {
                 let start = self.at;
                 self.skip(|byte| byte != b']');
                 if self.at >= self.bytes.len() {
@@ -250,6 +277,15 @@ impl Lexer<'_> {
             }
             _ => self.one(Kind::Other),
         })
+    }
+
+    /// `[a name]`, but not `[a, :b]` and `[a + 1]`, which are elements and subscripts.
+    fn brackets_hold_a_name(&self) -> bool {
+        let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
+        let name = rest.split(|byte| *byte == b']').next().unwrap_or_default();
+        !name
+            .iter()
+            .any(|byte| matches!(byte, b',' | b'+' | b'*' | b'/' | b'(' | b'\''))
     }
 
     fn one(&mut self, kind: Kind) -> Kind {
@@ -411,29 +447,42 @@ pub(crate) struct Shape {
     pub(crate) has_where: bool,
     /// `VACUUM INTO` and its like.
     pub(crate) into: bool,
+    /// `PREPARE TRANSACTION`, which ends the transaction of the step.
+    pub(crate) leaves: bool,
+    /// What commits by itself, piece by piece: `CONCURRENTLY`, procedures.
+    pub(crate) in_pieces: bool,
+    /// `COPY … FROM STDIN`, which wants a client that sends rows.
+    pub(crate) streams: bool,
 }
 
 /// Reads what one statement does.
 pub(crate) fn shape(tokens: &[Token<'_>]) -> Shape {
     let mut shape = Shape::default();
     let mut depth = 0_usize;
-    let mut with = false;
+    let (mut with, mut returning) = (false, false);
     for token in tokens {
         match token.kind {
             Kind::Open => depth += 1,
             Kind::Close => depth = depth.saturating_sub(1),
-            Kind::Word if depth == 0 => {
+            // `(SELECT …) UNION …`: nothing but parentheses so far.
+            Kind::Word if depth == 0 || (shape.verb.is_empty() && !with) => {
                 let word = token.text.to_ascii_uppercase();
                 match word.as_str() {
                     "WITH" if shape.verb.is_empty() => with = true,
                     "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "VALUES" | "MERGE"
+                    | "TABLE"
                         if shape.verb.is_empty() =>
                     {
                         shape.verb = word;
                     }
                     _ if shape.verb.is_empty() && !with => shape.verb = word,
-                    "WHERE" => shape.has_where = true,
+                    // Behind it stand columns and their names.
+                    "RETURNING" => returning = true,
+                    "WHERE" if !returning => shape.has_where = true,
                     "INTO" => shape.into = true,
+                    "CONCURRENTLY" => shape.in_pieces = true,
+                    "TRANSACTION" if shape.verb == "PREPARE" => shape.leaves = true,
+                    "STDIN" | "STDOUT" if shape.verb == "COPY" => shape.streams = true,
                     _ => {}
                 }
             }
@@ -448,6 +497,7 @@ pub(crate) fn shape(tokens: &[Token<'_>]) -> Shape {
             | Kind::Other => {}
         }
     }
+    shape.in_pieces |= matches!(shape.verb.as_str(), "CALL" | "DO");
     shape
 }
 
@@ -491,6 +541,7 @@ mod tests {
             ("SELECT E'it\\' :no', :yes", &[":yes"]),
             ("SELECT 'ünï:no' || :ünï", &[":ünï"]),
             ("SELECT 1 :", &[]),
+            ("SELECT ARRAY[i, :a], b[i + :c]", &[":a", ":c"]),
         ] {
             assert_eq!(names(sql), wanted, "{sql}");
             let all = tokens(sql, Dialect::COMMON).expect("lexes");
@@ -498,6 +549,32 @@ mod tests {
                 all.iter().map(|token| token.text).collect::<String>(),
                 sql,
                 "tokens are the text"
+            );
+        }
+    }
+
+    #[test]
+    fn what_postgresql_reads_as_two_statements_is_two() {
+        for sql in [
+            "SELECT E'a'\n'b\\'' ; COMMIT; --'",
+            "SELECT e'a' -- x\n 'b\\'' ; COMMIT; --'",
+            "SELECT true -- x\r; COMMIT; --\n AND true",
+        ] {
+            let all = tokens(sql, Dialect::POSTGRES).expect("lexes");
+            assert!(split(&all).len() > 1, "{sql:?}");
+        }
+        for sql in [
+            "SELECT E:'a'",
+            "SELECT U&:'a'",
+            "SELECT U&:\"a\"",
+            "SELECT x:'a'",
+        ] {
+            assert!(
+                matches!(
+                    tokens(sql, Dialect::POSTGRES),
+                    Err(LexError::Joined { line: 1, .. })
+                ),
+                "{sql}"
             );
         }
     }
@@ -590,6 +667,9 @@ mod tests {
     fn shapes() {
         for (sql, verb, has_where) in [
             ("delete from t", "DELETE", false),
+            ("DELETE FROM t RETURNING i AS where", "DELETE", false),
+            ("(SELECT 1 a) UNION ((SELECT 2))", "SELECT", false),
+            ("WITH x AS (SELECT 1) TABLE x", "TABLE", false),
             ("DELETE FROM t WHERE id = 1", "DELETE", true),
             (
                 "UPDATE t SET a = (SELECT b FROM c WHERE c.id = t.id)",

@@ -1,6 +1,7 @@
 //! SQL steps, for every database alike; what differs stands in [`crate::target`].
 mod alone;
 pub(crate) mod execute;
+mod guards;
 pub(crate) mod lex;
 pub(crate) mod params;
 pub(crate) mod password;

@@ -398,21 +398,7 @@ pub(crate) fn check(
         return statements;
     }
     for statement in &statements {
-        if matches!(
-            statement.shape.verb.as_str(),
-            "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "SAVEPOINT" | "RELEASE"
-        ) {
-            errors.push(
-                ParamError::new(
-                    path,
-                    format!(
-                        "{} would break the transaction of the step",
-                        statement.shape.verb
-                    ),
-                )
-                .help("the step begins and commits by itself; leave it out"),
-            );
-        }
+        errors.extend(super::guards::out_of_place(path, &statement.shape));
     }
     let named: IndexSet<&str> = statements.iter().flat_map(Statement::names).collect();
     for name in &named {

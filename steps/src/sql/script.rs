@@ -3,9 +3,9 @@ use super::{
     alone, binding,
     execute::{
         NOT_REHEARSED, TransactionMode, can_be_rehearsed, kept, leaves_trace, look, positive,
-        unbounded, write_traits,
+        write_traits,
     },
-    open_for_preview,
+    guards, open_for_preview,
     params::{Bound, Params, Statement, check},
     statements,
     transaction::{self, Transaction},
@@ -112,11 +112,9 @@ lock_timeout: 2s
 
     fn prepare(params: ScriptParams) -> Result<Self, Vec<ParamError>> {
         let mut errors = Vec::new();
-        for (at, statement) in check("sql", &params.sql, &params.params, &mut errors)
-            .iter()
-            .enumerate()
-        {
-            if let Some(mut error) = unbounded("sql", &statement.shape, params.all_rows) {
+        let statements = check("sql", &params.sql, &params.params, &mut errors);
+        for (at, statement) in statements.iter().enumerate() {
+            if let Some(mut error) = guards::unbounded("sql", &statement.shape, params.all_rows) {
                 error.message = format!(
                     "statement {} ({}): {}",
                     at + 1,
@@ -127,6 +125,9 @@ lock_timeout: 2s
             }
         }
         errors.extend(positive("lock_timeout", params.lock_timeout));
+        if params.transaction == TransactionMode::None {
+            errors.extend(statements.iter().filter_map(guards::of_session));
+        }
         if errors.is_empty() {
             Ok(Self(params))
         } else {
@@ -153,8 +154,8 @@ impl Script {
         all.into_iter()
             .enumerate()
             .map(|(at, statement)| {
-                let bound = statement
-                    .bind(&self.0.params)
+                let bound = guards::admitted(&statement.shape, self.0.all_rows)
+                    .and_then(|()| statement.bind(&self.0.params))
                     .map_err(|failure| named(failure, at, many, &statement))?;
                 Ok((statement, bound))
             })
@@ -194,7 +195,7 @@ impl Script {
         let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
         let done = output.statements.len();
         for (at, (statement, bound)) in all.into_iter().enumerate().skip(done) {
-            let into = bound.shape.into && bound.shape.verb == "VACUUM";
+            let shape = bound.shape.clone();
             let before = output.clone();
             let partly = |failure: Failure| {
                 let mut failure = named(failure, at, many, &statement);
@@ -219,7 +220,7 @@ impl Script {
             let affected = session
                 .run(&bound, 0, &until)
                 .await
-                .map_err(|failure| partly(alone::failed(failure, into)))?;
+                .map_err(|failure| partly(alone::failed(failure, &shape)))?;
             output.add(&statement, affected.rows);
             cx.progress(&output)
                 .await
@@ -368,6 +369,9 @@ impl Step for Script {
     ) -> Result<Probed<ScriptOutput>, Failure> {
         let target = cx.target(&self.0.target)?;
         match (mark, self.0.transaction) {
+            (Some(mark), TransactionMode::None) if self.bound(&target)?.len() > 1 => {
+                alone::probe_of_many(mark, cx, &target).await
+            }
             (Some(mark), TransactionMode::None) => alone::probe(mark, cx, &target).await,
             _ => transaction::probe(mark, cx, target).await,
         }

@@ -423,7 +423,7 @@ async fn not_done_cannot_become_false() {
     bench
         .execute(
             "sql.execute",
-            with(json!({"target": "db", "sql": "SELECT 1", "max_rows": 0})),
+            with(json!({"target": "db", "sql": "SELECT 1"})),
         )
         .await
         .unwrap();

@@ -135,32 +135,54 @@ pub(crate) async fn probe<O>(
         .get("attempt")
         .and_then(Value::as_int)
         .and_then(|attempt| u32::try_from(attempt).ok());
+    // The transaction itself, where the database knows it again: that also ends a session that still holds the row.
+    let until = Until::of(cx, &target, None)?;
+    let url = target::url(cx.host.as_ref(), &target).await?;
+    let token = mark.token.get("transaction").unwrap_or(&Value::Null);
+    let settled = target::database(&target)?
+        .settle(&target, url.expose(), token, &until)
+        .await;
     let (Some(ledger), Some(attempt)) = (ledger, attempt) else {
-        let until = Until::of(cx, &target, None)?;
-        let url = target::url(cx.host.as_ref(), &target).await?;
-        let token = mark.token.get("transaction").unwrap_or(&Value::Null);
-        let settled = target::database(&target)?
-            .settle(&target, url.expose(), token, &until)
-            .await?;
-        return Ok(match settled {
+        return Ok(match settled? {
             Settled::Done => Probed::Done(None),
             Settled::NotDone => Probed::NotDone,
             Settled::InDoubt(why) => Probed::InDoubt(why),
         });
     };
-    let until = Until::of(cx, &target, None)?;
+    match settled {
+        Ok(Settled::Done) => return Ok(Probed::Done(None)),
+        Ok(Settled::NotDone) => return Ok(Probed::NotDone),
+        // The row decides.
+        Ok(Settled::InDoubt(_)) | Err(_) => {}
+    }
     let key = LedgerKey::of(cx, attempt);
-    let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
-    session.begin(&until).await?;
-    let answer = match session.ledger_ask(ledger, &key, &until).await? {
+    match asked_of_ledger(cx, &target, ledger, &key, &until).await {
+        // It came through just now: its row is there.
+        Err(failure) if failure.code == "sql.voided" => {
+            asked_of_ledger(cx, &target, ledger, &key, &until).await
+        }
+        answer => answer,
+    }
+}
+
+async fn asked_of_ledger<O>(
+    cx: &StepContext,
+    target: &Target,
+    ledger: &str,
+    key: &LedgerKey,
+    until: &Until,
+) -> Result<Probed<O>, Failure> {
+    let mut session = target::open(cx.host.as_ref(), target, Access::Write, until).await?;
+    session.begin(until).await?;
+    let answer = match session.ledger_ask(ledger, key, until).await? {
         LedgerState::Done => Probed::Done(None),
         LedgerState::Void => Probed::NotDone,
         // From here on a COMMIT that is late meets this row and fails.
         LedgerState::Absent => {
             session
-                .ledger_write(ledger, &key, LedgerState::Void, cx.now(), &until)
+                .ledger_write(ledger, key, LedgerState::Void, cx.now(), until)
                 .await?;
-            session.commit(&until).await?;
+            session.commit(until).await?;
             return Ok(Probed::NotDone);
         }
     };

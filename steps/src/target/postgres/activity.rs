@@ -1,6 +1,6 @@
 //! What a server does for a run at this moment, and who holds it up.
 use super::{connect, errors};
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 use windlass_engine::{
     step::{Activity, Blocker, Failure, Target},
     value::Duration,
@@ -18,8 +18,10 @@ pub(super) async fn of_run(
     let options = connect::options(target, url, "windlass show")?;
     let mut connection = connect::connect(target, &options).await?;
     let prefix = format!("windlass/{short_id}/");
-    let rows = sqlx::query(
-        "SELECT a.pid, substr(a.application_name, length($1) + 1), coalesce(a.state, 'hidden'), \
+    let longest = prefix.len();
+    let prefix = format!("'{}'", prefix.replace('\'', "''"));
+    let sql = format!(
+        "SELECT a.pid, substr(a.application_name, length({prefix}) + 1), coalesce(a.state, 'hidden'), \
            coalesce(a.wait_event_type || ' ' || a.wait_event, ''), \
            (extract(epoch FROM clock_timestamp() - a.query_start) * 1000)::bigint, \
            left(regexp_replace(a.query, '\\s+', ' ', 'g'), 200), \
@@ -29,13 +31,13 @@ pub(super) async fn of_run(
            left(regexp_replace(b.query, '\\s+', ' ', 'g'), 200) \
          FROM pg_stat_activity a \
          LEFT JOIN LATERAL (SELECT * FROM pg_stat_activity o WHERE o.pid = ANY (pg_blocking_pids(a.pid))) b ON true \
-         WHERE starts_with(a.application_name, $1) AND a.pid <> pg_backend_pid() \
-         ORDER BY a.pid, b.xact_start",
-    )
-    .bind(&prefix)
-    .persistent(false)
-    .fetch_all(&mut connection)
-    .await;
+         WHERE starts_with(a.application_name, {prefix}) AND a.pid <> pg_backend_pid() \
+         ORDER BY a.pid, b.xact_start"
+    );
+    // By the simple protocol, which a pooler gives to one process.
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_all(&mut connection)
+        .await;
     connect::close(connection).await;
     let rows = rows.map_err(|error| errors::failure(&error))?;
     let mut all: Vec<Activity> = Vec::new();
@@ -55,7 +57,7 @@ pub(super) async fn of_run(
         if all.last().is_none_or(|last| last.session != session) {
             all.push(Activity {
                 node: text(1),
-                is_cut: prefix.len() + text(1).len() >= LONGEST_NAME,
+                is_cut: longest + text(1).len() >= LONGEST_NAME,
                 session,
                 state: text(2),
                 waits_for: Some(text(3)).filter(|wait| !wait.is_empty()),

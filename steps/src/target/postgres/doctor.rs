@@ -24,7 +24,7 @@ const LEDGER: &str = "SELECT has_table_privilege(c.oid, 'SELECT') AND has_table_
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns \
   FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p') AND c.oid = to_regclass($1)";
 
-/// Fills in what an open connection can tell. `ledger` is the ledger's name, quoted as SQL, with its columns.
+/// Fills in what an open connection can tell, in a transaction, which a pooler gives to one process. `ledger` is the ledger's name, quoted as SQL, with its columns.
 pub(super) async fn look(
     connection: &mut PgConnection,
     target: &Target,
@@ -32,7 +32,23 @@ pub(super) async fn look(
     verified: bool,
     seen: &mut Examination,
 ) -> Result<(), sqlx::Error> {
-    let row = sqlx::query(STANDING).fetch_one(&mut *connection).await?;
+    sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
+    let looked = examine(connection, target, ledger, verified, seen).await;
+    sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+    looked
+}
+
+async fn examine(
+    connection: &mut PgConnection,
+    target: &Target,
+    ledger: Option<(&str, &[&str])>,
+    verified: bool,
+    seen: &mut Examination,
+) -> Result<(), sqlx::Error> {
+    let row = sqlx::query(STANDING)
+        .persistent(false)
+        .fetch_one(&mut *connection)
+        .await?;
     let me: String = row.try_get("me")?;
     let (superuser, standby): (bool, bool) = (row.try_get("superuser")?, row.try_get("standby")?);
     let read_only: bool = row.try_get("read_only")?;
@@ -70,7 +86,10 @@ pub(super) async fn look(
             )),
         );
     }
-    let tables = sqlx::query(TABLES).fetch_one(&mut *connection).await?;
+    let tables = sqlx::query(TABLES)
+        .persistent(false)
+        .fetch_one(&mut *connection)
+        .await?;
     let count = |name: &str| tables.try_get::<i64, _>(name);
     let (all, readable, writable) = (count("tables")?, count("readable")?, count("writable")?);
     seen.rights = Some(match (superuser, standby || read_only) {
@@ -97,6 +116,7 @@ pub(super) async fn look(
     if let Some((name, columns)) = ledger {
         let found = sqlx::query(LEDGER)
             .bind(name)
+            .persistent(false)
             .fetch_optional(&mut *connection)
             .await?;
         seen.ledger = match found {

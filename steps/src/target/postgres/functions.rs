@@ -165,7 +165,11 @@ pub(super) async fn acting(
     sqlx::query(
         "SELECT string_agg(DISTINCT CASE n.nspname WHEN 'pg_catalog' THEN '' ELSE n.nspname || '.' END || p.proname, ', ') \
          FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-         WHERE p.proname::text = ANY ($1) AND p.provolatile = 'v' \
+         WHERE p.proname::text = ANY ($1) \
+           AND (p.provolatile = 'v' OR n.nspname = 'pg_catalog' AND p.proname ~ '^(table|schema|database|query|cursor)_to_xml' \
+             OR EXISTS (SELECT 1 FROM pg_catalog.pg_aggregate a JOIN pg_catalog.pg_proc f \
+               ON f.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn) \
+               WHERE a.aggfnoid = p.oid AND f.provolatile = 'v')) \
            AND NOT ((p.proname::text = ANY ($2) OR starts_with(p.proname::text, $3)) \
              AND (n.nspname = 'pg_catalog' OR EXISTS (SELECT 1 FROM pg_catalog.pg_depend d \
                WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))",

@@ -1,6 +1,7 @@
 //! PostgreSQL, by its own protocol. Only `SET LOCAL` and no named statements, so that a pooler in between is no matter.
 mod acting;
 mod activity;
+mod backend;
 mod connect;
 mod doctor;
 mod doubt;
@@ -311,7 +312,7 @@ impl Database for Postgres {
         Box::pin(async move {
             let options = connect::options(target, url, &until.who)?;
             let mut connection = connect::connect(target, &options).await?;
-            let ended = doubt::end_left(&mut connection, token, until).await;
+            let ended = backend::end_left(&mut connection, token, until).await;
             connect::close(connection).await;
             ended
         })

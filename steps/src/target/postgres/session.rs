@@ -1,5 +1,6 @@
 //! One connection, and what a step does on it.
 use super::{
+    backend::{self, Backend},
     connect, doubt, errors, ledger_ddl,
     pool::{Held, Source},
     values::{self, Arrays},
@@ -25,8 +26,8 @@ pub(super) struct PostgresSession {
     access: Access,
     /// Run and step, for the server's own lists.
     who: String,
-    /// The server's process for this connection.
-    pid: Option<i32>,
+    /// The server's process for this connection, asked before a statement could change whom the server takes us for.
+    me: Option<Backend>,
     in_transaction: bool,
     /// Whether a statement may have left what a reset does not take away.
     pub(super) is_spoiled: bool,
@@ -42,7 +43,7 @@ const LONGEST_NAME: usize = 63;
 /// Takes away what functions and triggers may have left in the session, so that another step can have it. Each of these is
 /// harmless through a pooler, too.
 const RESET: &str = "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN *; DISCARD SEQUENCES; DISCARD TEMP; \
-    SELECT pg_advisory_unlock_all()";
+    SELECT pg_advisory_unlock_all(); SELECT count(*) FROM pg_prepared_statements";
 
 /// `ledger` or `schema.ledger`, quoted.
 pub(super) fn table_name(table: &str) -> String {
@@ -69,7 +70,7 @@ impl PostgresSession {
             source,
             access,
             who: who.chars().take(LONGEST_NAME).collect(),
-            pid: None,
+            me: None,
             in_transaction: false,
             is_spoiled: false,
             arrays: Arrays::default(),
@@ -101,17 +102,16 @@ impl PostgresSession {
              SET LOCAL IntervalStyle = 'postgres'; SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; \
              SET LOCAL standard_conforming_strings = on; \
              SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local'); \
-             SELECT pg_backend_pid()",
+             SET LOCAL windlass.step = {}; {}",
             self.name(),
             millis(until.lock_timeout),
             left.saturating_add(60_000),
+            self.name(),
+            backend::WHO,
         );
         let rows = self.simple(sql).await.map_err(|e| errors::failure(&e))?;
         self.in_transaction = true;
-        self.pid = rows
-            .last()
-            .and_then(|row| values::text(row, 0))
-            .and_then(|pid| pid.parse().ok());
+        self.me = rows.last().and_then(Backend::of);
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl PostgresSession {
         if let Some(cause) = until.passed() {
             return Err(Until::ended(cause));
         }
-        let (pid, source) = (self.pid, &self.source);
+        let (pid, source) = (self.me.as_ref().map(|me| me.pid), &self.source);
         let mut working = Box::pin(work(&mut self.held.connection));
         let mut blockers: Option<String> = None;
         // Just before the server gives up, so that who holds the lock is still known.
@@ -189,6 +189,13 @@ impl PostgresSession {
     }
 }
 
+fn unknown() -> Failure {
+    Failure::new(
+        "sql.driver",
+        "the server did not tell which of its processes serves the step",
+    )
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.to_std().as_millis())
         .unwrap_or(i64::MAX)
@@ -201,31 +208,23 @@ async fn end(pid: Option<i32>, source: &Source) -> Result<(), Failure> {
         return Ok(());
     };
     let mut beside = connect::connect(source.target(), source.options()).await?;
-    let told = sqlx::query("SELECT pg_cancel_backend($1)")
-        .bind(pid)
-        .persistent(false)
-        .execute(&mut beside)
-        .await;
+    let told = backend::one(&mut beside, format!("SELECT pg_cancel_backend({pid})")).await;
     connect::close(beside).await;
-    told.map(drop).map_err(|error| errors::failure(&error))
+    told.map(drop)
 }
 
 /// Who holds what a backend waits for, in words.
 async fn who_blocks(pid: i32, source: &Source) -> Result<Option<String>, Failure> {
     let mut beside = connect::connect(source.target(), source.options()).await?;
-    let row = sqlx::query(
+    let sql = format!(
         "SELECT string_agg(format('pid %s (%s, %s, %s since %s): %s', a.pid, coalesce(a.usename, '-'), \
             coalesce(nullif(a.application_name, ''), '-'), coalesce(a.state, '-'), \
             to_char(coalesce(a.xact_start, a.state_change), 'HH24:MI:SS'), left(regexp_replace(a.query, '\\s+', ' ', 'g'), 120)), '; ') \
-         FROM pg_stat_activity a WHERE a.pid = ANY (pg_blocking_pids($1))",
-    )
-    .bind(pid)
-    .persistent(false)
-    .fetch_one(&mut beside)
-    .await;
+         FROM pg_stat_activity a WHERE a.pid = ANY (pg_blocking_pids({pid}))"
+    );
+    let row = backend::one(&mut beside, sql).await;
     connect::close(beside).await;
-    row.map_err(|error| errors::failure(&error))
-        .map(|row| row.try_get(0).unwrap_or_default())
+    row.map(|row| values::text(&row, 0))
 }
 
 impl Session for PostgresSession {
@@ -261,16 +260,12 @@ impl Session for PostgresSession {
                 self.is_spoiled = true;
                 let limits = format!(
                     "SET application_name = {}; SET statement_timeout = {}; SET lock_timeout = {}; \
-                     SET standard_conforming_strings = on; SELECT pg_backend_pid()",
+                     SET standard_conforming_strings = on; SET bytea_output = 'hex'",
                     self.name(),
                     millis(until.left()),
                     millis(until.lock_timeout)
                 );
-                let rows = self.simple(limits).await.map_err(|e| errors::failure(&e))?;
-                self.pid = rows
-                    .last()
-                    .and_then(|row| values::text(row, 0))
-                    .and_then(|pid| pid.parse().ok());
+                self.simple(limits).await.map_err(|e| errors::failure(&e))?;
                 if !statement.values.is_empty() {
                     return Err(Failure::new(
                         "sql.parameter_type",
@@ -286,17 +281,22 @@ impl Session for PostgresSession {
     fn alone<'a>(&'a mut self, _: &'a Until) -> BoxFuture<'a, Result<Value, Failure>> {
         Box::pin(async move {
             self.is_spoiled = true;
-            doubt::session(self.connection())
-                .await
-                .map_err(|error| errors::failure(&error))
+            if self.me.is_none() {
+                let rows = self
+                    .simple(backend::WHO.to_owned())
+                    .await
+                    .map_err(|e| errors::failure(&e))?;
+                self.me = rows.last().and_then(Backend::of);
+            }
+            self.me.as_ref().map(|me| me.token([])).ok_or_else(unknown)
         })
     }
 
     fn mark<'a>(&'a mut self, _: &'a Until) -> BoxFuture<'a, Result<Value, Failure>> {
         Box::pin(async move {
-            let mark = doubt::mark(self.connection())
-                .await
-                .map_err(|error| errors::failure(&error))?;
+            let me = self.me.clone().ok_or_else(unknown)?;
+            let step = self.who.clone();
+            let mark = doubt::mark(self.connection(), &me, &step).await?;
             let mut beside = self.source.beside().await?;
             doubt::flush(&mut beside.connection)
                 .await
@@ -318,7 +318,12 @@ impl Session for PostgresSession {
             }
             if !self.is_spoiled {
                 let reset = tokio::time::timeout(ENDING.to_std(), self.simple(RESET.to_owned()));
-                self.held.is_clean = matches!(reset.await, Ok(Ok(_)));
+                // What is prepared under a name would be in the way of the next; through a pooler it may be another's.
+                let left = match reset.await {
+                    Ok(Ok(rows)) => rows.last().and_then(|row| values::text(row, 0)),
+                    Ok(Err(_)) | Err(_) => None,
+                };
+                self.held.is_clean = left.as_deref() == Some("0");
             }
             Ok(())
         })

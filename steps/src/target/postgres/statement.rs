@@ -42,6 +42,16 @@ impl PostgresSession {
         if bound.values.is_empty() {
             return Ok(Typed::plain(bound.sql.clone()));
         }
+        if !is_plain(&bound.shape.verb) {
+            return Err(Failure::new(
+                "sql.parameter_type",
+                format!(
+                    "{} takes no values on PostgreSQL: only statements that read and write rows do",
+                    bound.shape.verb
+                ),
+            )
+            .help("write :'name' for a quoted literal, :\"name\" for an identifier"));
+        }
         // EXPLAIN cannot be prepared; what it explains can.
         let sql = match bound.shape.verb.as_str() {
             "EXPLAIN" => functions::planned_part(&bound.sql).unwrap_or(&bound.sql),
@@ -52,7 +62,8 @@ impl PostgresSession {
             .work(until, async move |connection| {
                 // In this transaction and by this name only; a pooler sees neither after it.
                 let prepare = format!("PREPARE {TYPES} AS {sql}");
-                sqlx::raw_sql(AssertSqlSafe(prepare))
+                sqlx::query(AssertSqlSafe(prepare))
+                    .persistent(false)
                     .execute(&mut *connection)
                     .await?;
                 let rows = sqlx::raw_sql(
@@ -90,7 +101,8 @@ impl PostgresSession {
             bound.shape.verb.as_str(),
             "INSERT" | "UPDATE" | "DELETE" | "MERGE"
         );
-        if !typed.is_plain() && changes && !functions::returns(&bound.sql) {
+        let returns = functions::returns(&bound.sql);
+        if changes && !returns {
             let done = self
                 .work(until, async move |connection| {
                     sqlx::query_with(AssertSqlSafe(typed.sql.clone()), typed.arguments())
@@ -104,8 +116,14 @@ impl PostgresSession {
                 ..Affected::default()
             });
         }
-        // The extended protocol, which takes values, gives rows in binary, and not every type can be read from that.
-        let (sql, in_one) = if typed.is_plain() {
+        let verb = bound.shape.verb.as_str();
+        let reads = matches!(verb, "SELECT" | "VALUES" | "TABLE") && !bound.shape.into;
+        if !changes && !reads && verb != "CALL" {
+            return self.utility(typed, until).await;
+        }
+        // The extended protocol, which takes values and no more than one statement, gives rows in binary, and not every
+        // type can be read from that. A procedure can be called in no other way.
+        let (sql, in_one) = if verb == "CALL" {
             (typed.sql, None)
         } else {
             self.prepared = Some(values::STATEMENT);
@@ -116,11 +134,14 @@ impl PostgresSession {
             .work(until, async move |connection| {
                 let is_prepared = in_one.is_some();
                 if let Some((values, prepare)) = in_one {
-                    sqlx::query_with(values::SET, values)
+                    if let Some(values) = values {
+                        sqlx::query_with(values::SET, values)
+                            .persistent(false)
+                            .execute(&mut *connection)
+                            .await?;
+                    }
+                    sqlx::query(AssertSqlSafe(prepare))
                         .persistent(false)
-                        .execute(&mut *connection)
-                        .await?;
-                    sqlx::raw_sql(AssertSqlSafe(prepare))
                         .execute(&mut *connection)
                         .await?;
                 }
@@ -150,6 +171,20 @@ impl PostgresSession {
             rows: if changes { count } else { 0 },
             last_insert_id: None,
             returned,
+        })
+    }
+
+    /// A statement that defines or maintains; what it may answer with is text.
+    async fn utility(&mut self, typed: Typed, until: &Until) -> Result<Affected, Failure> {
+        let rows = self
+            .work(until, async |connection| {
+                typed.fetch(typed.sql.clone(), connection).await
+            })
+            .await?;
+        self.learn(&rows, until).await?;
+        Ok(Affected {
+            returned: values::rows(&rows, &self.arrays)?,
+            ..Affected::default()
         })
     }
 
@@ -266,7 +301,8 @@ impl PostgresSession {
             });
         }
         let key = sqlx::query(
-            "SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY array_position(i.indkey::int2[], a.attnum)) \
+            "SELECT string_agg(quote_ident(a.attname) || CASE WHEN a.attcollation <> 0 THEN ' COLLATE \"C\"' ELSE '' END, ', ' \
+               ORDER BY array_position(i.indkey::int2[], a.attnum)) \
              FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) \
              WHERE i.indrelid = to_regclass($1) AND i.indisprimary",
         )

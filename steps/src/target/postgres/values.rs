@@ -82,17 +82,15 @@ impl Typed {
         arguments
     }
 
-    /// What a statement with these values gives, read in full.
+    /// What a statement with these values gives, read in full: text only.
+    ///
+    /// By the extended protocol, in which the server takes one statement and refuses a second one, whatever we took the
+    /// text for.
     pub(super) async fn fetch(
         &self,
         sql: String,
         connection: &mut PgConnection,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        if self.is_plain() {
-            return sqlx::raw_sql(AssertSqlSafe(sql))
-                .fetch_all(connection)
-                .await;
-        }
         sqlx::query_with(AssertSqlSafe(sql), self.arguments())
             .persistent(false)
             .fetch_all(connection)
@@ -105,8 +103,15 @@ impl Typed {
         drop(values.add(&self.values));
         // For those who look at what the server does: the statement, not our way to it.
         let told = self.sql.replace("/*", "/ *").replace("*/", "* /");
+        if self.is_plain() {
+            return InOne {
+                values: None,
+                prepare: format!("PREPARE {STATEMENT} AS {}", self.sql),
+                execute: format!("/* {told} */ EXECUTE {STATEMENT}"),
+            };
+        }
         InOne {
-            values,
+            values: Some(values),
             prepare: format!("PREPARE {STATEMENT} (text[]) AS {}", self.in_one),
             execute: format!(
                 "/* {told} */ EXECUTE {STATEMENT} (current_setting('windlass.values')::text[])"
@@ -115,11 +120,11 @@ impl Typed {
     }
 }
 
-/// A statement whose rows come as text although it has values: these are set as one list, it is prepared, it is executed.
+/// A statement whose rows come as text although the server was given it alone, and with values: these are set as one list, it is prepared, it is executed.
 /// The values stand in no text.
 pub(super) struct InOne {
-    /// For [`SET`].
-    pub(super) values: PgArguments,
+    /// For [`SET`], where it has values.
+    pub(super) values: Option<PgArguments>,
     pub(super) prepare: String,
     pub(super) execute: String,
 }
@@ -128,8 +133,8 @@ pub(super) struct InOne {
 pub(super) const STATEMENT: &str = "windlass_statement";
 /// Sets the values, for this transaction.
 pub(super) const SET: &str = "SELECT set_config('windlass.values', $1::text[]::text, true)";
-/// Forgets both.
-pub(super) const UNSET: &str = "DEALLOCATE windlass_statement; SET LOCAL windlass.values = ''";
+/// Forgets the statement.
+pub(super) const UNSET: &str = "DEALLOCATE windlass_statement";
 
 /// A value as the server reads it for a type.
 fn text_of(value: &Value, kind: &str) -> Result<Option<String>, Failure> {
