@@ -4,6 +4,7 @@
 //! mistakes are told at once, in the order of their places.
 mod action;
 mod call;
+mod expressions;
 mod mend;
 mod names;
 mod order;

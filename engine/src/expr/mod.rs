@@ -1,9 +1,10 @@
 //! Expressions: rhai without I/O, clock or random.
 //!
 //! The source is read twice: [`lex`] finds tokens, from which [`refs`] learns what is read and [`rewrite`]
-//! makes what rhai compiles; rhai evaluates with the operators of [`ops`] and the functions of [`helpers`]
-//! only. Lists and maps stay where they are: rhai sees a shared [`Value`].
+//! makes what rhai compiles; rhai evaluates with the operators of [`ops`] and the [`functions`] that stand
+//! in the table of [`helpers`] only. Lists and maps stay where they are: rhai sees a shared [`Value`].
 mod engine;
+mod functions;
 mod helpers;
 mod lex;
 mod number;

@@ -9,7 +9,8 @@
 //! | `core.rs` | the machine's data, and how an execution moves from stage to stage |
 //! | `construct.rs` | its construction from the first event, by replay, and of instances as nodes open |
 //! | `query.rs` | what others ask of it |
-//! | `apply.rs` | the only mutator: what each event does |
+//! | `apply.rs` | the only mutator: each event, and what those of scopes and of the run do |
+//! | `execution.rs` | what the events of one execution do |
 //! | `settle.rs` | what a settled node sets free, what a failed one holds up |
 //! | `undo.rs` | the order of compensation |
 //! | `decide.rs` | what comes next |
@@ -26,6 +27,7 @@ mod construct;
 mod core;
 mod decide;
 mod event;
+mod execution;
 mod inbox;
 mod query;
 mod report;

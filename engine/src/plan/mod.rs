@@ -3,6 +3,7 @@
 //! [`plan`] walks the graph as the machine would. A step that only reads really runs, through its preview,
 //! when all that it needs is known and nothing that would write stands before it; what needs an output that
 //! does not exist yet is *known after* that step. Nothing here writes.
+mod containers;
 mod cost;
 mod digest;
 mod host;
