@@ -420,4 +420,8 @@ fn a_successor_takes_over_from_a_role() {
         "0"
     );
     assert!(logs_in(&server, "app2", NEW));
+    // What is granted to the role itself would not pass to its successor.
+    server.psql("CREATE TABLE own (i int); GRANT SELECT ON own TO app2");
+    let told = drill.call("run", &again).exits(1).all;
+    assert!(told.contains("a successor would lose nothing"), "{told}");
 }

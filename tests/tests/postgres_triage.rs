@@ -113,13 +113,18 @@ fn what_holds_back_the_horizon_and_what_autovacuum_missed_is_found() {
     let mut holder = server.session();
     holder
         .run("SET application_name = 'night job'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
-    server.psql("CREATE TABLE t (a int) WITH (autovacuum_enabled = off)");
+    server.psql("CREATE TABLE t (a int) WITH (autovacuum_enabled = no, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2900)");
     server.psql("INSERT INTO t SELECT generate_series(1, 3000)");
     server.psql("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'left over'");
     server.psql("UPDATE t SET a = a + 1");
     let told = run(&lab, &["run", long, "--input", "older=1ms"], 1);
     assert!(
         told.contains("no transaction is older than allowed"),
+        "{told}"
+    );
+    // Who it is stands in the outputs, whatever the verdict.
+    assert!(
+        told.contains("night job") && told.contains("failed"),
         "{told}"
     );
     let page = run(&lab, &["show", "last", "--json"], 0);
@@ -136,4 +141,8 @@ fn what_holds_back_the_horizon_and_what_autovacuum_missed_is_found() {
     let told = run(&lab, &["run", health, "--input", "dead_rows=0"], 1);
     assert!(told.contains("autovacuum is on"), "{told}");
     assert!(told.contains("no table is far behind"), "{told}");
+    assert!(
+        told.contains("it may touch every table") || told.contains("public.t"),
+        "{told}"
+    );
 }

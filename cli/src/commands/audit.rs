@@ -30,15 +30,14 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
             .collect(),
     };
     let style = session.ui.out;
-    let mut all_hold = true;
+    let (mut all_hold, mut all_expected) = (true, true);
     let mut audits = Vec::new();
     for run in &runs {
         let audit = journal.audit(run).await?;
         let expected = args.expect.as_deref().map(str::trim);
         let is_expected = expected.is_none_or(|hash| hash.eq_ignore_ascii_case(&audit.head.hash));
-        if audit.broken.is_some() || !is_expected {
-            all_hold = false;
-        }
+        all_hold &= audit.broken.is_none();
+        all_expected &= is_expected;
         if args.json {
             audits.push(audit);
             continue;
@@ -62,9 +61,10 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
                     "  found     {} at event {}",
                     audit.head.hash, audit.head.seq
                 ));
-                session
-                    .ui
-                    .line("  = events were cut off, replaced, or added since that head was kept");
+                session.ui.line(
+                    "  = events were cut off, replaced, or added since that head was kept: an order to a run that is over is \
+                     written down, too",
+                );
             }
             None => session.ui.line(&format!(
                 "{} run {}: {} events, head {}",
@@ -85,6 +85,13 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
         return Err(CliError::new(Exit::Failed, "the journal is not what was written")
             .note("something other than windlass changed the file, or the disk is failing")
             .help("keep a copy of the file as it is; runs that hold can be resumed, damaged ones cannot"));
+    }
+    if !all_expected {
+        return Err(CliError::new(
+            Exit::Failed,
+            "the run is not what it was when that head was kept",
+        )
+        .help("`windlass report RUN` tells each event and when it came"));
     }
     if runs.is_empty() {
         session.ui.say("no runs: nothing to prove");

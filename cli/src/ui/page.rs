@@ -24,7 +24,10 @@ pub(crate) fn render(
 ) -> String {
     let style = ui.out;
     let started = machine.started();
-    let mut text = format!("{}\n", summary::headline(machine, now, style));
+    let mut text = format!(
+        "{}\n",
+        summary::headline(machine, holder.is_some(), now, style)
+    );
     let mut fact = |name: &str, value: String| {
         text.push_str(&format!(
             "  {} {value}\n",

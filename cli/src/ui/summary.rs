@@ -13,7 +13,7 @@ use windlass_engine::{
 };
 
 /// The outcome in one line.
-pub(crate) fn headline(machine: &Machine, now: Timestamp, style: Style) -> String {
+pub(crate) fn headline(machine: &Machine, is_driven: bool, now: Timestamp, style: Style) -> String {
     let started = machine.started();
     let end = machine.finished().map_or(now, |_| machine.last_at());
     let state = machine.state();
@@ -22,9 +22,17 @@ pub(crate) fn headline(machine: &Machine, now: Timestamp, style: Style) -> Strin
         RunState::Finished(Outcome::Failed) => {
             ": it ran to its end, with failures that it let pass"
         }
+        RunState::Finished(Outcome::Compensated)
+            if !machine
+                .instances()
+                .any(|instance| instance.state == NodeState::Undone) =>
+        {
+            ": there was nothing to undo"
+        }
         RunState::Finished(Outcome::Compensated) => ": what it did is undone",
         RunState::Finished(Outcome::Stopped) => ": things stand as they are, a person is needed",
         RunState::Finished(Outcome::Cancelled) => "",
+        RunState::Running | RunState::Compensating if is_driven => "",
         RunState::Running => ": it can be resumed",
         RunState::Waiting => "",
         RunState::Paused => "",
@@ -167,7 +175,7 @@ pub(crate) fn render(
     now: Timestamp,
     style: Style,
 ) -> String {
-    let mut text = format!("{}\n", headline(machine, now, style));
+    let mut text = format!("{}\n", headline(machine, false, now, style));
     text.push_str(&troubles(machine, style));
     text.push_str(&undone(machine, style));
     if let Some(finished) = machine.finished() {

@@ -104,6 +104,26 @@ fn a_failure_that_stops_exits_3_and_says_what_to_do() {
 }
 
 #[test]
+fn a_run_that_stopped_goes_on_without_the_step_that_is_skipped() {
+    let lab = Lab::new();
+    lab.write("p.yaml", &failing("stop"));
+    lab.run(&["run", "p.yaml"]).exits(3).says("windlass skip");
+    lab.run(&[
+        "skip",
+        "last",
+        "seen",
+        "--because",
+        "it will never be there",
+    ])
+    .exits(0);
+    assert_eq!(lab.state(), "succeeded");
+    assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 2);
+    lab.run(&["skip", "last", "seen", "--because", "again"])
+        .exits(5)
+        .says("the run is over");
+}
+
+#[test]
 fn a_failure_that_pauses_asks_on_call() {
     let lab = Lab::new();
     lab.write("p.yaml", &failing("pause"));

@@ -52,7 +52,10 @@ impl Machine {
     fn judge(&self, submitted: &Submitted, now: Timestamp) -> Verdict {
         let who = submitted.who.as_str();
         if let Some(finished) = &self.finished
-            && !matches!(submitted.command, Command::Undo | Command::Retry { .. })
+            && !matches!(
+                submitted.command,
+                Command::Undo | Command::Retry { .. } | Command::Skip { .. }
+            )
         {
             return Err(format!("the run is over: {}", finished.outcome.as_str()));
         }
@@ -225,21 +228,9 @@ impl Machine {
                 "{node} is not a step; retry the step inside it that failed"
             ));
         }
-        let mut doing = Vec::new();
-        if let Some(finished) = &self.finished {
-            match finished.outcome {
-                Outcome::Stopped => doing.push(EventBody::Reopened(Reopened {
-                    who: who.to_owned(),
-                    undo: false,
-                })),
-                Outcome::Succeeded
-                | Outcome::Failed
-                | Outcome::Compensated
-                | Outcome::Cancelled => {
-                    return Err(format!("the run is over: {}", finished.outcome.as_str()));
-                }
-            }
-        } else if phase == Phase::Do
+        let mut doing = self.reopened(who)?;
+        if doing.is_empty()
+            && phase == Phase::Do
             && instance.forward.stage == Stage::Failed
             && self.is_halted(id)
         {
@@ -254,20 +245,39 @@ impl Machine {
         Ok(doing)
     }
 
+    /// What lets a run that was stopped go on; nothing where it is not over.
+    fn reopened(&self, who: &str) -> Verdict {
+        match self.finished.as_ref().map(|finished| finished.outcome) {
+            None => Ok(Vec::new()),
+            Some(Outcome::Stopped) => Ok(vec![EventBody::Reopened(Reopened {
+                who: who.to_owned(),
+                undo: false,
+            })]),
+            Some(
+                over @ (Outcome::Succeeded
+                | Outcome::Failed
+                | Outcome::Compensated
+                | Outcome::Cancelled),
+            ) => Err(format!("the run is over: {}", over.as_str())),
+        }
+    }
+
     fn judge_skip(&self, node: &str, output: &Value, because: &str, who: &str) -> Verdict {
         let id = self.named(node)?;
         let instance = self.get(id);
+        let mut doing = self.reopened(who)?;
         let why = SkipCause::Operator {
             who: who.to_owned(),
             because: because.to_owned(),
             output: output.clone(),
         };
         if matches!(instance.undo.stage, Stage::Failed | Stage::Backoff) {
-            return Ok(vec![EventBody::Skipped(Skipped {
+            doing.push(EventBody::Skipped(Skipped {
                 node: instance.path.clone(),
                 phase: Phase::Undo,
                 why,
-            })]);
+            }));
+            return Ok(doing);
         }
         if let Some(crate::graph::Body::Step(step)) = self.def(id).map(|node| &node.body)
             && !step.skippable
@@ -289,14 +299,14 @@ impl Machine {
                 return Err(format!("{node} is {} already", instance.state.as_str()));
             }
         }
-        if self.is_halted(id) {
+        if doing.is_empty() && self.is_halted(id) {
             return Err("the run is ending: it will not start".to_owned());
         }
-        let mut doing = vec![EventBody::Skipped(Skipped {
+        doing.push(EventBody::Skipped(Skipped {
             node: instance.path.clone(),
             phase: Phase::Do,
             why,
-        })];
+        }));
         doing.extend(self.unpause_after(id, who));
         Ok(doing)
     }

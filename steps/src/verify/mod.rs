@@ -108,7 +108,7 @@ pub(crate) struct CheckOutput {
     severity: Severity,
     /// What must hold, as it is written.
     expected: String,
-    /// What was seen: the answer's `value`, `row` or the first rows.
+    /// What was seen: the answer's `value`, `row` or the first rows; without `sql`, whether the condition held.
     seen: Value,
     /// Why it could not be checked, where that is so.
     error: Option<String>,
@@ -249,7 +249,12 @@ impl Verify {
             Ok((vars, seen)) => {
                 output.seen = seen;
                 match cx.evaluate(&one_check.expect.0, vars) {
-                    Ok(Value::Bool(holds)) => output.passed = holds,
+                    Ok(Value::Bool(holds)) => {
+                        output.passed = holds;
+                        if one_check.sql.is_none() {
+                            output.seen = Value::Bool(holds);
+                        }
+                    }
                     Ok(other) => {
                         output.error = Some(format!(
                             "expect gives a {}, where true or false is needed",

@@ -47,7 +47,17 @@ const RESET: &str = "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN
 
 /// `ledger` or `schema.ledger`, quoted.
 pub(super) fn table_name(table: &str) -> String {
-    table.split('.').map(quote).collect::<Vec<_>>().join(".")
+    let mut in_quotes = false;
+    let parts = table.split(|c: char| {
+        in_quotes ^= c == '"';
+        c == '.' && !in_quotes
+    });
+    let parts = parts.map(|part| match part.strip_prefix('"') {
+        // As the server itself writes it.
+        Some(_) if part.len() > 1 && part.ends_with('"') => part.to_owned(),
+        _ => quote(part),
+    });
+    parts.collect::<Vec<_>>().join(".")
 }
 
 /// What to do where the ledger that the environment names is not there.
@@ -422,7 +432,8 @@ impl Session for PostgresSession {
 
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
         Box::pin(async move {
-            let sql = "SELECT CASE WHEN n.nspname = current_schema() THEN c.relname ELSE n.nspname || '.' || c.relname END AS name \
+            let sql = "SELECT CASE WHEN n.nspname = current_schema() THEN '' ELSE quote_ident(n.nspname) || '.' END \
+                   || quote_ident(c.relname) AS name \
                  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT LIKE 'pg\\_%' \
                  AND n.nspname <> 'information_schema' ORDER BY 1";
