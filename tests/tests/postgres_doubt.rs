@@ -217,6 +217,46 @@ fn a_standby_that_lost_the_commit_is_not_believed() {
 }
 
 #[test]
+fn a_failover_in_the_midst_of_a_run_is_told() {
+    let mut primary = Postgres::start(&["wal_level=replica"]);
+    primary.psql("CREATE TABLE n (i int)");
+    let mut standby = primary.standby(&[]);
+    until("streams", || {
+        primary.ask("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1"
+    });
+    let playbook = "
+playbook: midst
+targets: { db: { kind: postgres } }
+steps:
+  - id: first
+    uses: sql.execute
+    with: { target: db, sql: INSERT INTO n VALUES (1) }
+    undo: none
+  - id: meanwhile
+    uses: wait.signal
+    with: { name: moved }
+  - id: second
+    uses: sql.execute
+    with: { target: db, sql: INSERT INTO n VALUES (2) }
+    undo: none
+";
+    let lab = Lab::at(&primary.url("postgres"), playbook);
+    let running = lab.start(&["run", "p.yaml"]);
+    until("waits", || lab.events("suspended") == 1);
+    primary.crash();
+    standby.stop();
+    standby.take_place_of(&primary);
+    standby.start_again();
+    standby.promote();
+    lab.run(&["signal", "last", "moved"], 0);
+    let done = running.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{told}");
+    let failover = "db was failed over since the run started (timeline 1 then, 2 now)";
+    assert!(told.contains(failover), "{told}");
+}
+
+#[test]
 fn a_commit_that_waits_for_a_standby_is_settled_by_its_end() {
     let server = Postgres::start(&[]);
     server.psql("CREATE TABLE n (i int)");

@@ -6,7 +6,7 @@ use crate::{
         EventBody, Execution, Failover, Instance, Machine, NodeState, Role, SettledBy, SkipCause,
         Stage, StartCause,
     },
-    step::{Phase, WaitOn, Woken},
+    step::{Evidence, Phase, WaitOn, Woken, failed_over},
     value::{Duration, Timestamp},
 };
 use indexmap::IndexMap;
@@ -268,9 +268,18 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 SettledBy::Operator => ": a person says that it is done",
             };
             let took = took(machine, &done.node, done.phase);
+            let kept = done
+                .evidence
+                .iter()
+                .find(|kept| kept.name == Evidence::FAILOVER);
+            let but = kept.map_or_else(String::new, |kept| format!("; {}", kept.content));
             match done.phase {
-                Phase::Do => line(&done.node, S::Succeeded, format!("succeeded{took}{who}")),
-                Phase::Undo => line(&done.node, S::Undone, format!("undone{took}{who}")),
+                Phase::Do => line(
+                    &done.node,
+                    S::Succeeded,
+                    format!("succeeded{took}{who}{but}"),
+                ),
+                Phase::Undo => line(&done.node, S::Undone, format!("undone{took}{who}{but}")),
             }
         }
         EventBody::Failed(failed) => {
@@ -473,10 +482,6 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
 
 /// What a promotion that the run had no part in means for it.
 pub fn failovers(all: &IndexMap<String, Failover>) -> impl Iterator<Item = String> {
-    all.iter().map(|(target, Failover { from, to })| {
-        format!(
-            "{target} was failed over since the run started (timeline {from} then, {to} now): what the run committed before \
-             may not have reached the new primary"
-        )
-    })
+    all.iter()
+        .map(|(target, Failover { from, to })| failed_over(target, *from, *to))
 }

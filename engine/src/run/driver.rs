@@ -340,6 +340,9 @@ impl Driver {
             // Whose role the run itself changes has it as the run starts, and may lose it on the way.
             if let Some(TargetDecl::Named { moves: true, .. }) = graph.targets.get(name) {
                 target.role = None;
+                if let Some(identity) = &mut target.identity {
+                    identity.timeline = None;
+                }
             }
             known.insert(name.clone(), target);
         }
@@ -398,13 +401,9 @@ impl Driver {
                     ),
                 });
             }
-            let is_moved = matches!(
-                machine.started().graph.targets.get(&target.name),
-                Some(TargetDecl::Named { moves: true, .. })
-            );
             // A standby tells its timeline late.
-            if let (Some(from), Some(to), Some("primary"), false) =
-                (before.timeline, now.timeline, now.role.as_deref(), is_moved)
+            if let (Some(from), Some(to), Some("primary")) =
+                (before.timeline, now.timeline, now.role.as_deref())
                 && from != to
             {
                 found.insert(target.name.clone(), Failover { from, to });

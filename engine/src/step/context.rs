@@ -48,6 +48,32 @@ pub struct Evidence {
     pub truncated: bool,
 }
 
+impl Evidence {
+    /// The name of that a target was failed over since the run started; it is told as the step ends.
+    pub const FAILOVER: &'static str = "failover";
+
+    /// That a target was failed over since the run started, by its timelines.
+    #[must_use]
+    pub fn failover(target: &str, from: u32, to: u32) -> Self {
+        let text = failed_over(target, from, to);
+        Self {
+            name: Self::FAILOVER.to_owned(),
+            media_type: "text/plain".to_owned(),
+            size: text.len() as u64,
+            content: Value::from(text),
+            truncated: false,
+        }
+    }
+}
+
+/// What it means for a run that a target was failed over since the run started.
+pub fn failed_over(target: &str, from: u32, to: u32) -> String {
+    format!(
+        "{target} was failed over since the run started (timeline {from} then, {to} now): what the run committed before \
+         may not have reached the new primary"
+    )
+}
+
 /// A secret's content, or text with secrets put in. Never printed.
 #[derive(Clone)]
 pub struct Revealed(String);

@@ -14,6 +14,7 @@ mod wait;
 
 pub use context::{
     Evidence, PreviewContext, Resource, Resources, Revealed, RunInfo, StepContext, StepHost,
+    failed_over,
 };
 pub use examine::{Examination, Finding, LedgerRecipe, LedgerStanding, Now, Severity};
 pub use failure::{Cause, Certainty, Failure};

@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     step::{
-        Cause, Failure, Phase, PreviewContext, Resources, Revealed, StepContext, StepHost, Target,
-        TargetKind,
+        Cause, Evidence, Failure, Phase, PreviewContext, Resources, Revealed, StepContext,
+        StepHost, Target, TargetKind,
     },
     value::{Duration, Timestamp, Value},
 };
@@ -256,6 +256,11 @@ pub(crate) trait Session: Send {
     /// The user's tables, by name.
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>>;
 
+    /// The timelines when the run started and now, where the target was failed over in between.
+    fn failover(&self) -> Option<(u32, u32)> {
+        None
+    }
+
     /// Reads a whole table, streamed.
     fn fingerprint<'a>(
         &'a mut self,
@@ -447,7 +452,11 @@ pub(crate) async fn open(
     until: &Until,
 ) -> Result<Box<dyn Session>, Failure> {
     let url = url(host, target).await?;
-    database(target)?
+    let session = database(target)?
         .open(target, url.expose(), access, until)
-        .await
+        .await?;
+    if let Some((from, to)) = session.failover() {
+        host.keep(Evidence::failover(&target.name, from, to));
+    }
+    Ok(session)
 }

@@ -430,6 +430,16 @@ impl Session for PostgresSession {
         })
     }
 
+    fn failover(&self) -> Option<(u32, u32)> {
+        let before = self.source.target().identity.as_ref()?.timeline?;
+        let now = &self.held.who;
+        // A standby tells its timeline late.
+        let is_primary = now.role.as_deref() == Some("primary");
+        now.timeline
+            .filter(|now| is_primary && *now != before)
+            .map(|now| (before, now))
+    }
+
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
         Box::pin(async move {
             let sql = "SELECT CASE WHEN n.nspname = current_schema() THEN '' ELSE quote_ident(n.nspname) || '.' END \
