@@ -204,12 +204,13 @@ fn told(drill: &Drill, count: usize) -> Vec<(Vec<(String, String)>, bool)> {
 fn planned<'s>(
     server: &Postgres,
     statements: impl Iterator<Item = &'s str>,
+    more: &str,
 ) -> Vec<(Vec<(String, String)>, bool)> {
     let mut playbook = "playbook: locks\ntargets: { db: { kind: postgres } }\nsteps:\n".to_owned();
     let mut count = 0;
     for statement in statements {
         playbook.push_str(&format!(
-            "  - id: s{count}\n    uses: sql.execute\n    needs: []\n    undo: none\n    with: {{ target: db, all_rows: true, sql: {} }}\n",
+            "  - id: s{count}\n    uses: sql.execute\n    needs: []\n    undo: none\n    with: {{ target: db, all_rows: true, sql: {} {more} }}\n    probe: {{ sql: SELECT true AS done, done: row.done }}\n",
             serde_json::to_string(statement).unwrap()
         ));
         count += 1;
@@ -221,7 +222,7 @@ fn planned<'s>(
 fn a_plan_tells_the_locks_that_the_server_takes() {
     let server = Postgres::start(&[]);
     server.psql(TABLES);
-    let told = planned(&server, STATEMENTS.iter().copied());
+    let told = planned(&server, STATEMENTS.iter().copied(), "");
     let mut wrong = Vec::new();
     for (statement, (told, tells_rewrite)) in STATEMENTS.iter().zip(told) {
         let taken = taken(&server, statement);
@@ -261,7 +262,11 @@ fn a_plan_tells_the_locks_that_the_server_takes() {
         "{plan}"
     );
 
-    let told = planned(&server, ALONE.iter().map(|(statement, _)| *statement));
+    let told = planned(
+        &server,
+        ALONE.iter().map(|(statement, _)| *statement),
+        ", transaction: none",
+    );
     for ((statement, wanted), (told, _)) in ALONE.iter().zip(told) {
         let all: Vec<String> = told
             .iter()

@@ -113,6 +113,41 @@ fn a_second_statement_is_never_run() {
 }
 
 #[test]
+fn a_rehearsal_tells_what_would_refuse_it() {
+    let server = Postgres::start(&[]);
+    server.psql(
+        "CREATE TABLE p (id int PRIMARY KEY);
+         CREATE TABLE f (id int REFERENCES p DEFERRABLE INITIALLY DEFERRED);
+         CREATE TABLE \"o'clock\" (\"it's\" int); INSERT INTO \"o'clock\" VALUES (1)",
+    );
+    let text = "playbook: p\ntargets: { db: { kind: postgres } }\nsteps:
+  - { id: a, uses: sql.execute, undo: none, with: { target: db, sql: INSERT INTO p VALUES (1), expect_rows: 2 } }
+  - { id: b, uses: sql.execute, undo: none, with: { target: db, sql: INSERT INTO f VALUES (7) } }\n";
+    let told = Drill::on(&server, text).call("plan", &["--rehearse"]).all;
+    for said in [
+        "would fail: 1 rows affected, and expect_rows is 2",
+        "would fail: a constraint refused",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    let large = "SELECT repeat('x', 1000000) FROM generate_series(1, 100)";
+    let asks = [
+        ("named", "sql.query", "SELECT * FROM \\\"o'clock\\\""),
+        ("large", "sql.query", large),
+    ];
+    let drill = Drill::on(&server, &playbook(&asks));
+    let told = drill.call("run", &[]).exits(1).all;
+    assert_eq!(drill.state_of("named"), "succeeded", "{told}");
+    assert!(told.contains("the answer is larger than"), "{told}");
+    let vacuum = "playbook: p\ntargets: { db: { kind: postgres } }\nsteps:\n  - { id: a, uses: sql.execute, undo: none, with: { target: db, sql: VACUUM p } }\n";
+    let told = Drill::on(&server, vacuum)
+        .call("validate", &[])
+        .exits(2)
+        .all;
+    assert!(told.contains("this VACUUM refuses a transaction"), "{told}");
+}
+
+#[test]
 fn what_no_guard_could_hold_is_refused() {
     let server = Postgres::start(&[]);
     server.psql("CREATE TABLE n (i int); INSERT INTO n SELECT generate_series(1, 3)");

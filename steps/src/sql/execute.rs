@@ -1,14 +1,14 @@
 //! `sql.execute`
 use super::{
     alone, binding, count, default_max_rows, guards, one, open_for_preview,
-    params::{Bound, Params, check},
+    params::{Bound, Params, Statement, check},
     transaction::{self, Transaction},
 };
 use crate::target::{self, Access, Affected, Session, Until};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
-    expr::Vars,
+    expr::{Expr, ExprError, Vars},
     step::{
         Cause, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview, PreviewContext,
         Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, Target, UndoSupport,
@@ -167,10 +167,7 @@ lock_timeout: 2s
         for statement in &statements {
             let shape = &statement.shape;
             errors.extend(guards::unbounded("sql", shape, params.all_rows));
-            let counts = matches!(
-                shape.verb.as_str(),
-                "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "REPLACE"
-            );
+            let counts = guards::counts(shape);
             for (key, given) in [
                 ("expect_rows", params.expect_rows.is_some()),
                 ("max_rows", params.max_rows.is_some()),
@@ -191,6 +188,10 @@ lock_timeout: 2s
                         .help("use sql.query; `windlass plan` shows how a statement would run"),
                 );
             }
+        }
+        if params.transaction == TransactionMode::Own {
+            let refusing = |statement: &Statement| guards::needs_none("sql", &statement.shape);
+            errors.extend(statements.iter().filter_map(refusing));
         }
         if params.transaction == TransactionMode::None {
             for (key, given) in [
@@ -227,7 +228,11 @@ impl Execute {
         Ok(bound)
     }
 
-    fn guard(&self, cx: &StepContext, affected: u64) -> Result<(), Failure> {
+    fn guard(
+        &self,
+        affected: u64,
+        evaluate: impl FnOnce(&Expr, Vars) -> Result<Value, ExprError>,
+    ) -> Result<(), Failure> {
         let refused = |message: String| {
             Failure::new("sql.guard", message)
                 .cause(Cause::Refused)
@@ -244,17 +249,13 @@ impl Execute {
         let Some(expected) = &self.0.expect_rows else {
             return Ok(());
         };
-        let value = cx
-            .evaluate(
-                &expected.0,
-                Vars::new().with("rows_affected", count(affected)),
+        let vars = Vars::new().with("rows_affected", count(affected));
+        let value = evaluate(&expected.0, vars).map_err(|error| {
+            Failure::new(
+                "expression.failed",
+                format!("expect_rows: {}", error.message),
             )
-            .map_err(|error| {
-                Failure::new(
-                    "expression.failed",
-                    format!("expect_rows: {}", error.message),
-                )
-            })?;
+        })?;
         let holds = match (value.as_bool(), value.as_int()) {
             (Some(holds), _) => holds,
             (None, Some(wanted)) => i128::from(wanted) == i128::from(affected),
@@ -286,7 +287,7 @@ impl Execute {
     ) -> Result<ExecuteOutput, Failure> {
         let mut transaction = Transaction::begin(cx, target, self.0.lock_timeout).await?;
         let affected = transaction.run(cx, bound, self.0.max_result_rows).await?;
-        let guarded = self.guard(cx, affected.rows);
+        let guarded = self.guard(affected.rows, |expr, vars| cx.evaluate(expr, vars));
         transaction.or_back(guarded).await?;
         let output = ExecuteOutput::from(affected);
         let kept = transaction.or_back(kept(&output)).await?;
@@ -412,16 +413,26 @@ impl Step for Execute {
                     let ran = session
                         .run(&bound, self.0.max_result_rows as usize, &until)
                         .await;
+                    let checked = match &ran {
+                        Ok(_) => session.check_deferred().await,
+                        Err(_) => Ok(()),
+                    };
                     session.rollback().await?;
                     match ran {
                         Ok(affected) => {
-                            let mut preview = Preview::new(
-                                Fidelity::RolledBack,
-                                format!("would affect {} rows", affected.rows),
-                            );
-                            if let Some(max) = self.0.max_rows.filter(|max| affected.rows > *max) {
-                                preview =
-                                    preview.line("guard", format!("would fail: max_rows is {max}"));
+                            let changes = guards::counts(&bound.shape);
+                            let summary = match changes {
+                                true => format!("would affect {} rows", affected.rows),
+                                false => format!("would run {}", bound.shape.verb),
+                            };
+                            let guarded = self
+                                .guard(affected.rows, |expr, vars| cx.host.evaluate(expr, vars));
+                            let mut preview = Preview::new(Fidelity::RolledBack, summary);
+                            for (label, held) in [("guard", guarded), ("at its COMMIT", checked)] {
+                                if let Err(failure) = held {
+                                    let text = format!("would fail: {}", failure.message);
+                                    preview = preview.line(label, text);
+                                }
                             }
                             preview
                         }

@@ -2,6 +2,14 @@
 use super::{lex::Shape, params::Statement};
 use windlass_engine::step::{Cause, Failure, ParamError};
 
+/// Whether a database tells how many rows the statement changes.
+pub(super) fn counts(shape: &Shape) -> bool {
+    matches!(
+        shape.verb.as_str(),
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "REPLACE"
+    )
+}
+
 /// UPDATE and DELETE of a whole table must be meant.
 pub(super) fn unbounded(path: &str, shape: &Shape, all_rows: bool) -> Option<ParamError> {
     let whole = matches!(shape.verb.as_str(), "UPDATE" | "DELETE") && !shape.has_where;
@@ -34,6 +42,14 @@ pub(super) fn out_of_place(path: &str, shape: &Shape) -> Option<ParamError> {
             "COPY with STDIN or STDOUT wants a client that sends or takes rows",
         )
         .help("use `command` with psql and `connect`, or a file on the server")
+    })
+}
+
+/// What a database runs in no transaction.
+pub(super) fn needs_none(path: &str, shape: &Shape) -> Option<ParamError> {
+    shape.refuses_transaction.then(|| {
+        ParamError::new(path, format!("this {} refuses a transaction", shape.verb))
+            .help("add `transaction: none`, and a `probe` that tells whether it is done")
     })
 }
 

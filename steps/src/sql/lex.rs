@@ -451,6 +451,8 @@ pub(crate) struct Shape {
     pub(crate) leaves: bool,
     /// What commits by itself, piece by piece: `CONCURRENTLY`, procedures.
     pub(crate) in_pieces: bool,
+    /// `VACUUM`, `CREATE DATABASE` and their like.
+    pub(crate) refuses_transaction: bool,
     /// `COPY … FROM STDIN`, which wants a client that sends rows.
     pub(crate) streams: bool,
 }
@@ -460,6 +462,8 @@ pub(crate) fn shape(tokens: &[Token<'_>]) -> Shape {
     let mut shape = Shape::default();
     let mut depth = 0_usize;
     let (mut with, mut returning) = (false, false);
+    // Whether the word before was the first one.
+    let mut first = false;
     for token in tokens {
         match token.kind {
             Kind::Open => depth += 1,
@@ -467,6 +471,8 @@ pub(crate) fn shape(tokens: &[Token<'_>]) -> Shape {
             // `(SELECT …) UNION …`: nothing but parentheses so far.
             Kind::Word if depth == 0 || (shape.verb.is_empty() && !with) => {
                 let word = token.text.to_ascii_uppercase();
+                let second =
+                    std::mem::replace(&mut first, shape.verb.is_empty()) && !shape.verb.is_empty();
                 match word.as_str() {
                     "WITH" if shape.verb.is_empty() => with = true,
                     "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "VALUES" | "MERGE"
@@ -480,7 +486,18 @@ pub(crate) fn shape(tokens: &[Token<'_>]) -> Shape {
                     "RETURNING" => returning = true,
                     "WHERE" if !returning => shape.has_where = true,
                     "INTO" => shape.into = true,
-                    "CONCURRENTLY" => shape.in_pieces = true,
+                    "CONCURRENTLY" if shape.verb != "REFRESH" => {
+                        shape.in_pieces = true;
+                        shape.refuses_transaction = true;
+                    }
+                    "DATABASE" | "TABLESPACE"
+                        if second && matches!(shape.verb.as_str(), "CREATE" | "DROP") =>
+                    {
+                        shape.refuses_transaction = true;
+                    }
+                    "SYSTEM" if second && shape.verb == "ALTER" => {
+                        shape.refuses_transaction = true;
+                    }
                     "TRANSACTION" if shape.verb == "PREPARE" => shape.leaves = true,
                     "STDIN" | "STDOUT" if shape.verb == "COPY" => shape.streams = true,
                     _ => {}
@@ -498,6 +515,7 @@ pub(crate) fn shape(tokens: &[Token<'_>]) -> Shape {
         }
     }
     shape.in_pieces |= matches!(shape.verb.as_str(), "CALL" | "DO");
+    shape.refuses_transaction |= shape.verb == "VACUUM";
     shape
 }
 
@@ -660,6 +678,24 @@ mod tests {
                 })
                 .collect();
             assert_eq!(texts, wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_refuses_a_transaction() {
+        for (sql, refuses) in [
+            ("VACUUM t", true),
+            ("CREATE INDEX CONCURRENTLY i ON t (a)", true),
+            ("CREATE DATABASE d", true),
+            ("DROP TABLESPACE t", true),
+            ("ALTER SYSTEM SET a = 1", true),
+            ("CREATE TABLE database (a int)", false),
+            ("ALTER TABLE system ADD a int", false),
+            ("REFRESH MATERIALIZED VIEW CONCURRENTLY v", false),
+            ("COMMENT ON DATABASE d IS 'x'", false),
+        ] {
+            let all = tokens(sql, Dialect::POSTGRES).expect("lexes");
+            assert_eq!(shape(&all).refuses_transaction, refuses, "{sql}");
         }
     }
 

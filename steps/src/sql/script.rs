@@ -125,6 +125,10 @@ lock_timeout: 2s
             }
         }
         errors.extend(positive("lock_timeout", params.lock_timeout));
+        if params.transaction == TransactionMode::Own {
+            let refusing = |statement: &Statement| guards::needs_none("sql", &statement.shape);
+            errors.extend(statements.iter().filter_map(refusing));
+        }
         if params.transaction == TransactionMode::None {
             errors.extend(statements.iter().filter_map(guards::of_session));
         }

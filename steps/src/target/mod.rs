@@ -214,6 +214,11 @@ pub(crate) trait Session: Send {
     /// Commits. An error says whether the transaction is known to be undone (no effect) or not (unknown).
     fn commit<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<(), Failure>>;
 
+    /// Inside a transaction: what the database would check at its COMMIT.
+    fn check_deferred(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Takes the transaction back.
     fn rollback(&mut self) -> BoxFuture<'_, Result<(), Failure>>;
 

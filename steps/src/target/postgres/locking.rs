@@ -401,7 +401,10 @@ fn part_altered(mut at: Cursor<'_>, others: &mut Vec<Locking>) -> (Lock, Option<
             AccessExclusive
         };
         others.extend(one(AccessExclusive, partition, None));
-        return (lock, None);
+        return (
+            lock,
+            Some("so is the default partition, where there is one"),
+        );
     }
     if at.is("ENABLE") || at.is("DISABLE") {
         let lock = if at.has(&["TRIGGER"]) {
@@ -428,6 +431,10 @@ fn part_altered(mut at: Cursor<'_>, others: &mut Vec<Locking>) -> (Lock, Option<
         || at.takes(&["SET", "ACCESS", "METHOD"])
     {
         return (AccessExclusive, Some(REWRITES));
+    }
+    if at.takes(&["DROP"]) {
+        let work = "so is the table that a foreign key leads to, where one goes with it";
+        return (AccessExclusive, Some(work));
     }
     if at.takes(&["INHERIT"]) {
         others.extend(one(ShareUpdateExclusive, at.name(), None));
@@ -563,7 +570,8 @@ fn dropped(mut at: Cursor<'_>) -> Vec<Locking> {
         || at.takes(&["MATERIALIZED", "VIEW"])
         || at.takes(&["SEQUENCE"]);
     if is_relation {
-        each(Lock::AccessExclusive, at.names(), None)
+        let work = "so are the tables that its foreign keys lead to, and of a partition its parent and the default one";
+        each(Lock::AccessExclusive, at.names(), Some(work))
     } else {
         Vec::new()
     }

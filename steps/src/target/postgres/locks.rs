@@ -35,7 +35,8 @@ async fn of_table(
                coalesce(nullif(a.application_name, ''), '-'), a.state, l.mode), '; ') \
             FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
             WHERE l.relation = c.oid AND l.granted AND l.pid <> pg_backend_pid() AND l.mode = ANY ($2)), \
-           CASE WHEN i.indexrelid IS NOT NULL THEN c.oid::regclass::text END \
+           CASE WHEN i.indexrelid IS NOT NULL THEN c.oid::regclass::text END, \
+           (SELECT count(*) FROM pg_inherits h WHERE h.inhparent = c.oid) \
          FROM (SELECT to_regclass($1) AS named) r \
          LEFT JOIN pg_index i ON i.indexrelid = r.named \
          JOIN pg_class c ON c.oid = coalesce(i.indrelid, r.named) \
@@ -72,6 +73,13 @@ async fn of_table(
     };
     if !lines.contains(&has) {
         lines.push(has);
+    }
+    if let Some(heirs @ 1..) = number(4) {
+        let heirs =
+            format!("so are its {heirs} partitions or heirs, unless the statement says ONLY");
+        if !lines.contains(&heirs) {
+            lines.push(heirs);
+        }
     }
     if let Ok(Some(holders)) = row.try_get::<Option<String>, _>(2) {
         let waits = format!("would wait now for {holders}");

@@ -4,6 +4,22 @@ use serde_json::Value as Json;
 use sqlx::{PgConnection, Row};
 use std::collections::BTreeSet;
 
+/// What holds a name as it is, and no expression.
+const NAMES: &[&str] = &[
+    "Node Type",
+    "Parent Relationship",
+    "Relation Name",
+    "Schema",
+    "Alias",
+    "Index Name",
+    "CTE Name",
+    "Subplan Name",
+    "Tuplestore Name",
+    "Function Name",
+    "Trigger Name",
+    "Constraint Name",
+];
+
 /// What a plan tells.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -47,7 +63,10 @@ impl Plan {
                         self.tables.push(table.to_owned());
                     }
                 }
-                node.values().for_each(|value| self.walk(value));
+                let expressions = node
+                    .iter()
+                    .filter(|(key, value)| !(value.is_string() && NAMES.contains(&key.as_str())));
+                expressions.for_each(|(_, value)| self.walk(value));
             }
             Json::String(text) => self.expression(text),
             Json::Null | Json::Bool(_) | Json::Number(_) => {}

@@ -339,6 +339,15 @@ impl Session for PostgresSession {
         })
     }
 
+    fn check_deferred(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            self.simple("SET CONSTRAINTS ALL IMMEDIATE".to_owned())
+                .await
+                .map(drop)
+                .map_err(|error| errors::failure(&error))
+        })
+    }
+
     fn rollback(&mut self) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move { self.ended(Ok(())).await })
     }

@@ -12,11 +12,15 @@ use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Row, postgres::PgRow};
 use windlass_engine::{
     step::{Cause, Failure},
-    value::Value,
+    value::{Size, Value},
 };
 
-/// Rows that come at a time.
-const FETCH: usize = 1_000;
+/// Rows that come at a time: few at first, more where they are small.
+const FETCH: std::ops::RangeInclusive<usize> = 20..=1_000;
+/// What may come at a time, in bytes.
+const CHUNK: usize = 4 << 20;
+/// How large an answer may be, in bytes: it is kept in the journal.
+const LARGEST: usize = 64 << 20;
 /// What the server is asked for the types of a statement's values by.
 const TYPES: &str = "windlass_types";
 
@@ -34,6 +38,18 @@ fn is_plain(verb: &str) -> bool {
             | "DELETE"
             | "MERGE"
     )
+}
+
+fn too_large() -> Failure {
+    Failure::new(
+        "sql.result_too_large",
+        format!(
+            "the answer is larger than {}, and the journal keeps answers",
+            Size(LARGEST as i64).rounded()
+        ),
+    )
+    .cause(Cause::Refused)
+    .help("ask for fewer rows or columns, or let the server count, sum and compare")
 }
 
 impl PostgresSession {
@@ -200,19 +216,26 @@ impl PostgresSession {
             typed.fetch(sql, connection).await
         })
         .await?;
+        let mut many = *FETCH.start();
         loop {
+            let sql = format!("FETCH {many} FROM windlass_rows");
             let rows = self
-                .work(until, async |connection| {
-                    sqlx::raw_sql(AssertSqlSafe(format!("FETCH {FETCH} FROM windlass_rows")))
+                .work(until, async move |connection| {
+                    sqlx::raw_sql(AssertSqlSafe(sql))
                         .fetch_all(connection)
                         .await
                 })
                 .await?;
             self.learn(&rows, until).await?;
-            let last = rows.len() < FETCH;
+            let last = rows.len() < many;
             if !each(&rows, &self.arrays)? || last {
                 return Ok(());
             }
+            many = if rows.iter().map(values::size).sum::<usize>() > CHUNK {
+                (many / 2).max(1)
+            } else {
+                (many * 4).min(*FETCH.end())
+            };
         }
     }
 
@@ -249,8 +272,13 @@ impl PostgresSession {
         let typed = self.typed(bound, until).await?;
         self.refuse_acting(&typed, bound, until).await?;
         let mut found = Rows::default();
+        let mut size = 0;
         if cursor {
             self.cursor(&typed, until, |rows, arrays| {
+                size += rows.iter().map(values::size).sum::<usize>();
+                if size > LARGEST {
+                    return Err(too_large());
+                }
                 let more = values::rows(rows, arrays)?;
                 if found.columns.is_empty() {
                     found.columns = more.columns;

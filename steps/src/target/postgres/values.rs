@@ -244,6 +244,14 @@ fn raw(row: &PgRow, at: usize) -> Result<PgValueRef<'_>, Failure> {
         .map_err(|error| Failure::new("sql.driver", error.to_string()))
 }
 
+/// How large a row is, in bytes.
+pub(super) fn size(row: &PgRow) -> usize {
+    let columns = 0..row.columns().len();
+    columns
+        .filter_map(|at| row.try_get_raw(at).ok()?.as_bytes().ok().map(<[u8]>::len))
+        .sum()
+}
+
 /// A column of a row that came by the simple protocol; `None` where it is NULL or not there.
 pub(super) fn text(row: &PgRow, at: usize) -> Option<String> {
     let raw = row.try_get_raw(at).ok()?;
