@@ -1,5 +1,5 @@
 //! A statement that refuses a transaction: its mark, what its failure means, and what is left of it after a crash.
-use super::lex::Shape;
+use super::shape::Shape;
 use crate::target::{self, Session, Until};
 use windlass_engine::{
     step::{Cause, Certainty, Failure, Mark, Probed, StepContext, Target},

@@ -1,5 +1,5 @@
 //! What no step runs, by what its words say: read in a playbook, and once more as the target's own database reads it.
-use super::{lex::Shape, params::Statement};
+use super::{params::Statement, shape::Shape};
 use windlass_engine::step::{Cause, Failure, ParamError};
 
 /// Whether a database tells how many rows the statement changes.

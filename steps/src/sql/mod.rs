@@ -7,6 +7,7 @@ pub(crate) mod params;
 pub(crate) mod password;
 pub(crate) mod query;
 pub(crate) mod script;
+pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transaction;

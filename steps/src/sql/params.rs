@@ -1,5 +1,8 @@
 //! Parameters in SQL: values go by `:name`, identifiers by `:"name"`, quoted literals by `:'name'`.
-use super::lex::{Dialect, Kind, LexError, Shape, Token, shape, split, tokens};
+use super::{
+    lex::{Dialect, Kind, LexError, Token, tokens},
+    shape::{Shape, shape, split},
+};
 use indexmap::{IndexMap, IndexSet};
 use windlass_engine::{
     step::{Failure, ParamError, StepHost},
