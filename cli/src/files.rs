@@ -16,6 +16,8 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<(), CliError> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
+    // Else the error would speak of the name that the new file has meanwhile.
+    fs::metadata(folder).map_err(failed)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
     if let Ok(metadata) = fs::metadata(&place) {

@@ -10,8 +10,9 @@ use windlass_engine::{
     environment::{self, EnvironmentFile},
     graph::Graph,
     journal::{Journal, SqliteJournal},
-    machine::{Holder, Machine},
+    machine::{Holder, Machine, NodeState},
     run::{DriveOptions, Driver, Ended, NewRun},
+    value::Value,
 };
 
 struct Disk;
@@ -45,6 +46,15 @@ impl House {
             environment,
             journal,
         }
+    }
+
+    /// With a PostgreSQL as the target `db`, and more keys of it, such as `, pool: 2`.
+    #[must_use]
+    pub fn on(server: &servers::postgres::Postgres, more: &str) -> Self {
+        Self::new(&format!(
+            "environments:\n  local:\n    targets:\n      db: {{ url: '{}', tls: off{more} }}\n",
+            server.url("postgres")
+        ))
     }
 
     /// The folder.
@@ -161,4 +171,24 @@ impl House {
     pub fn database(&self, name: &str) -> rusqlite::Connection {
         rusqlite::Connection::open(self.path().join(name)).unwrap()
     }
+}
+
+/// What a step gave.
+///
+/// # Panics
+/// Where it is not there or did not succeed.
+#[must_use]
+#[expect(
+    clippy::unwrap_used,
+    reason = "a step that is not there is a failed test"
+)]
+pub fn output<'m>(machine: &'m Machine, step: &str) -> &'m Value {
+    let instance = machine.instance(step).unwrap();
+    assert_eq!(
+        instance.state,
+        NodeState::Succeeded,
+        "{step}: {:?}",
+        instance.forward.failure
+    );
+    &instance.output
 }

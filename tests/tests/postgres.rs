@@ -11,14 +11,7 @@ use windlass_engine::{
     step::{Cause, Failure},
     value::Value,
 };
-use windlass_tests::{House, servers::postgres::Postgres};
-
-fn house(server: &Postgres, more: &str) -> House {
-    House::new(&format!(
-        "environments:\n  local:\n    targets:\n      db: {{ url: '{}', tls: off{more} }}\n",
-        server.url("postgres")
-    ))
-}
+use windlass_tests::{House, output, servers::postgres::Postgres};
 
 fn failure(machine: &Machine, step: &str) -> Failure {
     let instance = machine.instance(step).unwrap();
@@ -29,23 +22,12 @@ fn failure(machine: &Machine, step: &str) -> Failure {
         .unwrap_or_else(|| panic!("{step}: {:?}", instance.state))
 }
 
-fn output<'m>(machine: &'m Machine, step: &str) -> &'m Value {
-    let instance = machine.instance(step).unwrap();
-    assert_eq!(
-        instance.state,
-        NodeState::Succeeded,
-        "{step}: {:?}",
-        instance.forward.failure
-    );
-    &instance.output
-}
-
 #[tokio::test]
 async fn writes_are_exactly_once_guarded_and_undone() {
     let server = Postgres::start(&[]);
     server.psql("CREATE TABLE orders (id int PRIMARY KEY, state text NOT NULL); INSERT INTO orders SELECT i, 'new' FROM generate_series(1, 1001) i");
     server.make_ledger();
-    let house = house(&server, ", ledger: windlass_ledger");
+    let house = House::on(&server, ", ledger: windlass_ledger");
     let playbook = r#"
 playbook: writes
 targets: { db: { kind: postgres } }
@@ -185,7 +167,7 @@ async fn reads_only_read_and_values_are_exact() {
     with: { target: db, sql: "SELECT g FROM generate_series(1, 1000000) g", max_result_rows: 10 }
 "#,
     );
-    let house = house(&server, "");
+    let house = House::on(&server, "");
     let playbook =
         format!("playbook: reads\ntargets: {{ db: {{ kind: postgres }} }}\nsteps:\n{steps}");
     let (_, _, machine) = house.run(&playbook, &[]).await;
@@ -242,7 +224,7 @@ async fn reads_only_read_and_values_are_exact() {
 async fn a_timeout_ends_the_statement_and_a_lock_names_its_holder() {
     let server = Postgres::start(&[]);
     server.psql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
-    let house = house(&server, "");
+    let house = House::on(&server, "");
     let playbook = "
 playbook: waits
 targets: { db: { kind: postgres } }

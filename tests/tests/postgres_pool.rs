@@ -1,34 +1,11 @@
 //! Connections of one process to a real PostgreSQL: bounded, used again, and never in anybody's way.
 #![expect(
-    clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a failed set-up is a failed test; how long a run takes is measured from outside of it"
+    reason = "how long a run takes is measured from outside of it"
 )]
 use std::time::{Duration, Instant};
-use windlass_engine::{
-    machine::{Machine, NodeState, Outcome},
-    run::Ended,
-    value::Value,
-};
-use windlass_tests::{House, servers::postgres::Postgres};
-
-fn house(server: &Postgres, more: &str) -> House {
-    House::new(&format!(
-        "environments:\n  local:\n    targets:\n      db: {{ url: '{}', tls: off{more} }}\n",
-        server.url("postgres")
-    ))
-}
-
-fn output<'m>(machine: &'m Machine, step: &str) -> &'m Value {
-    let instance = machine.instance(step).unwrap();
-    assert_eq!(
-        instance.state,
-        NodeState::Succeeded,
-        "{step}: {:?}",
-        instance.forward.failure
-    );
-    &instance.output
-}
+use windlass_engine::{machine::Outcome, run::Ended, value::Value};
+use windlass_tests::{House, output, servers::postgres::Postgres};
 
 /// How many connections of windlass a server has let in.
 fn let_in(server: &Postgres) -> usize {
@@ -44,7 +21,7 @@ fn let_in(server: &Postgres) -> usize {
 #[tokio::test]
 async fn a_target_has_no_more_connections_than_its_pool() {
     let server = Postgres::start(&[]);
-    let house = house(&server, ", pool: 2");
+    let house = House::on(&server, ", pool: 2");
     let playbook = "
 playbook: crowds
 targets: { db: { kind: postgres } }
@@ -101,7 +78,7 @@ async fn one_connection_serves_many_steps_and_carries_nothing_from_one_to_the_ne
            RETURN NEW; END $$;
          CREATE TRIGGER leaves BEFORE INSERT ON n FOR EACH ROW EXECUTE FUNCTION leaves()",
     );
-    let house = house(&server, "");
+    let house = House::on(&server, "");
     let mut playbook = "
 playbook: follows
 targets: { db: { kind: postgres } }
@@ -195,7 +172,7 @@ steps:
 #[tokio::test]
 async fn a_connection_that_was_ended_meanwhile_is_made_anew() {
     let server = Postgres::start(&[]);
-    let house = house(&server, "");
+    let house = House::on(&server, "");
     let playbook = format!("
 playbook: ended
 targets: {{ db: {{ kind: postgres }} }}

@@ -7,7 +7,7 @@ use windlass_engine::{
     value::Value,
 };
 use windlass_tests::{
-    House,
+    House, output,
     servers::{
         pgbouncer::{PgBouncer, PoolMode},
         postgres::Postgres,
@@ -212,14 +212,7 @@ fn texts(server: &Postgres, sql: &str) -> Vec<Option<String>> {
 }
 
 fn row<'m>(machine: &'m Machine, step: &str, list: &str) -> &'m Value {
-    let instance = machine.instance(step).unwrap();
-    assert_eq!(
-        instance.state,
-        NodeState::Succeeded,
-        "{step}: {:?}",
-        instance.forward.failure
-    );
-    &instance.output.get(list).unwrap().as_list().unwrap()[0]
+    &output(machine, step).get(list).unwrap().as_list().unwrap()[0]
 }
 
 #[tokio::test]

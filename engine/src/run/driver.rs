@@ -337,7 +337,7 @@ impl Driver {
         for (name, target) in targets {
             let mut target = target.clone();
             target.identity = Some(self.ask(&target, secrets).await?);
-            // Whose role the run itself changes has it as the run starts, and may lose it on the way.
+            // Whose role the run itself changes has it as the run starts, and may lose it on the way; its timeline changes, too.
             if let Some(TargetDecl::Named { moves: true, .. }) = graph.targets.get(name) {
                 target.role = None;
                 if let Some(identity) = &mut target.identity {

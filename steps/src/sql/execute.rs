@@ -77,6 +77,19 @@ pub(crate) struct ExecuteParams {
     max_result_rows: u32,
 }
 
+impl ExecuteParams {
+    /// The guards on rows that are given.
+    fn row_guards(&self) -> impl Iterator<Item = &'static str> {
+        let given = [
+            ("expect_rows", self.expect_rows.is_some()),
+            ("max_rows", self.max_rows.is_some()),
+        ];
+        given
+            .into_iter()
+            .filter_map(|(key, given)| given.then_some(key))
+    }
+}
+
 /// What the statement did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ExecuteOutput {
@@ -167,21 +180,11 @@ lock_timeout: 2s
         for statement in &statements {
             let shape = &statement.shape;
             errors.extend(guards::unbounded("sql", shape, params.all_rows));
-            let counts = guards::counts(shape);
-            for (key, given) in [
-                ("expect_rows", params.expect_rows.is_some()),
-                ("max_rows", params.max_rows.is_some()),
-            ] {
-                if given && !counts {
-                    errors.push(
-                        ParamError::new(
-                            key,
-                            format!("the rows that a {} changes are not counted", shape.verb),
-                        )
-                        .help("guard an INSERT, UPDATE, DELETE or MERGE of its own"),
-                    );
-                }
-            }
+            errors.extend(
+                params
+                    .row_guards()
+                    .filter_map(|key| guards::uncounted(key, shape)),
+            );
             if shape.verb == "EXPLAIN" {
                 errors.push(
                     ParamError::new("sql", "EXPLAIN only asks, and with ANALYZE no guard holds")
@@ -194,17 +197,10 @@ lock_timeout: 2s
             errors.extend(statements.iter().filter_map(refusing));
         }
         if params.transaction == TransactionMode::None {
-            for (key, given) in [
-                ("expect_rows", params.expect_rows.is_some()),
-                ("max_rows", params.max_rows.is_some()),
-            ] {
-                if given {
-                    errors.push(
-                        ParamError::new(key, "a guard takes the transaction back, and with `transaction: none` there is none")
-                            .help("leave it out, or check afterwards with verify"),
-                    );
-                }
-            }
+            errors.extend(params.row_guards().map(|key| {
+                ParamError::new(key, "a guard takes the transaction back, and with `transaction: none` there is none")
+                    .help("leave it out, or check afterwards with verify")
+            }));
         }
         errors.extend(positive("lock_timeout", params.lock_timeout));
         if errors.is_empty() {

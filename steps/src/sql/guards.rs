@@ -10,6 +10,17 @@ pub(super) fn counts(shape: &Shape) -> bool {
     )
 }
 
+/// A guard on rows, for a statement whose rows nobody counts.
+pub(super) fn uncounted(key: &str, shape: &Shape) -> Option<ParamError> {
+    (!counts(shape)).then(|| {
+        ParamError::new(
+            key,
+            format!("the rows that a {} changes are not counted", shape.verb),
+        )
+        .help("guard an INSERT, UPDATE, DELETE or MERGE of its own")
+    })
+}
+
 /// UPDATE and DELETE of a whole table must be meant.
 pub(super) fn unbounded(path: &str, shape: &Shape, all_rows: bool) -> Option<ParamError> {
     let whole = matches!(shape.verb.as_str(), "UPDATE" | "DELETE") && !shape.has_where;
@@ -24,7 +35,7 @@ pub(super) fn unbounded(path: &str, shape: &Shape, all_rows: bool) -> Option<Par
 
 /// What would end the transaction of the step, or wants a client that sends rows.
 pub(super) fn out_of_place(path: &str, shape: &Shape) -> Option<ParamError> {
-    let ends = shape.leaves
+    let ends = shape.prepares_transaction
         || matches!(
             shape.verb.as_str(),
             "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE"
@@ -43,6 +54,20 @@ pub(super) fn out_of_place(path: &str, shape: &Shape) -> Option<ParamError> {
         )
         .help("use `command` with psql and `connect`, or a file on the server")
     })
+}
+
+/// Both of these, where the statement is about to run.
+pub(super) fn admitted(shape: &Shape, all_rows: bool) -> Result<(), Failure> {
+    match out_of_place("sql", shape).or_else(|| unbounded("sql", shape, all_rows)) {
+        None => Ok(()),
+        Some(error) => {
+            let failure = Failure::new("sql.guard", error.message).cause(Cause::Refused);
+            Err(match error.help {
+                Some(help) => failure.help(help),
+                None => failure,
+            })
+        }
+    }
 }
 
 /// What a database runs in no transaction.
@@ -67,18 +92,4 @@ pub(super) fn of_session(statement: &Statement) -> Option<ParamError> {
         )
         .help("name schemas and roles in the statements themselves, or leave `transaction: none` out")
     })
-}
-
-/// The same where the statement is about to run.
-pub(super) fn admitted(shape: &Shape, all_rows: bool) -> Result<(), Failure> {
-    match out_of_place("sql", shape).or_else(|| unbounded("sql", shape, all_rows)) {
-        None => Ok(()),
-        Some(error) => {
-            let failure = Failure::new("sql.guard", error.message).cause(Cause::Refused);
-            Err(match error.help {
-                Some(help) => failure.help(help),
-                None => failure,
-            })
-        }
-    }
 }

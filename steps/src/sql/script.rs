@@ -29,9 +29,10 @@ use windlass_engine::{
 /// its number and first line. Ledger, doubt and undo are as for `sql.execute`.
 ///
 /// **`transaction: none`** runs each statement alone and keeps a checkpoint after each, so that a crash goes on
-/// behind the last one that was done. A failure after the first statement is *partial*: what was done is named,
-/// it stays, and the step's undo runs. A retry starts at the first statement again, so write the statements to
-/// bear that.
+/// behind the last one that was done. Of the one that it interrupted nobody knows: where the step's `probe` says that all
+/// is done, it is, and its no leaves the step in doubt. What holds for a session (`SET`) is refused, since a session ends
+/// with a crash. A failure after the first statement is *partial*: what was done is named, it stays, and the step's undo
+/// runs. A retry starts at the first statement again, so write the statements to bear that.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScriptParams {

@@ -75,7 +75,7 @@ pub(crate) struct Shape {
     /// `VACUUM INTO` and its like.
     pub(crate) into: bool,
     /// `PREPARE TRANSACTION`, which ends the transaction of the step.
-    pub(crate) leaves: bool,
+    pub(crate) prepares_transaction: bool,
     /// What commits by itself, piece by piece: `CONCURRENTLY`, procedures.
     pub(crate) in_pieces: bool,
     /// `VACUUM`, `CREATE DATABASE` and their like.
@@ -125,7 +125,7 @@ pub(crate) fn shape(tokens: &[Token<'_>]) -> Shape {
                     "SYSTEM" if second && shape.verb == "ALTER" => {
                         shape.refuses_transaction = true;
                     }
-                    "TRANSACTION" if shape.verb == "PREPARE" => shape.leaves = true,
+                    "TRANSACTION" if shape.verb == "PREPARE" => shape.prepares_transaction = true,
                     "STDIN" | "STDOUT" if shape.verb == "COPY" => shape.streams = true,
                     _ => {}
                 }

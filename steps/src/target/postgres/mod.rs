@@ -17,6 +17,7 @@ mod service;
 mod session;
 mod statement;
 mod values;
+mod words;
 
 use super::{Access, Database, Session, Settled, Until, options, place};
 use futures_util::future::BoxFuture;

@@ -33,6 +33,7 @@ pub(super) struct Connected {
 pub(super) type Held = ScopeGuard<Object<Opening>, fn(Object<Opening>)>;
 
 /// Makes connections, and looks whether one can be used again.
+#[derive(Clone)]
 pub(super) struct Opening {
     target: Target,
     options: PgConnectOptions,
@@ -105,8 +106,7 @@ impl Resource for Pools {
 
 /// How connections to a server come about: from the pool of its target, else made for one use.
 pub(super) struct Source {
-    target: Target,
-    options: PgConnectOptions,
+    opening: Opening,
     pools: Arc<Pools>,
     pool: Pool<Opening>,
 }
@@ -127,33 +127,32 @@ impl Source {
         }
         let opening = Opening {
             target: target.clone(),
-            options: options.clone(),
+            options,
         };
         let pools = until.resources().get::<Pools>();
         let pool = match pools.lock().entry(key.finalize().into()) {
             Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(new) => new.insert(opening.pool(most)?).clone(),
+            Entry::Vacant(new) => new.insert(opening.clone().pool(most)?).clone(),
         };
         Ok(Self {
-            target: target.clone(),
-            options,
+            opening,
             pools,
             pool,
         })
     }
 
     pub(super) fn target(&self) -> &Target {
-        &self.target
+        &self.opening.target
     }
 
     pub(super) fn options(&self) -> &PgConnectOptions {
-        &self.options
+        &self.opening.options
     }
 
     /// A connection to the server that is meant. Where all are in use it waits for one, within the step's own time.
     pub(super) async fn take(&self, until: &Until) -> Result<Held, Failure> {
         if !until.counts {
-            return self.alone().await;
+            return self.for_one_use().await;
         }
         loop {
             let object = tokio::select! {
@@ -174,18 +173,14 @@ impl Source {
         let at_once = Timeouts::wait_millis(0);
         match self.pool.timeout_get(&at_once).await {
             Ok(object) => Ok(held(object)),
-            Err(PoolError::Timeout(_)) => self.alone().await,
+            Err(PoolError::Timeout(_)) => self.for_one_use().await,
             Err(error) => Err(self.failure(error)),
         }
     }
 
     /// A connection that no other step will have.
-    async fn alone(&self) -> Result<Held, Failure> {
-        let opening = Opening {
-            target: self.target.clone(),
-            options: self.options.clone(),
-        };
-        let object = opening.pool(1)?.get().await;
+    async fn for_one_use(&self) -> Result<Held, Failure> {
+        let object = self.opening.clone().pool(1)?.get().await;
         let object = object.map_err(|error| self.failure(error))?;
         self.admitted(&object.who)?;
         Ok(held(object))
@@ -197,7 +192,7 @@ impl Source {
     }
 
     fn admitted(&self, who: &Identity) -> Result<(), Failure> {
-        super::admitted(&self.target, who, &connect::place(&self.options))
+        super::admitted(self.target(), who, &connect::place(self.options()))
     }
 
     fn failure(&self, error: PoolError<Failure>) -> Failure {
@@ -205,7 +200,7 @@ impl Source {
             PoolError::Backend(failure) => failure,
             other => Failure::new(
                 "target.pool",
-                format!("no connection to target {}: {other}", self.target.name),
+                format!("no connection to target {}: {other}", self.target().name),
             ),
         }
     }
@@ -220,7 +215,8 @@ impl Source {
             "target.pool",
             format!(
                 "all {} connections that this process may have to target {} were in use until the step's time was over",
-                status.max_size, self.target.name
+                status.max_size,
+                self.target().name
             ),
         )
         .cause(cause)

@@ -52,10 +52,15 @@ pub(super) fn table_name(table: &str) -> String {
         in_quotes ^= c == '"';
         c == '.' && !in_quotes
     });
-    let parts = parts.map(|part| match part.strip_prefix('"') {
-        // As the server itself writes it.
-        Some(_) if part.len() > 1 && part.ends_with('"') => part.to_owned(),
-        _ => quote(part),
+    let parts = parts.map(|part| {
+        let inner = part
+            .strip_prefix('"')
+            .and_then(|part| part.strip_suffix('"'));
+        match inner {
+            // As the server itself writes it; a quote that ends it too early is part of a name that nobody quoted.
+            Some(inner) if !inner.replace("\"\"", "").contains('"') => part.to_owned(),
+            _ => quote(part),
+        }
     });
     parts.collect::<Vec<_>>().join(".")
 }
@@ -489,5 +494,27 @@ fn ledger_failure(error: &sqlx::Error, table: &str) -> Failure {
             "this attempt is in the ledger already: it was given up, or another process runs it",
         ),
         _ => errors::failure(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table_name;
+
+    #[test]
+    fn names_of_tables_hold_nothing_but_names() {
+        for (given, quoted) in [
+            ("orders", "\"orders\""),
+            ("app.orders", "\"app\".\"orders\""),
+            ("\"My.Tab\"", "\"My.Tab\""),
+            ("app.\"a \"\"b\"\"\"", "\"app\".\"a \"\"b\"\"\""),
+            (
+                "\"a\" (i int); DROP TABLE t; --\"",
+                "\"\"\"a\"\" (i int); DROP TABLE t; --\"\"\"",
+            ),
+            ("a\"; DROP TABLE t", "\"a\"\"; DROP TABLE t\""),
+        ] {
+            assert_eq!(table_name(given), quoted, "{given}");
+        }
     }
 }

@@ -25,7 +25,7 @@ const LARGEST: usize = 64 << 20;
 const TYPES: &str = "windlass_types";
 
 /// Whether a statement only reads and writes rows. What does more may be about the session itself, a database or a login.
-fn is_plain(verb: &str) -> bool {
+fn is_about_rows(verb: &str) -> bool {
     matches!(
         verb,
         "SELECT"
@@ -58,7 +58,7 @@ impl PostgresSession {
         if bound.values.is_empty() {
             return Ok(Typed::plain(bound.sql.clone()));
         }
-        if !is_plain(&bound.shape.verb) {
+        if !is_about_rows(&bound.shape.verb) {
             return Err(Failure::new(
                 "sql.parameter_type",
                 format!(
@@ -108,7 +108,7 @@ impl PostgresSession {
         until: &Until,
     ) -> Result<Affected, Failure> {
         use futures_util::TryStreamExt as _;
-        if !is_plain(&bound.shape.verb) {
+        if !is_about_rows(&bound.shape.verb) {
             self.is_spoiled = true;
             self.source.close_unused();
         }
