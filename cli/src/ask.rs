@@ -177,7 +177,7 @@ fn word(command: &Command) -> String {
         } => format!("{node} is rejected"),
         Command::Signal { name, .. } => format!("signal {name} is delivered"),
         Command::Pause { .. } => "the run starts nothing new".to_owned(),
-        Command::Unpause => "the run goes on".to_owned(),
+        Command::Unpause => "the run continues".to_owned(),
         Command::Cancel { undo: true, .. } => "the run ends, and what it did is undone".to_owned(),
         Command::Cancel { undo: false, .. } => "the run ends, and what it did is left".to_owned(),
         Command::Resolve { node, .. } => format!("{node} is settled"),
@@ -185,5 +185,6 @@ fn word(command: &Command) -> String {
         Command::Skip { node, .. } => format!("{node} is passed over"),
         Command::SetInput { name, .. } => format!("input {name} is changed"),
         Command::Undo => "what the run did is undone".to_owned(),
+        Command::Close { .. } => "the run is over as it is".to_owned(),
     }
 }

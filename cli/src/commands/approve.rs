@@ -117,8 +117,8 @@ fn asking<'m>(
         .instances()
         .filter_map(|instance| {
             let (_, execution) = words::current(instance);
-            match &execution.wait.as_ref()?.on {
-                WaitOn::Approval(request) if execution.stage == Stage::AwaitingApproval => {
+            match &execution.wait()?.on {
+                WaitOn::Approval(request) if execution.stage() == Stage::AwaitingApproval => {
                     Some((instance, request.as_ref()))
                 }
                 WaitOn::Approval(_) | WaitOn::Timer(_) | WaitOn::Signal(_) => None,

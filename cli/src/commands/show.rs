@@ -110,14 +110,14 @@ fn execution(execution: &Execution) -> Json {
         return Json::Null;
     }
     json!({
-        "stage": execution.stage,
+        "stage": execution.stage(),
         "attempts": execution.attempt,
         "started_at": execution.started_at,
         "deadline": execution.deadline,
         "input": execution.input.to_plain_json(),
-        "wait": execution.wait,
-        "not_before": execution.not_before,
-        "doubt": execution.doubt,
+        "wait": execution.wait(),
+        "not_before": execution.not_before(),
+        "doubt": execution.doubt(),
         "failure": execution.failure,
     })
 }

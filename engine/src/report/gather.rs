@@ -279,7 +279,8 @@ impl Gathered {
             | EventBody::CleanupStarted(_)
             | EventBody::FinallyStarted(_)
             | EventBody::Finished(_)
-            | EventBody::Reopened(_) => {}
+            | EventBody::Reopened(_)
+            | EventBody::Closed(_) => {}
         }
     }
 }
