@@ -77,7 +77,7 @@ impl Oracle {
         })
     }
 
-    pub(super) fn on_finally(&mut self, scope: &str, outcome: Outcome, world: &World) -> Check {
+    pub(super) fn on_finally(&mut self, scope: &str, outcome: Outcome, world: &mut World) -> Check {
         let state = self.scope(scope);
         if matches!(state.phase, ScopePhase::Finally | ScopePhase::Over) {
             return wrong(
@@ -114,6 +114,8 @@ impl Oracle {
         for step in self.finally_of(scope) {
             for (at, rec) in &mut self.recs {
                 if within(at, &step) {
+                    // Each round is a life of its own.
+                    world.effects.remove(at);
                     rec.forward.stand = Stand::Pending;
                     rec.forward.started = false;
                     rec.order = 0;

@@ -423,7 +423,7 @@ impl Oracle {
                 }
             }
         }
-        let gate = self.node(path).is_some_and(|node| {
+        let gate = self.shape(path) == Shape::Step && self.node(path).is_some_and(|node| {
             matches!(&node.body, windlass_engine::graph::Body::Step(step) if step.gate.is_some())
         });
         if gate && fresh && self.scope_of(path).is_empty() && !self.inputs_open {
@@ -637,6 +637,8 @@ impl Oracle {
             self.scope_mut(path).phase = ScopePhase::Over;
         }
         match self.reaction(path) {
+            // It fails since the scope around it ends, and is no reason of its own.
+            _ if self.rec(path).outer_end => {}
             Reaction::End { undo } => {
                 let scope = self.scope_of(path);
                 self.end(&scope, undo, false);
@@ -673,7 +675,11 @@ impl Oracle {
                 if !stand.is_active() && stand != Stand::Ordered {
                     return wrong("P1", format!("{path} is ended and is {stand:?}"));
                 }
-                self.rec_mut(path).forward.stand = Stand::Ended;
+                // What slept after its act leaves an effect behind.
+                let acted = self.writes(path) && self.rec(path).forward.marked;
+                let rec = self.rec_mut(path);
+                rec.forward.stand = Stand::Ended;
+                rec.effect |= acted;
             }
             SkipCause::Operator { .. } => {
                 if !self.is_skippable(path) {

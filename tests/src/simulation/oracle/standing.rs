@@ -107,6 +107,8 @@ impl Oracle {
                         state.phase
                     ));
                 }
+                // It runs however the scopes further out end.
+                return Ok(());
             } else if state.phase != ScopePhase::Forward || state.ending.is_some() {
                 return Err(format!(
                     "the scope {scope:?} is {:?}, ending {:?}",
@@ -162,6 +164,18 @@ impl Oracle {
         }
     }
 
+    /// Whether `cleanup: always` holds for it in a scope: for the node, or what is around it within the scope.
+    pub(super) fn is_scratch_in(&self, path: &str, scope: &str) -> bool {
+        let mut at = Some(path);
+        while let Some(current) = at.filter(|at| *at != scope) {
+            if self.node(current).is_some_and(|node| node.cleanup) {
+                return true;
+            }
+            at = parent(current);
+        }
+        false
+    }
+
     pub(super) fn is_scratch(&self, path: &str) -> bool {
         let mut at = Some(path);
         while let Some(current) = at {
@@ -214,6 +228,7 @@ impl Oracle {
             };
             state.ending = Some(match state.ending {
                 // The first reason counts, but for a stop, which nothing that only failed takes back.
+                Some(before) if before.cancelled && !cancelled => before,
                 Some(before) if !cancelled => Ending {
                     undo: before.undo && undo,
                     ..before

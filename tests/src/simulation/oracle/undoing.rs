@@ -21,7 +21,7 @@ impl Oracle {
             }
             match self.scope(&scope).phase {
                 ScopePhase::Undoing => return Some(scope),
-                ScopePhase::Cleaning if self.is_scratch(path) => return Some(scope),
+                ScopePhase::Cleaning if self.is_scratch_in(path, &scope) => return Some(scope),
                 ScopePhase::Forward
                 | ScopePhase::Cleaning
                 | ScopePhase::Finally
@@ -77,7 +77,7 @@ impl Oracle {
             );
         };
         let state = self.scope(&scope);
-        let scratch = self.is_scratch(path);
+        let scratch = self.is_scratch_in(path, &scope);
         let prev = self.undo_stand(path);
         let fresh = prev == Stand::Pending;
         if fresh
@@ -107,7 +107,7 @@ impl Oracle {
         let cleaning = *phase == ScopePhase::Cleaning;
         for dependent in self.all_dependents(path, scope) {
             for step in self.steps_in(&dependent) {
-                if cleaning && !self.is_scratch(&step) {
+                if cleaning && !self.is_scratch_in(&step, scope) {
                     continue;
                 }
                 if self.is_to_undo(&step) && (!scratch || self.is_blocked(&step, scope).is_none()) {
@@ -134,7 +134,7 @@ impl Oracle {
                 for item in self.inside(&up).iter().filter(|item| ***item != *at) {
                     let later = self.rec(item).order > order;
                     for step in self.steps_in(item) {
-                        if cleaning && !self.is_scratch(&step) {
+                        if cleaning && !self.is_scratch_in(&step, scope) {
                             continue;
                         }
                         let rec = self.rec(&step);
@@ -297,7 +297,7 @@ impl Oracle {
             if !self.is_to_undo(&step) {
                 continue;
             }
-            let scratch = self.is_scratch(&step);
+            let scratch = self.is_scratch_in(&step, scope);
             let due = match state.phase {
                 ScopePhase::Cleaning | ScopePhase::Forward => scratch,
                 ScopePhase::Undoing | ScopePhase::Finally | ScopePhase::Over => {
