@@ -35,6 +35,8 @@ pub(super) fn proposals(oracle: &Oracle) -> Vec<Command> {
                     all.push(signal());
                     all.push(skip(&node, Value::Int(7)));
                 }
+                // The inputs of a call stay as they were when it began.
+                Stand::Gated if oracle.inputs_open => all.push(skip(&node, Value::Int(7))),
                 Stand::Gated => all.push(set("open", "true")),
                 Stand::Pending | Stand::Ordered | Stand::Backoff | Stand::Ended => {
                     all.push(skip(&node, Value::Int(7)));

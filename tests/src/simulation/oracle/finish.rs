@@ -149,7 +149,8 @@ impl Oracle {
                 self.check_effects(scope, world)
             }
             Outcome::Compensated => {
-                if !ending.is_some_and(|ending| ending.undo) {
+                let undid = self.scope(scope).phase == ScopePhase::Undoing;
+                if !ending.is_some_and(|ending| ending.undo || undid) {
                     return wrong(
                         "P7",
                         format!("{scope:?} is compensated, and nothing ended it with undo"),
@@ -227,9 +228,16 @@ impl Oracle {
                 && !matches!(self.undo_of(&step), Some(Undo::None))
                 && !self.rec(&step).by_hand
             {
+                let ended = if self.stand(&step) == Stand::Ended {
+                    ", which was ended after its act,"
+                } else {
+                    ""
+                };
                 return wrong(
                     "P7",
-                    format!("{scope:?} says that it is undone, and the effect of {step} is left"),
+                    format!(
+                        "{scope:?} says that it is undone, and the effect of {step}{ended} is left"
+                    ),
                 );
             }
         }

@@ -72,7 +72,7 @@ pub(super) struct Oracle {
     /// Inbox entries, each with whether it was accepted.
     pub answered: BTreeMap<String, bool>,
     command: Option<Command>,
-    inputs_open: bool,
+    pub inputs_open: bool,
     starts: u64,
 }
 

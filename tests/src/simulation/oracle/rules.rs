@@ -675,8 +675,8 @@ impl Oracle {
                 if !stand.is_active() && stand != Stand::Ordered {
                     return wrong("P1", format!("{path} is ended and is {stand:?}"));
                 }
-                // What slept after its act leaves an effect behind.
-                let acted = self.writes(path) && self.rec(path).forward.marked;
+                // What slept, or was lost, after its act leaves an effect behind.
+                let acted = self.writes(path) && self.rec(path).forward.started;
                 let rec = self.rec_mut(path);
                 rec.forward.stand = Stand::Ended;
                 rec.effect |= acted;
@@ -732,6 +732,7 @@ impl Oracle {
                     && let Some(ending) = &mut state.ending
                 {
                     ending.undo = false;
+                    ending.cancelled = true;
                 }
             }
         }
@@ -769,6 +770,15 @@ impl Oracle {
 
     /// What a scope's end did is pending again.
     fn call_off(&mut self, scope: &str, but: &str) {
+        // Scopes inside that end only since this one did go forward with it.
+        for (at, state) in &mut self.scopes {
+            if within(at, scope)
+                && state.phase == ScopePhase::Forward
+                && state.ending.is_some_and(|ending| ending.outer)
+            {
+                state.ending = None;
+            }
+        }
         let all: Vec<Path> = self
             .recs
             .keys()

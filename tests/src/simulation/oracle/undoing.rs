@@ -61,8 +61,10 @@ impl Oracle {
     /// Whether a step has an effect whose undo is still to come.
     fn is_to_undo(&self, path: &str) -> bool {
         let rec = self.rec(path);
+        // What was ended may have acted or not: whether its effect is left is looked up in the world.
         rec.effect
             && !rec.left
+            && rec.forward.stand != Stand::Ended
             && matches!(self.undo_of(path), Some(Undo::Auto { .. } | Undo::Steps(_)))
             && !matches!(rec.undo.stand, Stand::Succeeded | Stand::Skipped)
     }
@@ -175,16 +177,23 @@ impl Oracle {
         if world.effects.get(path).is_some_and(|effect| effect.full) {
             return wrong("P6", format!("{path} says undone, and its effect is there"));
         }
+        self.next_part(path, e.part);
+        Ok(())
+    }
+
+    /// A part of an undo is done, or had nothing to do.
+    fn next_part(&mut self, path: &str, part: u32) {
         let parts = match self.undo_of(path) {
             Some(Undo::Steps(parts)) => u32::try_from(parts.len()).unwrap_or(1),
             Some(Undo::Auto { .. } | Undo::None | Undo::Impossible) | None => 1,
         };
-        if e.part + 1 < parts {
-            self.exec_mut(path, Phase::Undo).stand = Stand::Backoff;
+        if part + 1 < parts {
+            let exec = self.exec_mut(path, Phase::Undo);
+            exec.stand = Stand::Backoff;
+            exec.part = part + 1;
         } else {
             self.settle_undo(path);
         }
-        Ok(())
     }
 
     pub(super) fn settle_undo(&mut self, path: &str) {
@@ -206,18 +215,14 @@ impl Oracle {
                 format!("the undo of {path} is skipped and is {prev:?}"),
             );
         }
-        let scope = self.undoing_scope(path);
-        let tried = self.rec(path).undo.attempt > 0 && prev != Stand::Pending;
-        let left = matches!(e.why, SkipCause::Operator { .. } | SkipCause::Ended);
+        if e.why == SkipCause::NoEffect && prev != Stand::Pending {
+            // A part of an undo that has nothing to do.
+            self.next_part(path, self.rec(path).undo.part);
+            return Ok(());
+        }
         let rec = self.rec_mut(path);
         rec.undo.stand = Stand::Skipped;
-        if left {
-            rec.left = true;
-        } else if tried && e.why == SkipCause::NoEffect {
-            // The last parts of an undo had nothing to do.
-            rec.undone_in = scope;
-            rec.effect = false;
-        }
+        rec.left |= matches!(e.why, SkipCause::Operator { .. } | SkipCause::Ended);
         Ok(())
     }
 

@@ -356,7 +356,7 @@ impl Oracle {
             | Stand::Asleep
             | Stand::Asking
             | Stand::Ended => {
-                if self.finished.is_none() && self.goes_forward(path).is_err() {
+                if self.goes_forward(path).is_err() {
                     return if self.in_finally(path) {
                         Either
                     } else {
