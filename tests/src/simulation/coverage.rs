@@ -92,14 +92,22 @@ impl Coverage {
         text
     }
 
-    pub(super) fn see(&mut self, event: &Event, stage: impl Fn(&str, Phase) -> Option<Stage>) {
+    /// The transition that an event is.
+    pub(super) fn pair(
+        event: &Event,
+        stage: impl Fn(&str, Phase) -> Option<Stage>,
+    ) -> Option<(Stage, Trigger, Phase)> {
+        let (node, phase, trigger) = trigger(&event.body)?;
+        Some((stage(node, phase)?, trigger, phase))
+    }
+
+    /// An event was applied.
+    pub(super) fn see(&mut self, event: &Event, pair: Option<(Stage, Trigger, Phase)>) {
         *self
             .events
             .entry(adapter::event_name(&event.body))
             .or_default() += 1;
-        if let Some((node, phase, trigger)) = trigger(&event.body)
-            && let Some(stage) = stage(node, phase)
-        {
+        if let Some((stage, trigger, phase)) = pair {
             let key = (format!("{stage:?}"), format!("{trigger:?}"));
             self.pairs.entry(key).or_default()[usize::from(phase == Phase::Undo)] += 1;
         }

@@ -123,6 +123,7 @@ impl Play {
                 Command::Resolve { .. } if self.is_doubt(command) => 5,
                 Command::Retry { .. } => 6,
                 Command::Resolve { .. } => 8,
+                Command::Skip { .. } if way == Way::Leave => 5,
                 Command::Skip { .. } => 7,
                 _ => 10,
             }

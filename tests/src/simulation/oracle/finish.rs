@@ -169,6 +169,8 @@ impl Oracle {
                     self.check_nothing_left(scope, world)
                 }
                 Some(ending) if ending.cancelled => Ok(()),
+                // In a `finally` that a person cut short.
+                _ if self.cancelled.is_some() => Ok(()),
                 _ => wrong(
                     "P7",
                     format!("{scope:?} is cancelled, and nobody cancelled it"),
@@ -191,6 +193,7 @@ impl Oracle {
                 && rec.undo.stand != Stand::Succeeded
                 && self.shape(at) == Shape::Step
                 && self.writes(at)
+                && !self.is_scratch(at)
                 && self.reached(at, scope)
                 && !world
                     .effects
@@ -228,10 +231,10 @@ impl Oracle {
                 && !matches!(self.undo_of(&step), Some(Undo::None))
                 && !self.rec(&step).by_hand
             {
-                let ended = if self.stand(&step) == Stand::Ended {
-                    ", which was ended after its act,"
-                } else {
-                    ""
+                let ended = match self.stand(&step) {
+                    Stand::Ended => ", which was ended after its act,",
+                    Stand::Skipped => ", which was skipped after its act,",
+                    _ => "",
                 };
                 return wrong(
                     "P7",

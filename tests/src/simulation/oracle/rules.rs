@@ -440,8 +440,11 @@ impl Oracle {
         rec.forward.marked = false;
         rec.forward.not_done = false;
         rec.forward.started = true;
-        rec.forward.votes.clear();
-        rec.forward.approved = None;
+        // An attempt that is interrupted goes on with the decision that it was woken by.
+        if e.cause != StartCause::Interrupted {
+            rec.forward.votes.clear();
+            rec.forward.approved = None;
+        }
         rec.asks = false;
         rec.outer_end = false;
         rec.reopened = false;

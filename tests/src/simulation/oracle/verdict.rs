@@ -252,10 +252,12 @@ impl Oracle {
         if self.stand(path) != Stand::Failed {
             return Some(Refuse("it did not fail"));
         }
-        Some(if self.rec(path).by_itself {
-            Either
-        } else {
-            Refuse("a step inside failed")
+        if !self.rec(path).by_itself {
+            return Some(Refuse("a step inside failed"));
+        }
+        Some(match self.verdict_failed(path) {
+            Accept => Either,
+            verdict => verdict,
         })
     }
 
