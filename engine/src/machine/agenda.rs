@@ -241,10 +241,12 @@ impl Machine {
         if tally.idle == 0 || tally.in_use >= slots {
             return None;
         }
-        self.get(foreach)
-            .children
-            .get(tally.cursor as usize)
-            .copied()
+        let children = &self.get(foreach).children;
+        if tally.ordered > 0 {
+            let is_ordered = |item: &&InstanceId| self.share(**item).is_ordered();
+            return children.iter().find(is_ordered).copied();
+        }
+        children.get(tally.cursor as usize).copied()
     }
 
     fn startable(&self, id: InstanceId) -> Option<Rank> {
@@ -269,12 +271,14 @@ impl Machine {
 
     /// Whether an instance must not start: its scope ends or is past its steps, or a container around it fails.
     pub(super) fn is_held(&self, id: InstanceId) -> bool {
+        // A group that is open although what it needs runs again: what is inside waits for that, too. A playbook that is called
+        // runs to its end, or what waits for that end would wait for ever.
         self.is_halted(id)
             || self
                 .tree
                 .around(id)
                 .take_while(|at| !matches!(self.get(*at).role, Role::Root | Role::Call))
-                .any(|container| self.is_failing(container))
+                .any(|around| self.tally(around).needs > 0 || self.is_failing(around))
     }
 
     /// Whether the scope of an instance no longer runs what the instance belongs to.

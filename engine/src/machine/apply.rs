@@ -94,7 +94,7 @@ impl Machine {
             EventBody::CommandAccepted(_) | EventBody::CommandRefused(_) => {}
             EventBody::Resolved(e) => self.on_resolved(e, at)?,
             EventBody::RetryOrdered(e) => self.on_retry_ordered(e, at)?,
-            EventBody::InputEdited(e) => self.on_input(e, at)?,
+            EventBody::InputEdited(e) => self.on_input(e)?,
             EventBody::Paused(e) => self.on_paused(e)?,
             EventBody::Unpaused(_) => self.paused = None,
             EventBody::Cancelled(e) => self.on_cancelled(e)?,
@@ -175,18 +175,13 @@ impl Machine {
         Ok(())
     }
 
-    fn on_input(
-        &mut self,
-        e: &InputEdited,
-        at: crate::value::Timestamp,
-    ) -> Result<(), IllegalEvent> {
+    fn on_input(&mut self, e: &InputEdited) -> Result<(), IllegalEvent> {
         let mut map = self.inputs.as_map().cloned().unwrap_or_default();
         map.insert(e.name.as_str().into(), e.value.clone());
         self.inputs = Value::Map(Arc::new(map));
         let gated: Vec<_> = self.agenda.of_rank(Rank::Gated).copied().collect();
         for (_, _, id, phase) in gated {
-            self.execution_mut(id, phase).next_cause = Some(StartCause::First);
-            self.shift(id, phase, Change::Retry { until: at })?;
+            self.shift(id, phase, Change::Again)?;
         }
         Ok(())
     }
@@ -210,7 +205,7 @@ impl Machine {
     }
 
     fn on_cancelled(&mut self, e: &Cancelled) -> Result<(), IllegalEvent> {
-        self.cancelled = Some(e.clone());
+        self.sum_failed(|machine| machine.cancelled = Some(e.clone()))?;
         self.paused = None;
         if self.scope_phase(ROOT) == ScopePhase::Finally
             && let Some(state) = self.scopes.get_mut(&ROOT)
@@ -243,7 +238,7 @@ impl Machine {
             }
             return Ok(());
         }
-        self.cancelled = None;
+        self.sum_failed(|machine| machine.cancelled = None)?;
         self.undo_ordered = e.undo.then(|| e.who.clone());
         if e.undo {
             return self.set_phase(ROOT, ScopePhase::Forward);

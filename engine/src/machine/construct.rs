@@ -82,6 +82,9 @@ impl Machine {
     /// What is inside a container that opens. One that was open before has it already.
     pub(super) fn open(&mut self, id: InstanceId) {
         let graph = self.graph.clone();
+        for child in self.get(id).children.clone() {
+            self.touch(child);
+        }
         match (
             self.get(id).role,
             self.get(id).def.map(|def| &graph.node(def).body),
@@ -90,7 +93,7 @@ impl Machine {
                 self.add_list(id, steps, self.get(id).in_finally);
             }
             (Role::Call, _) => {
-                self.scopes.insert(id, ScopeState::default());
+                self.scopes.entry(id).or_default();
                 if self.get(id).children.is_empty() {
                     self.open_scope(id);
                 }

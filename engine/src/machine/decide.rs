@@ -331,7 +331,7 @@ impl Machine {
         })
     }
 
-    fn marks(&self, id: InstanceId, phase: Phase) -> bool {
+    pub(super) fn marks(&self, id: InstanceId, phase: Phase) -> bool {
         self.action(id, phase)
             .is_some_and(|action| action.traits.marks)
     }

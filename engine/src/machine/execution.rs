@@ -387,9 +387,15 @@ impl At {
                     told: false,
                 }
             }
-            // Steps that were undone or ended; an undo that failed or was given up, and is asked for anew; `finally`.
+            // Steps that were undone or ended; an undo that failed or was given up, and is asked for anew; `finally`; items that wait
+            // for a slot again; a gate that is asked again.
             (
-                Self::Idle | Self::Succeeded | Self::Skipped | Self::Failed { .. } | Self::Ended,
+                Self::Idle
+                | Self::Gated
+                | Self::Succeeded
+                | Self::Skipped
+                | Self::Failed { .. }
+                | Self::Ended,
                 C::Again,
             ) => Self::Idle,
             _ => return None,
@@ -481,73 +487,90 @@ impl Execution {
     }
 }
 
+/// The transitions that exist, by the names of their places and changes.
+#[must_use]
+pub fn transitions() -> Vec<(Stage, Trigger)> {
+    let mut all = Vec::new();
+    for at in places() {
+        for change in changes() {
+            let pair = (at.stage(), change.trigger());
+            if at.after(change).is_some() && !all.contains(&pair) {
+                all.push(pair);
+            }
+        }
+    }
+    all
+}
+
+/// One of each place.
+fn places() -> Vec<At> {
+    let wait = |on| At::Asleep(Box::new(Wait { on, deadline: None }));
+    vec![
+        At::Idle,
+        At::Running {
+            epoch: 1,
+            told: false,
+        },
+        At::Backoff {
+            until: Timestamp::UNIX_EPOCH,
+        },
+        At::Gated,
+        wait(WaitOn::Timer(Timestamp::UNIX_EPOCH)),
+        wait(WaitOn::Signal("go".to_owned())),
+        At::InDoubt {
+            why: "cut".to_owned(),
+            asked: Asked::InVain,
+        },
+        At::Succeeded,
+        At::Skipped,
+        At::Failed {
+            asks: false,
+            announced: false,
+        },
+        At::Ended,
+    ]
+}
+
+/// One of each change.
+fn changes() -> Vec<Change> {
+    let wait = Box::new(Wait {
+        on: WaitOn::Signal("go".to_owned()),
+        deadline: None,
+    });
+    vec![
+        Change::Start { epoch: 1 },
+        Change::Gate,
+        Change::Note,
+        Change::Suspend(wait),
+        Change::Wake { epoch: 1 },
+        Change::Succeed,
+        Change::NextPart {
+            until: Timestamp::UNIX_EPOCH,
+        },
+        Change::FailAttempt,
+        Change::Fail,
+        Change::Retry {
+            until: Timestamp::UNIX_EPOCH,
+        },
+        Change::Skip,
+        Change::End,
+        Change::Doubt("cut".to_owned()),
+        Change::Probe(None),
+        Change::AskAgain,
+        Change::ResolveDone,
+        Change::ResolveNotDone,
+        Change::OrderRetry { at_once: None },
+        Change::Tell,
+        Change::Announce,
+        Change::Ask,
+        Change::Reopen,
+        Change::Again,
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn places() -> Vec<At> {
-        let wait = |on| At::Asleep(Box::new(Wait { on, deadline: None }));
-        vec![
-            At::Idle,
-            At::Running {
-                epoch: 1,
-                told: false,
-            },
-            At::Backoff {
-                until: Timestamp::UNIX_EPOCH,
-            },
-            At::Gated,
-            wait(WaitOn::Timer(Timestamp::UNIX_EPOCH)),
-            wait(WaitOn::Signal("go".to_owned())),
-            At::InDoubt {
-                why: "cut".to_owned(),
-                asked: Asked::InVain,
-            },
-            At::Succeeded,
-            At::Skipped,
-            At::Failed {
-                asks: false,
-                announced: false,
-            },
-            At::Ended,
-        ]
-    }
-
-    fn changes() -> Vec<Change> {
-        let wait = Box::new(Wait {
-            on: WaitOn::Signal("go".to_owned()),
-            deadline: None,
-        });
-        vec![
-            Change::Start { epoch: 1 },
-            Change::Gate,
-            Change::Note,
-            Change::Suspend(wait),
-            Change::Wake { epoch: 1 },
-            Change::Succeed,
-            Change::NextPart {
-                until: Timestamp::UNIX_EPOCH,
-            },
-            Change::FailAttempt,
-            Change::Fail,
-            Change::Retry {
-                until: Timestamp::UNIX_EPOCH,
-            },
-            Change::Skip,
-            Change::End,
-            Change::Doubt("cut".to_owned()),
-            Change::Probe(None),
-            Change::AskAgain,
-            Change::ResolveDone,
-            Change::ResolveNotDone,
-            Change::OrderRetry { at_once: None },
-            Change::Tell,
-            Change::Announce,
-            Change::Ask,
-            Change::Reopen,
-            Change::Again,
-        ]
-    }
 
     fn name(at: &At) -> String {
         match at {

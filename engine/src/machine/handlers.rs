@@ -3,7 +3,7 @@ use super::{
     agenda::Rank,
     core::{IllegalEvent, Machine},
     event::*,
-    execution::{Change, Stage},
+    execution::{At, Change, Stage},
     state::{InstanceId, Role},
 };
 use crate::{
@@ -247,12 +247,14 @@ impl Machine {
             return self.on_undo_skipped(id, &e.why, &words, at);
         }
         let was_failed = self.get(id).forward.stage() == Stage::Failed;
+        let may_have_acted = self.may_have_acted(id);
         let change = match e.why {
             SkipCause::Ended => Change::End,
             _ => Change::Skip,
         };
         self.shift(id, Phase::Do, change)?;
         let instance = self.tree.get_mut(id);
+        instance.took_effect |= may_have_acted;
         instance.skipped = Some(words);
         instance.finished_at = Some(at);
         if let SkipCause::Operator { output, .. } = &e.why {
@@ -262,6 +264,25 @@ impl Machine {
             self.reopen_around(id)?;
         }
         Ok(())
+    }
+
+    /// Whether a step that is ended or skipped where it is may have acted. One that sleeps may have done so before (and waits for what it
+    /// set off); one that was lost has not if its mark is missing; a doubt was settled as "not done".
+    fn may_have_acted(&self, id: InstanceId) -> bool {
+        let forward = &self.get(id).forward;
+        let acted = match &forward.at {
+            At::Asleep(_) => true,
+            At::Running { .. } => !self.marks(id, Phase::Do) || forward.mark.is_some(),
+            At::Idle
+            | At::Backoff { .. }
+            | At::Gated
+            | At::InDoubt { .. }
+            | At::Succeeded
+            | At::Skipped
+            | At::Failed { .. }
+            | At::Ended => false,
+        };
+        acted && self.writes(id)
     }
 
     fn on_undo_skipped(

@@ -46,7 +46,7 @@ mod vars;
 
 pub use core::{IllegalEvent, Machine};
 pub use event::*;
-pub use execution::{Execution, Stage, Trigger};
+pub use execution::{Execution, Stage, Trigger, transitions};
 pub use operator::{Command, Submitted};
 pub use report::Report;
 pub use state::*;

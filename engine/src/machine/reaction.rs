@@ -63,6 +63,17 @@ impl Machine {
         }
     }
 
+    /// What a failure leads to as the run is now. One that a person is asked about (`asks`) waits for the answer; once the run
+    /// is cancelled nothing waits for answers any more.
+    pub(super) fn reaction_now(&self, id: InstanceId, asks: bool) -> Reaction {
+        let is_cancelled = self.cancelled.is_some();
+        match self.reaction(id) {
+            Reaction::Ask if is_cancelled => Reaction::End { undo: false },
+            _ if asks && !is_cancelled => Reaction::Ask,
+            reaction => reaction,
+        }
+    }
+
     /// What a failure that nothing in a scope handles does.
     pub(super) fn scope_policy(&self, scope: InstanceId) -> OnFailure {
         match self.def(scope).map(|node| &node.body) {

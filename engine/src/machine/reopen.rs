@@ -1,8 +1,9 @@
 //! Forward again: what a person's order for a failed node opens, and what is pending again by it.
 use super::{
     core::{IllegalEvent, Machine, ScopePhase},
+    event::StartCause,
     execution::{At, Change, Stage},
-    state::{InstanceId, Role},
+    state::{Instance, InstanceId, Role},
     tree::ROOT,
 };
 use crate::{step::Phase, value::Value};
@@ -19,7 +20,7 @@ impl Machine {
             if in_running_finally && self.tree.is_finally_step(at) {
                 return Ok(());
             }
-            self.open_again(container)?;
+            self.open_again(container, Some(StartCause::Operator))?;
             let is_scope = matches!(self.get(container).role, Role::Root | Role::Call);
             if is_scope && !in_running_finally {
                 self.go_forward(container)?;
@@ -31,12 +32,21 @@ impl Machine {
         Ok(())
     }
 
-    fn open_again(&mut self, container: InstanceId) -> Result<(), IllegalEvent> {
-        if self.tree.stage(container, Phase::Do).is_settled() {
-            self.shift(container, Phase::Do, Change::Reopen)?;
-            self.tree.get_mut(container).finished_at = None;
+    /// A container that has settled is open again; an item is pending, for it needs one of its loop's slots.
+    fn open_again(
+        &mut self,
+        container: InstanceId,
+        cause: Option<StartCause>,
+    ) -> Result<(), IllegalEvent> {
+        if !self.tree.stage(container, Phase::Do).is_settled() {
+            return Ok(());
         }
-        Ok(())
+        self.tree.get_mut(container).finished_at = None;
+        if self.get(container).item.is_none() {
+            return self.shift(container, Phase::Do, Change::Reopen);
+        }
+        self.execution_mut(container, Phase::Do).next_cause = cause;
+        self.shift(container, Phase::Do, Change::Again)
     }
 
     /// A group or loop that would fail at once again by what else failed in it: that is asked about, too.
@@ -63,7 +73,12 @@ impl Machine {
                 self.watch.total = crate::value::Duration::ZERO;
             }
             for id in self.tree.inside(scope) {
-                if self.get(id).undone_by == Some(scope) {
+                let between = self.tree.around(id).take_while(|at| *at != scope);
+                // What is in a container that a person skipped is passed over with it.
+                let is_skipped = between
+                    .into_iter()
+                    .any(|at| self.tree.stage(at, Phase::Do) == Stage::Skipped);
+                if self.get(id).undone_by == Some(scope) && !is_skipped {
                     self.pending_again(id)?;
                     self.open_between(id, scope)?;
                 }
@@ -77,7 +92,7 @@ impl Machine {
             match (&instance.forward.at, instance.role) {
                 (At::Ended, Role::Step | Role::Call) => self.pending_again(id)?,
                 (At::Ended, Role::Group | Role::Foreach | Role::Root) => {
-                    self.shift(id, Phase::Do, Change::Reopen)?;
+                    self.open_again(id, None)?;
                 }
                 (At::Failed { asks: false, .. }, _) => {
                     let fatal = self.scopes.get(&scope).map(|state| &state.fatal);
@@ -109,7 +124,7 @@ impl Machine {
             if container == scope {
                 break;
             }
-            self.open_again(container)?;
+            self.open_again(container, None)?;
             if self.get(container).role == Role::Call {
                 self.go_forward(container)?;
             }
@@ -129,53 +144,57 @@ impl Machine {
                     self.shift(id, phase, Change::Again)?;
                 }
             }
-            self.forget(id)?;
+            self.alter(id, forget)?;
+            self.close_inside(id);
         }
         Ok(())
     }
 
-    fn forget(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
-        let instance = self.tree.get_mut(id);
-        instance.output = Value::Null;
-        instance.started_at = None;
-        instance.finished_at = None;
-        instance.votes.clear();
-        instance.skipped = None;
-        instance.took_effect = false;
-        instance.by_hand = false;
-        instance.undone_by = None;
-        instance.start_order = 0;
-        for phase in [Phase::Do, Phase::Undo] {
-            if instance.execution(phase).attempt == 0 {
-                continue;
+    /// A foreach asks for its items anew: those that come again take up where the old ones of their path were. A call opens a new
+    /// scope.
+    fn close_inside(&mut self, id: InstanceId) {
+        match self.get(id).role {
+            Role::Foreach if self.get(id).expanded => {
+                let instance = self.tree.get_mut(id);
+                instance.expanded = false;
+                instance.children.clear();
+                *self.tally_mut(id) = super::tally::Tally {
+                    needs: self.tally(id).needs,
+                    ..Default::default()
+                };
             }
-            let execution = instance.execution_mut(phase);
-            execution.begun = false;
-            execution.tries = 0;
-            execution.part = 0;
-            execution.first_started_at = None;
-            execution.started_at = None;
-            execution.deadline = None;
-            execution.capture = None;
-            execution.mark = None;
-            execution.state = None;
-            execution.woken = None;
-            execution.next_cause = None;
-            execution.failure = None;
+            Role::Call => drop(self.scopes.remove(&id)),
+            Role::Root | Role::Foreach | Role::Group | Role::Step => {}
         }
-        if instance.role == Role::Foreach && instance.expanded {
-            // It asks for its items anew. Those that come again take up where the old ones of their path were.
-            instance.expanded = false;
-            instance.children.clear();
-            *self.tally_mut(id) = super::tally::Tally {
-                needs: self.tally(id).needs,
-                ..Default::default()
-            };
+    }
+}
+
+fn forget(instance: &mut Instance) {
+    instance.output = Value::Null;
+    instance.started_at = None;
+    instance.finished_at = None;
+    instance.votes.clear();
+    instance.skipped = None;
+    instance.took_effect = false;
+    instance.by_hand = false;
+    instance.undone_by = None;
+    instance.start_order = 0;
+    for phase in [Phase::Do, Phase::Undo] {
+        if instance.execution(phase).attempt == 0 {
+            continue;
         }
-        if self.get(id).role == Role::Call {
-            self.scopes.remove(&id);
-        }
-        self.touch(id);
-        Ok(())
+        let execution = instance.execution_mut(phase);
+        execution.begun = false;
+        execution.tries = 0;
+        execution.part = 0;
+        execution.first_started_at = None;
+        execution.started_at = None;
+        execution.deadline = None;
+        execution.capture = None;
+        execution.mark = None;
+        execution.state = None;
+        execution.woken = None;
+        execution.next_cause = None;
+        execution.failure = None;
     }
 }

@@ -44,9 +44,17 @@ impl Machine {
     /// the scopes around it.
     pub(super) fn ending_of(&self, scope: InstanceId) -> Option<Ending> {
         let mut at = scope;
-        let mut found = None;
+        let mut found: Option<Ending> = None;
         loop {
-            found = found.or_else(|| self.own_ending(at));
+            let own = self.own_ending(at);
+            found = match (found, own) {
+                // Nothing around it takes back that things are left as they are; and what has begun to undo does so.
+                (Some(inner), Some(outer)) if self.scope_phase(scope) == ScopePhase::Forward => {
+                    let undo = inner.undo && outer.undo;
+                    Some(Ending { undo, ..inner })
+                }
+                (inner, outer) => inner.or(outer),
+            };
             if at == ROOT {
                 return self.ordered_ending().or(found);
             }
@@ -77,7 +85,7 @@ impl Machine {
         let fatal = self.scopes.get(&scope).map(|state| &state.fatal);
         if let Some((_, first)) = fatal.and_then(|fatal| fatal.first()) {
             let leaves = |id: InstanceId| {
-                self.reaction(id) == super::reaction::Reaction::End { undo: false }
+                self.reaction_now(id, false) == super::reaction::Reaction::End { undo: false }
             };
             let stops = fatal.is_some_and(|fatal| fatal.iter().any(|(_, id)| leaves(*id)));
             return Some(Ending {
@@ -135,7 +143,7 @@ impl Machine {
             },
             ScopePhase::Undoing => self.undo_is_over(scope).then_some(Turn::Finally),
             // A cancel that undoes makes a whole compensation of a clean-up; what is being cleaned up comes to its end first.
-            ScopePhase::Cleaning => match self.ending_of(scope) {
+            ScopePhase::Cleaning => match self.ending_of(scope).filter(|_| scope == ROOT) {
                 Some(ending) if ending.undo => (tally.undoing == 0).then_some(Turn::Undo),
                 Some(_) | None => self.undo_is_over(scope).then_some(Turn::Finally),
             },

@@ -92,9 +92,13 @@ impl Machine {
                     .map(|t| t.after(now));
             }
             (Role::Call, Body::Call(call)) => {
-                started.input = self
-                    .call_inputs(id, node, call)
-                    .map_err(|f| (f, started.facts.clone()))?;
+                // An item that is open again keeps what it was called with.
+                started.input = if instance.forward.begun {
+                    instance.forward.input.clone()
+                } else {
+                    self.call_inputs(id, node, call)
+                        .map_err(|f| (f, started.facts.clone()))?
+                };
             }
             _ => {}
         }

@@ -5,9 +5,10 @@
 //! gave, whatever command came in between.
 use super::{
     core::{IllegalEvent, Machine},
+    event::StartCause,
     execution::{At, Change, Stage},
     reaction::Reaction,
-    state::{InstanceId, NodeState, Role},
+    state::{Instance, InstanceId, NodeState, Role},
     tree::ROOT,
 };
 use crate::{
@@ -29,6 +30,8 @@ pub(super) struct Tally {
     /// Foreach: items that have not started, and those that hold one of its slots.
     pub idle: u32,
     pub in_use: u32,
+    /// Foreach: idle items that a person ordered to run.
+    pub ordered: u32,
     /// Foreach: no item before this one is idle.
     pub cursor: u32,
     /// Containers: steps and calls inside that are under way, at any depth.
@@ -46,6 +49,7 @@ pub(super) struct Share {
     failed_item: bool,
     broken: bool,
     idle: bool,
+    ordered: bool,
     in_use: bool,
     active: bool,
     undoing: bool,
@@ -60,6 +64,10 @@ pub(super) struct Share {
 }
 
 impl Share {
+    pub(super) fn is_ordered(self) -> bool {
+        self.ordered
+    }
+
     pub(super) fn fails_container(self) -> bool {
         self.broken || self.failed_item
     }
@@ -97,6 +105,37 @@ impl Machine {
         self.sum(id, before)
     }
 
+    /// Changes what a node contributes by more than its place.
+    pub(super) fn alter(
+        &mut self,
+        id: InstanceId,
+        change: impl FnOnce(&mut Instance),
+    ) -> Result<(), IllegalEvent> {
+        let before = self.share(id);
+        change(self.tree.get_mut(id));
+        self.touch(id);
+        self.sum(id, before)
+    }
+
+    /// Changes what all failures lead to.
+    pub(super) fn sum_failed(
+        &mut self,
+        change: impl FnOnce(&mut Self),
+    ) -> Result<(), IllegalEvent> {
+        let failed: Vec<(InstanceId, Share)> = self
+            .tree
+            .ids()
+            .filter(|id| self.tree.stage(*id, Phase::Do) == Stage::Failed)
+            .map(|id| (id, self.share(id)))
+            .collect();
+        change(self);
+        for (id, before) in failed {
+            self.touch(id);
+            self.sum(id, before)?;
+        }
+        Ok(())
+    }
+
     /// What a node contributes as it is now.
     pub(super) fn share(&self, id: InstanceId) -> Share {
         let instance = self.get(id);
@@ -105,6 +144,7 @@ impl Machine {
         let leaf = matches!(instance.role, Role::Step | Role::Call);
         let mut share = Share {
             idle: stage == Stage::Idle,
+            ordered: stage == Stage::Idle && forward.next_cause == Some(StartCause::Operator),
             in_use: stage.is_active(),
             active: leaf && stage.is_active(),
             undoing: instance.undo.stage().is_active(),
@@ -115,8 +155,7 @@ impl Machine {
             At::Succeeded => share.passed = true,
             // Skipped in its place: those that need it wait for what it would have waited for.
             At::Skipped => share.passed = self.tally(id).needs == 0,
-            At::Failed { asks: true, .. } => share.asks = true,
-            At::Failed { asks: false, .. } => match self.reaction(id) {
+            At::Failed { asks, .. } => match self.reaction_now(id, *asks) {
                 Reaction::Tolerate { soft } => {
                     share.passed = true;
                     share.soft = soft;
@@ -169,12 +208,17 @@ impl Machine {
         if before.passed != after.passed {
             for other in self.tree.dependents(id).collect::<Vec<_>>() {
                 let share = self.share(other);
+                let held = self.tally(other).needs > 0;
                 add(
                     &mut self.tally_mut(other).needs,
                     !before.passed,
                     !after.passed,
                 )?;
                 self.touch(other);
+                // What is inside an open container waits for what the container needs, if that runs again.
+                if held != (self.tally(other).needs > 0) && !self.get(other).children.is_empty() {
+                    self.touch_inside(other);
+                }
                 work.push((other, share));
             }
         }
@@ -191,6 +235,7 @@ impl Machine {
             add(&mut tally.broken, before.broken, after.broken)?;
             add(&mut tally.failed, before.failed_item, after.failed_item)?;
             add(&mut tally.idle, before.idle, after.idle)?;
+            add(&mut tally.ordered, before.ordered, after.ordered)?;
             add(&mut tally.in_use, before.in_use, after.in_use)?;
             if after.idle {
                 tally.cursor = tally.cursor.min(position);
@@ -336,6 +381,7 @@ impl Machine {
             ("broken", tally.broken, count(&|_, share| share.broken)),
             ("failed", tally.failed, count(&|_, share| share.failed_item)),
             ("idle", tally.idle, count(&|_, share| share.idle)),
+            ("ordered", tally.ordered, count(&|_, share| share.ordered)),
             ("in use", tally.in_use, count(&|_, share| share.in_use)),
             ("active", tally.active, active),
             ("undoing", tally.undoing, undoing),

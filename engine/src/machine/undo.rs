@@ -6,6 +6,7 @@
 use super::{
     core::{IllegalEvent, Machine, ScopePhase},
     execution::{Change, Stage},
+    scope::{Ending, Reason},
     state::{InstanceId, Role},
 };
 use crate::{
@@ -72,12 +73,13 @@ impl Machine {
 
     /// A cancel that leaves things as they are: no further undo starts, and one that failed is left.
     fn gives_up(&self, scope: InstanceId) -> bool {
-        let state = self.scope_phase(scope);
-        matches!(state, ScopePhase::Undoing | ScopePhase::Cleaning)
-            && self
-                .cancelled
-                .as_ref()
-                .is_some_and(|cancelled| !cancelled.undo)
+        let ending = Ending {
+            reason: Reason::Cancelled,
+            undo: false,
+        };
+        let phase = self.scope_phase(scope);
+        matches!(phase, ScopePhase::Undoing | ScopePhase::Cleaning)
+            && self.ending_of(scope) == Some(ending)
     }
 
     pub(super) fn undo_is_given_up(&self, id: InstanceId) -> bool {
@@ -113,7 +115,9 @@ impl Machine {
                 }
                 continue;
             }
-            let passes_over = self.get(id).role == Role::Call && self.is_cleaning(id);
+            // A playbook that is called has cleaned up after itself, unless all of it is scratch.
+            let is_call = self.get(id).role == Role::Call;
+            let passes_over = is_call && self.is_cleaning(id) && !self.is_scratch(id);
             if passes_over || self.open_undo_children(id, &mut work) == 0 {
                 self.settle_undo(id, mark.blocked, &mut work)?;
             }
@@ -255,10 +259,13 @@ impl Machine {
             .is_some_and(|scope| self.scope_phase(scope) == ScopePhase::Cleaning)
     }
 
-    /// Whether `cleanup: always` is said of it or of a group around it.
+    /// Whether `cleanup: always` is said of it, or of what is around it in the scope that compensates or cleans up. What is said
+    /// of the scope itself is about the scope around it.
     fn is_scratch(&self, id: InstanceId) -> bool {
+        let scope = self.compensating(id);
         std::iter::once(id)
             .chain(self.tree.around(id))
+            .take_while(|at| Some(*at) != scope)
             .any(|at| self.def(at).is_some_and(|node| node.cleanup))
     }
 

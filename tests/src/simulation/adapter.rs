@@ -15,7 +15,7 @@ use windlass_engine::{
 pub(super) const DIGEST: &str = "d";
 
 /// The machine, as the player sees it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Engine(Machine);
 
 /// What is in flight.
@@ -60,7 +60,17 @@ impl Engine {
     }
 
     pub(super) fn wanted(&self) -> Vec<Job> {
-        self.0.wanted().iter().copied().collect()
+        self.0.wanted().collect()
+    }
+
+    /// What is to end and may never have begun.
+    pub(super) fn unwanted(&self) -> Vec<Job> {
+        self.0.unwanted().collect()
+    }
+
+    /// Whether every count and every line of the agenda is what it should be.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.0.check()
     }
 
     pub(super) fn brief(&self, job: &Job) -> Brief {
@@ -94,7 +104,7 @@ impl Engine {
     }
 
     pub(super) fn stage(&self, path: &str, phase: Phase) -> Option<Stage> {
-        Some(self.0.instance(path)?.execution(phase).stage)
+        Some(self.0.instance(path)?.execution(phase).stage())
     }
 
     pub(super) fn paths(&self) -> Vec<NodePath> {
@@ -199,11 +209,18 @@ pub(super) fn event_name(body: &EventBody) -> String {
     name.to_owned()
 }
 
-/// Every transition of the table.
+/// Every transition of the table that an event names. What follows for other nodes from an event about one is not seen here.
 pub(super) fn table() -> Vec<(Stage, Trigger)> {
-    let all = Stage::ALL
-        .into_iter()
-        .flat_map(|stage| Trigger::ALL.map(|trigger| (stage, trigger)));
-    all.filter(|(stage, trigger)| windlass_engine::machine::next_stage(*stage, *trigger).is_some())
-        .collect()
+    let follows = [
+        Trigger::NextPart,
+        Trigger::AskAgain,
+        Trigger::Tell,
+        Trigger::Announce,
+        Trigger::Ask,
+        Trigger::Reopen,
+        Trigger::Again,
+    ];
+    let mut all = windlass_engine::machine::transitions();
+    all.retain(|(_, trigger)| !follows.contains(trigger));
+    all
 }

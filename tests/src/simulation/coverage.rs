@@ -2,8 +2,8 @@
 use super::adapter;
 use std::collections::BTreeMap;
 use windlass_engine::{
-    machine::{Event, EventBody, Stage, Trigger},
-    step::{Phase, WaitOn},
+    machine::{Event, EventBody, SkipCause, Stage, Trigger},
+    step::Phase,
 };
 
 /// How often each was seen.
@@ -115,7 +115,7 @@ impl Coverage {
 }
 
 /// Every event that this simulation should see.
-const EVENTS: [&str; 31] = [
+const EVENTS: [&str; 32] = [
     "lease_taken",
     "expanded",
     "started",
@@ -147,6 +147,7 @@ const EVENTS: [&str; 31] = [
     "finally_started",
     "finished",
     "reopened",
+    "closed",
 ];
 
 /// What an event does to an execution.
@@ -158,16 +159,14 @@ fn trigger(body: &EventBody) -> Option<(&str, Phase, Trigger)> {
         B::Captured(e) => (&e.node, e.phase, Trigger::Note),
         B::Marked(e) => (&e.node, e.phase, Trigger::Note),
         B::Progressed(e) => (&e.node, e.phase, Trigger::Note),
-        B::Suspended(e) => match e.wait.on {
-            WaitOn::Approval(_) => (&e.node, e.phase, Trigger::AskPeople),
-            WaitOn::Timer(_) | WaitOn::Signal(_) => (&e.node, e.phase, Trigger::Suspend),
-        },
+        B::Suspended(e) => (&e.node, e.phase, Trigger::Suspend),
         B::Awoken(e) => (&e.node, e.phase, Trigger::Wake),
         B::Succeeded(e) => (&e.node, e.phase, Trigger::Succeed),
         B::Failed(e) if e.is_final => (&e.node, e.phase, Trigger::Fail),
         B::Failed(e) => (&e.node, e.phase, Trigger::FailAttempt),
-        B::RetryScheduled(e) => (&e.node, e.phase, Trigger::ScheduleRetry),
+        B::RetryScheduled(e) => (&e.node, e.phase, Trigger::Retry),
         B::Gated(e) => (&e.node, Phase::Do, Trigger::Gate),
+        B::Skipped(e) if e.why == SkipCause::Ended => (&e.node, e.phase, Trigger::End),
         B::Skipped(e) => (&e.node, e.phase, Trigger::Skip),
         B::Doubted(e) => (&e.node, e.phase, Trigger::Doubt),
         B::Probed(e) => (&e.node, e.phase, Trigger::Probe),

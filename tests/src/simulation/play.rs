@@ -12,8 +12,8 @@ use std::{
 };
 use windlass_engine::{
     graph::Graph,
-    machine::{Command, Event, EventBody, Submitted},
-    step::Phase,
+    machine::{Command, Event, EventBody, Report, Submitted},
+    step::{Cause, Failure, Phase},
     value::{Duration, Timestamp},
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Play {
     pub world: World,
     pub flights: Vec<Flight>,
     inbox: Vec<Entry>,
+    /// Events of attempts that were told to end before they began.
+    unbegun: Vec<Event>,
     taken: BTreeSet<String>,
     sent: BTreeMap<String, Command>,
     pub now: Timestamp,
@@ -79,6 +81,7 @@ impl Play {
             world: World::default(),
             flights: Vec::new(),
             inbox: Vec::new(),
+            unbegun: Vec::new(),
             taken: BTreeSet::new(),
             sent: BTreeMap::new(),
             now,
@@ -144,7 +147,7 @@ impl Play {
                 "P1",
                 format!("{when}: the events cannot be replayed: {why}"),
             ),
-            Ok(again) if again.face(self.now) == self.engine.face(self.now) => Ok(()),
+            Ok(again) if again == self.engine => Ok(()),
             Ok(again) => {
                 let (live, again) = (self.engine.face(self.now), again.face(self.now));
                 let differ = live.lines().zip(again.lines()).find(|(a, b)| a != b);
@@ -163,6 +166,9 @@ impl Play {
         self.settle(self.now)?;
         if self.commit()? {
             self.reconcile();
+            for event in std::mem::take(&mut self.unbegun) {
+                self.push(event)?;
+            }
         }
         Ok(())
     }
@@ -189,7 +195,13 @@ impl Play {
         }
         self.batch.push(event);
         match applied {
-            Ok(()) => Ok(()),
+            Ok(()) => match self.engine.check() {
+                Ok(()) => Ok(()),
+                Err(what) => {
+                    self.say_batch();
+                    wrong("P1", what)
+                }
+            },
             Err(why) => {
                 // What was decided before is told, so that the story is whole.
                 let batch = std::mem::take(&mut self.batch);
@@ -280,6 +292,22 @@ impl Play {
         let wanted = self.engine.wanted();
         for flight in &mut self.flights {
             flight.cancelled |= !wanted.contains(&flight.job);
+        }
+        let mut never = Vec::new();
+        for job in self.engine.unwanted() {
+            if !self.flights.iter().any(|flight| flight.job == job) {
+                never.push(job);
+            }
+        }
+        for job in never {
+            let failure =
+                Failure::new("run.cancelled", "cancelled before it began").cause(Cause::Cancelled);
+            let report = Report::Failed {
+                failure,
+                evidence: Vec::new(),
+            };
+            self.unbegun
+                .extend(self.engine.report(&job, report, self.now));
         }
         for job in wanted {
             if !self.flights.iter().any(|flight| flight.job == job) {

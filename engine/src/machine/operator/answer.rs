@@ -6,7 +6,7 @@ use crate::{
         core::{Machine, ScopePhase},
         event::*,
         execution::{Asked, At, Stage},
-        state::{InstanceId, Role},
+        state::InstanceId,
         tree::ROOT,
     },
     step::{Effect, Phase},
@@ -47,15 +47,11 @@ impl Machine {
 
     /// The step inside a container for which the container failed.
     fn failed_inside(&self, container: InstanceId) -> Option<&str> {
-        let inside = self.tree.inside(container);
-        let failed = |id: &InstanceId| {
-            let instance = self.get(*id);
-            instance.role == Role::Step && instance.forward.stage() == Stage::Failed
-        };
-        inside
-            .into_iter()
-            .find(failed)
-            .map(|id| &*self.get(id).path)
+        let failed = |id: &InstanceId| self.tree.stage(*id, Phase::Do) == Stage::Failed;
+        let inside = self.tree.inside(container).into_iter().filter(failed);
+        // The innermost: what is around it failed because of it.
+        let mut inside = inside.filter(|id| !self.tree.inside(*id).iter().any(failed));
+        inside.next().map(|id| &*self.get(id).path)
     }
 
     /// A retry that would fail at once without having run is no help: whoever orders it is told why instead.
@@ -103,24 +99,23 @@ impl Machine {
 
     /// What lets the scopes around a failed node go forward again.
     fn forward_again(&self, id: InstanceId, who: &str) -> Verdict {
-        if let Some(closed) = &self.closed {
-            return Err(format!("{} has closed the run", closed.who));
-        }
-        if let Some(cancelled) = &self.cancelled {
+        let finallies: Vec<InstanceId> = std::iter::once(id)
+            .chain(self.tree.around(id))
+            .filter_map(|at| self.tree.finally_of(at))
+            .collect();
+        // The `finally` of a run that was cancelled runs like any other.
+        let ends_by_order = !finallies.contains(&ROOT);
+        if let Some(cancelled) = self.cancelled.as_ref().filter(|_| ends_by_order) {
             return Err(format!(
                 "{} has cancelled the run: it does not go forward again",
                 cancelled.who
             ));
         }
-        if let Some(ordered) = &self.undo_ordered {
+        if let Some(ordered) = self.undo_ordered.as_ref().filter(|_| ends_by_order) {
             return Err(format!(
                 "{ordered} has ordered that the run is undone: it does not go forward again"
             ));
         }
-        let finallies: Vec<InstanceId> = std::iter::once(id)
-            .chain(self.tree.around(id))
-            .filter_map(|at| self.tree.finally_of(at))
-            .collect();
         if self.finished.is_some() {
             if finallies.iter().any(|scope| *scope != ROOT) {
                 return Err("the `finally` that it is in is over".to_owned());
@@ -226,7 +221,7 @@ impl Machine {
             && !step.skippable
         {
             return Err(format!(
-                "{node} is a {}, which cannot be skipped",
+                "{node} is of kind {}, which cannot be skipped",
                 step.action.kind
             ));
         }
@@ -287,7 +282,7 @@ impl Machine {
                 .is_some_and(|step| step.action.traits.effect != Effect::ReadOnly);
             if !acts {
                 return Err(format!(
-                    "{node} failed and only asks: there is nothing in it that a person could have done"
+                    "{node} only reads: there is nothing in it that a person could have done by hand"
                 ));
             }
             doing = self.forward_again(id, who)?;

@@ -21,17 +21,23 @@ impl Machine {
         force: bool,
         because: Option<&String>,
     ) -> Verdict {
+        // In `finally` what sleeps now may have come to sleep since.
+        let cuts = !undo && self.scope_phase(ROOT) == ScopePhase::Finally;
+        let sleeps = cuts && self.cut_finally(who).next().is_some();
         if let Some(before) = &self.cancelled
             && before.undo == undo
             && (before.force || !force || !self.agenda.has(Rank::Runs))
+            && !sleeps
         {
+            let runs = self.agenda.has(Rank::Runs);
             return Err(format!(
-                "it was cancelled by {} already; what runs comes to its end first{}",
+                "it was cancelled by {} already{}",
                 before.who,
-                if before.force {
-                    ""
-                } else {
-                    ": `--force` ends it on the server"
+                match (runs, before.force) {
+                    (false, _) => "",
+                    (true, true) => "; what runs is being ended on its server",
+                    (true, false) =>
+                        "; what runs comes to its end first: `--force` ends it on its server",
                 }
             ));
         }

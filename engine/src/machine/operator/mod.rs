@@ -95,6 +95,9 @@ impl Machine {
             let may_reopen = match &submitted.command {
                 Command::Undo | Command::Close { .. } => true,
                 Command::Retry { .. } | Command::Skip { .. } | Command::Resolve { .. } => {
+                    if let Some(closed) = &self.closed {
+                        return Err(format!("{} has closed the run", closed.who));
+                    }
                     finished.outcome == Outcome::Stopped
                 }
                 Command::Vote { .. }

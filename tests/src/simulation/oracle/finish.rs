@@ -110,20 +110,39 @@ impl Oracle {
             return Ok(());
         }
         state.finally_failed.clear();
-        state.cut_finally = false;
+        state.turns_back = false;
         for step in self.finally_of(scope) {
             for (at, rec) in &mut self.recs {
                 if within(at, &step) {
                     // Each round is a life of its own.
                     world.effects.remove(at);
-                    rec.forward.stand = Stand::Pending;
-                    rec.forward.started = false;
                     rec.order = 0;
                     rec.reopened = false;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A scope turns away from its finally, which runs again later.
+    pub(super) fn finally_runs_again(&mut self, scope: &str) {
+        if !matches!(
+            self.scope(scope).phase,
+            ScopePhase::Finally | ScopePhase::Over
+        ) {
+            return;
+        }
+        for step in self.finally_of(scope) {
+            for (at, rec) in &mut self.recs {
+                if within(at, &step) {
+                    rec.forward.stand = Stand::Pending;
+                    rec.forward.started = false;
+                    rec.effect = false;
+                    rec.undo.stand = Stand::Pending;
+                    rec.asks = false;
+                }
+            }
+        }
     }
 
     fn check_outcome(&self, scope: &str, outcome: Outcome, world: &World) -> Check {
@@ -255,8 +274,7 @@ impl Oracle {
         }
         for step in self.finally_of(scope) {
             let stand = self.stand(&step);
-            let cut = state.cut_finally && !stand.is_active();
-            if !stand.is_settled() && stand != Stand::Ended && !cut {
+            if !stand.is_settled() && stand != Stand::Ended {
                 return wrong(
                     "P9",
                     format!("{scope:?} ends, and {step} of its finally is {stand:?}"),

@@ -104,7 +104,7 @@ pub(super) struct Scope {
     pub phase: ScopePhase,
     pub ending: Option<Ending>,
     pub outcome: Option<Outcome>,
-    /// What sleeps in its `finally` is ended.
-    pub cut_finally: bool,
+    /// A cancel in its `finally` that undoes: nothing more of it starts.
+    pub turns_back: bool,
     pub finally_failed: Vec<Path>,
 }

@@ -87,7 +87,13 @@ impl Oracle {
                 Ok(())
             }
             EventBody::Skipped(e) => match e.phase {
-                Phase::Do => self.on_skipped(e),
+                Phase::Do => {
+                    if e.why == SkipCause::Ended && self.is_repeatable(&e.node) {
+                        // Nobody asks about it: an undo of nothing does nothing.
+                        world.effects.entry(e.node.clone()).or_default().maybe = true;
+                    }
+                    self.on_skipped(e)
+                }
                 Phase::Undo => self.on_undo_skipped(e),
             },
             EventBody::Doubted(e) => {
@@ -141,6 +147,9 @@ impl Oracle {
                 rec.forward.stand = Stand::Succeeded;
                 rec.effect = true;
                 rec.by_hand = before == Stand::Failed || !truly;
+                if before == Stand::Failed {
+                    self.ask_about_others(path);
+                }
                 Ok(())
             }
             EventBody::RetryOrdered(e) => {
@@ -152,6 +161,9 @@ impl Oracle {
                     self.reopen(&e.node);
                 }
                 self.exec_mut(&e.node, e.phase).stand = Stand::Ordered;
+                if e.phase == Phase::Do {
+                    self.ask_about_others(&e.node);
+                }
                 Ok(())
             }
             EventBody::InputEdited(e) => {
@@ -197,6 +209,11 @@ impl Oracle {
                     cancelled: false,
                     outer: false,
                 });
+                if e.only_finally {
+                    self.scope_mut("").phase = ScopePhase::Finally;
+                    return Ok(());
+                }
+                self.finally_runs_again("");
                 let state = self.scope_mut("");
                 state.phase = ScopePhase::Forward;
                 state.ending = ending;
@@ -323,6 +340,10 @@ impl Oracle {
                         ),
                     );
                 }
+            }
+            // A playbook that is called runs to its end, whatever runs again around it.
+            if self.shape(up) == Shape::Call {
+                break;
             }
             at = up;
         }
@@ -639,7 +660,12 @@ impl Oracle {
             self.check_scope_end(path)?;
             self.scope_mut(path).phase = ScopePhase::Over;
         }
-        match self.reaction(path) {
+        let mut reaction = self.reaction(path);
+        if reaction == Reaction::Ask && self.cancelled.is_some() {
+            // A run that was cancelled waits for no answers.
+            reaction = Reaction::End { undo: false };
+        }
+        match reaction {
             // It fails since the scope around it ends, and is no reason of its own.
             _ if self.rec(path).outer_end => {}
             Reaction::End { undo } => {
@@ -701,9 +727,15 @@ impl Oracle {
                     | Stand::Asking
                     | Stand::Ended => {}
                 }
+                // What slept after its act leaves an effect behind.
+                let acted = matches!(stand, Stand::Asleep | Stand::Asking) && self.writes(path);
                 let rec = self.rec_mut(path);
+                rec.effect |= acted;
                 rec.forward.stand = Stand::Skipped;
                 rec.asks = false;
+                if stand == Stand::Failed {
+                    self.ask_about_others(path);
+                }
             }
             SkipCause::NoEffect | SkipCause::Blocked => {
                 return wrong("P1", format!("{path} is skipped forward for {:?}", e.why));
@@ -717,11 +749,30 @@ impl Oracle {
     fn on_cancelled(&mut self, undo: bool, force: bool) {
         self.cancelled = Some((undo, force));
         self.paused = false;
+        // What asked waits for no answer any more.
+        let asked: Vec<Path> = self
+            .recs
+            .iter()
+            .filter(|(_, rec)| rec.forward.stand == Stand::Failed)
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in asked {
+            let reaction = self.reaction(&path);
+            let asks = std::mem::take(&mut self.rec_mut(&path).asks);
+            let scope = self.scope_of(&path);
+            match reaction {
+                Reaction::Ask => self.end(&scope, false, false),
+                Reaction::End { undo } if asks => self.end(&scope, undo, false),
+                _ => {}
+            }
+        }
         let root = self.scope("");
         match root.phase {
             ScopePhase::Forward => self.end("", undo, true),
-            ScopePhase::Finally if !undo => self.scope_mut("").cut_finally = true,
+            // What sleeps in it fails by events of its own; the rest of it runs.
+            ScopePhase::Finally if !undo => self.scope_mut("").turns_back = false,
             ScopePhase::Undoing | ScopePhase::Cleaning | ScopePhase::Finally | ScopePhase::Over => {
+                self.scope_mut("").turns_back = root.phase == ScopePhase::Finally;
                 self.scope_mut("").ending = Some(Ending {
                     undo,
                     cancelled: true,
@@ -765,9 +816,27 @@ impl Oracle {
             if state.phase == ScopePhase::Forward && state.ending.is_none() {
                 continue;
             }
+            self.finally_runs_again(&scope);
+            let state = self.scope_mut(&scope);
             state.phase = ScopePhase::Forward;
             state.ending = None;
             self.call_off(&scope, path);
+        }
+    }
+
+    /// A group or loop around it that would break at once by its other failures: they ask, too.
+    fn ask_about_others(&mut self, path: &str) {
+        let mut at = path.to_owned();
+        while let Some(up) = parent(&at).map(str::to_owned) {
+            if self.breaks(&up).is_some() {
+                for inner in self.inside(&up) {
+                    let breaks = matches!(self.reaction(&inner), Reaction::Break | Reaction::Count);
+                    if self.stand(&inner) == Stand::Failed && breaks {
+                        self.rec_mut(&inner).asks = true;
+                    }
+                }
+            }
+            at = up;
         }
     }
 
@@ -817,6 +886,7 @@ impl Oracle {
                 rec.outer_end = false;
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;
+                self.finally_runs_again(at);
                 let state = self.scope_mut(at);
                 state.phase = ScopePhase::Forward;
                 state.ending = None;
@@ -832,6 +902,7 @@ impl Oracle {
                         rec.reopened = true;
                     }
                     if is_call {
+                        self.finally_runs_again(&container);
                         let state = self.scope_mut(&container);
                         state.phase = ScopePhase::Forward;
                         state.ending = None;

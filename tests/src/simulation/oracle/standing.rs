@@ -6,7 +6,7 @@ use super::{
 };
 use windlass_engine::{
     graph::{Body, OnFailure, Undo},
-    step::Effect,
+    step::{Effect, Redo},
 };
 
 /// What a failure leads to.
@@ -101,7 +101,7 @@ impl Oracle {
         for scope in self.scopes_around(path) {
             let state = self.scope(&scope);
             if self.in_finally(&inner) {
-                if state.phase != ScopePhase::Finally || state.cut_finally {
+                if state.phase != ScopePhase::Finally || state.turns_back {
                     return Err(format!(
                         "{inner} is in the finally of {scope:?}, which is {:?}",
                         state.phase
@@ -125,6 +125,7 @@ impl Oracle {
         self.recs
             .iter()
             .filter(|(_, rec)| rec.forward.stand == Stand::Failed)
+            .filter(|_| self.cancelled.is_none())
             .filter(|(path, rec)| rec.asks || self.reaction(path) == Reaction::Ask)
             .filter(|(path, _)| self.goes_forward(path).is_ok())
             .map(|(path, _)| path.clone())
@@ -134,7 +135,7 @@ impl Oracle {
     pub(super) fn failed_items(&self, foreach: &str) -> usize {
         self.inside(foreach)
             .iter()
-            .filter(|item| self.stand(item) == Stand::Failed)
+            .filter(|item| self.stand(item) == Stand::Failed && !self.rec(item).asks)
             .count()
     }
 
@@ -157,7 +158,9 @@ impl Oracle {
                 .inside(container)
                 .iter()
                 .find(|inner| {
-                    self.stand(inner) == Stand::Failed && self.reaction(inner) == Reaction::Break
+                    self.stand(inner) == Stand::Failed
+                        && self.reaction(inner) == Reaction::Break
+                        && !self.rec(inner).asks
                 })
                 .map(|inner| format!("{inner} failed and breaks {container}")),
             Shape::Root | Shape::Call | Shape::Step => None,
@@ -206,6 +209,13 @@ impl Oracle {
             Some(Body::Step(step)) => step.action.traits.effect != Effect::ReadOnly,
             Some(Body::Group { .. } | Body::Call(_)) | None => false,
         }
+    }
+
+    pub(super) fn is_repeatable(&self, path: &str) -> bool {
+        matches!(
+            self.node(path).map(|node| &node.body),
+            Some(Body::Step(step)) if step.action.traits.redo == Redo::Repeatable
+        )
     }
 
     pub(super) fn is_skippable(&self, path: &str) -> bool {

@@ -209,7 +209,13 @@ impl Oracle {
     pub(super) fn on_undo_skipped(&mut self, e: &Skipped) -> Check {
         let path: &str = &e.node;
         let prev = self.undo_stand(path);
-        if matches!(prev, Stand::Running | Stand::Doubt | Stand::Succeeded) {
+        let lost = e.why == SkipCause::Ended
+            && match prev {
+                Stand::Running => self.rec(path).undo.lost,
+                Stand::Doubt => self.rec(path).undo.not_done,
+                _ => false,
+            };
+        if !lost && matches!(prev, Stand::Running | Stand::Doubt | Stand::Succeeded) {
             return wrong(
                 "P2",
                 format!("the undo of {path} is skipped and is {prev:?}"),
@@ -252,6 +258,7 @@ impl Oracle {
                 ),
             );
         }
+        self.finally_runs_again(scope);
         self.open_undo(scope, ScopePhase::Undoing);
         Ok(())
     }
@@ -273,6 +280,10 @@ impl Oracle {
         for (at, rec) in &mut self.recs {
             // What had nothing to do, or was blocked, is looked at anew; what a person left stays.
             if within(at, scope) && rec.undo.stand == Stand::Skipped && !rec.left && rec.effect {
+                rec.undo.stand = Stand::Pending;
+            }
+            // An undo that failed, or was given up, in an earlier compensation is tried anew.
+            if within(at, scope) && matches!(rec.undo.stand, Stand::Failed | Stand::Ended) {
                 rec.undo.stand = Stand::Pending;
             }
         }

@@ -198,6 +198,16 @@ impl Oracle {
         if self.closed {
             return Refuse("the run is closed");
         }
+        // The `finally` of the run runs whatever was ordered.
+        let mut in_root_finally = false;
+        let mut at = Some(path);
+        while let Some(current) = at {
+            in_root_finally |= self.is_finally_step(current) && self.scope_of(current).is_empty();
+            at = super::parent(current);
+        }
+        if in_root_finally && (self.cancelled.is_some() || self.undo_ordered) {
+            return Either;
+        }
         if self.cancelled.is_some() || self.undo_ordered {
             return Refuse("the run was cancelled, or is undone by order");
         }
