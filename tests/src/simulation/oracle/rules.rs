@@ -150,11 +150,6 @@ impl Oracle {
                 if e.name == "open" {
                     self.inputs_open = e.value.as_bool() == Some(true);
                 }
-                for rec in self.recs.values_mut() {
-                    if rec.forward.stand == Stand::Gated {
-                        rec.forward.stand = Stand::Pending;
-                    }
-                }
                 Ok(())
             }
             EventBody::Paused(e) => {
