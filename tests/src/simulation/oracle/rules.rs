@@ -6,7 +6,7 @@ use super::{
 };
 use crate::simulation::{adapter, world::World};
 use windlass_engine::{
-    machine::{Command, Event, EventBody},
+    machine::{Command, Event, EventBody, Outcome},
     step::{Phase, WaitOn},
 };
 
@@ -16,6 +16,7 @@ impl Oracle {
         let body = &event.body;
         if adapter::is_closed(body) {
             self.closed = true;
+            self.finished.get_or_insert(Outcome::Stopped);
             return Ok(());
         }
         if self.finished.is_some()
