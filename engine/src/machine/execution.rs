@@ -376,7 +376,8 @@ impl At {
                 asks: *asks,
                 announced: true,
             },
-            (Self::Failed { .. }, C::Ask) => Self::Failed {
+            // Ended: it may have acted before it slept, so that it is not started again unasked.
+            (Self::Failed { .. } | Self::Ended, C::Ask) => Self::Failed {
                 asks: true,
                 announced: false,
             },

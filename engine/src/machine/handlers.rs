@@ -268,7 +268,7 @@ impl Machine {
 
     /// Whether a step that is ended or skipped where it is may have acted. One that sleeps may have done so before (and waits for what it
     /// set off); one that was lost has not if its mark is missing; a doubt was settled as "not done".
-    fn may_have_acted(&self, id: InstanceId) -> bool {
+    pub(super) fn may_have_acted(&self, id: InstanceId) -> bool {
         let forward = &self.get(id).forward;
         let acted = match &forward.at {
             At::Asleep(_) => true,

@@ -6,7 +6,10 @@ use super::{
     state::{Instance, InstanceId, Role},
     tree::ROOT,
 };
-use crate::{step::Phase, value::Value};
+use crate::{
+    step::{Certainty, Failure, Phase, Redo},
+    value::Value,
+};
 
 impl Machine {
     /// A failed node that was given another answer: the containers around it are open, and its scopes go forward again.
@@ -96,7 +99,7 @@ impl Machine {
                     self.open_again(id, None)?;
                     self.go_forward(id)?;
                 }
-                (At::Ended, Role::Step | Role::Call) => self.pending_again(id)?,
+                (At::Ended, Role::Step | Role::Call) => self.resume_ended(id)?,
                 (At::Ended, Role::Group | Role::Foreach | Role::Root) => {
                     self.open_again(id, None)?;
                 }
@@ -122,6 +125,30 @@ impl Machine {
         }
         self.touch_inside(scope);
         Ok(())
+    }
+
+    /// A step that the end of its scope overtook is pending again. One that may have acted is not started again unasked, unless
+    /// twice is as good as once.
+    fn resume_ended(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+        let acted = self.get(id).took_effect && self.redo(id, Phase::Do) != Redo::Repeatable;
+        let instance = self.tree.get_mut(id);
+        instance.skipped = None;
+        if acted {
+            let failure = Failure::new(
+                "run.ended",
+                "the run ended while it waited; it may have acted before",
+            );
+            self.execution_mut(id, Phase::Do).failure = Some(failure.certainty(Certainty::Partial));
+            return self.shift(id, Phase::Do, Change::Ask);
+        }
+        instance.finished_at = None;
+        let execution = instance.execution_mut(Phase::Do);
+        execution.tries = 0;
+        execution.first_started_at = None;
+        execution.state = None;
+        execution.woken = None;
+        execution.next_cause = None;
+        self.shift(id, Phase::Do, Change::Again)
     }
 
     /// Opens the containers between a node and a scope around it.

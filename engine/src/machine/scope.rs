@@ -58,11 +58,20 @@ impl Machine {
             if at == ROOT {
                 return self.ordered_ending().or(found);
             }
-            // What is called from a `finally` runs whatever the scope around it came to.
+            let around = self.get(at).scope;
+            // What is called from a `finally` runs whatever the scope around it came to, unless that turns back from it.
             if self.get(at).in_finally {
-                return found;
+                let turns = self
+                    .scopes
+                    .get(&around)
+                    .is_some_and(|state| state.turns_back);
+                return if turns {
+                    self.ordered_ending().or(found)
+                } else {
+                    found
+                };
             }
-            at = self.get(at).scope;
+            at = around;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
         tree::ROOT,
         undo::Need,
     },
-    step::{Cause, Failure, Phase},
+    step::{Cause, Certainty, Failure, Phase},
 };
 
 impl Machine {
@@ -67,7 +67,14 @@ impl Machine {
                 })
             })
             .map(move |id| {
-                let failure = Failure::new("run.cancelled", why.clone()).cause(Cause::Cancelled);
+                let certainty = if self.may_have_acted(id) {
+                    Certainty::Partial
+                } else {
+                    Certainty::NoEffect
+                };
+                let failure = Failure::new("run.cancelled", why.clone())
+                    .cause(Cause::Cancelled)
+                    .certainty(certainty);
                 self.failed_event(id, Phase::Do, failure, Vec::new(), true)
             })
     }

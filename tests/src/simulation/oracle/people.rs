@@ -33,6 +33,20 @@ impl Oracle {
             ScopePhase::Finally if !undo => self.scope_mut("").turns_back = false,
             ScopePhase::Undoing | ScopePhase::Cleaning | ScopePhase::Finally | ScopePhase::Over => {
                 self.scope_mut("").turns_back = root.phase == ScopePhase::Finally;
+                if root.phase == ScopePhase::Finally {
+                    // What is called from it ends, too.
+                    for step in self.finally_of("") {
+                        for (at, state) in &mut self.scopes {
+                            if within(at, &step) && state.phase == ScopePhase::Forward {
+                                state.ending = Some(Ending {
+                                    undo,
+                                    cancelled: true,
+                                    outer: true,
+                                });
+                            }
+                        }
+                    }
+                }
                 self.scope_mut("").ending = Some(Ending {
                     undo,
                     cancelled: true,
@@ -42,9 +56,12 @@ impl Oracle {
         }
         if !undo {
             for state in self.scopes.values_mut() {
-                if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Cleaning)
-                    && let Some(ending) = &mut state.ending
-                {
+                if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Cleaning) {
+                    let ending = state.ending.get_or_insert(Ending {
+                        undo: false,
+                        cancelled: true,
+                        outer: true,
+                    });
                     ending.undo = false;
                     ending.cancelled = true;
                 }
@@ -120,9 +137,16 @@ impl Oracle {
         for at in &all {
             let ends = matches!(self.reaction(at), Reaction::End { .. });
             let of_scope = *self.scope_of(at) == *scope;
+            let repeatable = self.is_repeatable(at);
             let rec = self.rec_mut(at);
             if rec.forward.stand == Stand::Ended {
-                rec.forward.stand = Stand::Pending;
+                // What may have acted is not started again unasked.
+                if rec.effect && !repeatable {
+                    rec.forward.stand = Stand::Failed;
+                    rec.asks = true;
+                } else {
+                    rec.forward.stand = Stand::Pending;
+                }
             }
             if rec.forward.stand == Stand::Failed
                 && ends

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::simulation::{adapter, world::World};
 use windlass_engine::{
-    machine::{Command, Event, EventBody, Outcome},
+    machine::{Command, Event, EventBody},
     step::{Phase, WaitOn},
 };
 
@@ -16,7 +16,6 @@ impl Oracle {
         let body = &event.body;
         if adapter::is_closed(body) {
             self.closed = true;
-            self.finished.get_or_insert(Outcome::Stopped);
             return Ok(());
         }
         if self.finished.is_some()
@@ -165,6 +164,12 @@ impl Oracle {
                 if e.name == "open" {
                     self.inputs_open = e.value.as_bool() == Some(true);
                 }
+                // Gates are asked again as nodes start: those behind them are pending.
+                for rec in self.recs.values_mut() {
+                    if rec.forward.stand == Stand::Gated {
+                        rec.forward.stand = Stand::Pending;
+                    }
+                }
                 Ok(())
             }
             EventBody::Paused(e) => {
@@ -207,6 +212,9 @@ impl Oracle {
                 let state = self.scope_mut("");
                 state.phase = ScopePhase::Forward;
                 state.ending = ending;
+                if !e.undo {
+                    self.call_off("", "");
+                }
                 Ok(())
             }
             _ => Ok(()),

@@ -214,6 +214,13 @@ impl Oracle {
         }
     }
 
+    pub(super) fn captures(&self, path: &str) -> bool {
+        matches!(
+            self.node(path).map(|node| &node.body),
+            Some(Body::Step(step)) if step.action.traits.captures || step.action.traits.marks
+        )
+    }
+
     pub(super) fn is_repeatable(&self, path: &str) -> bool {
         matches!(
             self.node(path).map(|node| &node.body),

@@ -32,9 +32,19 @@ impl Oracle {
         None
     }
 
+    /// What a person did by hand has no capture for the kind's own undo.
+    fn lacks_capture(&self, path: &str) -> bool {
+        self.rec(path).by_hand
+            && matches!(self.undo_of(path), Some(Undo::Auto { .. }))
+            && self.captures(path)
+    }
+
     fn stays(&self, path: &str) -> bool {
         let rec = self.rec(path);
-        rec.effect && (rec.left || matches!(self.undo_of(path), Some(Undo::Impossible)))
+        rec.effect
+            && (rec.left
+                || matches!(self.undo_of(path), Some(Undo::Impossible))
+                || self.lacks_capture(path))
     }
 
     /// What depends on a node, at its own level and at those around it up to a scope.
@@ -65,6 +75,7 @@ impl Oracle {
         rec.effect
             && !rec.left
             && rec.forward.stand != Stand::Ended
+            && !self.lacks_capture(path)
             && matches!(self.undo_of(path), Some(Undo::Auto { .. } | Undo::Steps(_)))
             && !matches!(rec.undo.stand, Stand::Succeeded | Stand::Skipped)
     }

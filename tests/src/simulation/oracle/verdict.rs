@@ -65,8 +65,13 @@ impl Oracle {
         match root.phase {
             ScopePhase::Forward => match self.cancelled {
                 None => Accept,
+                // What has come to sleep in a `finally` since is ended by it.
                 Some((before, forced)) if before == undo && (forced == force) => {
-                    Refuse("the same cancel again")
+                    if self.sleeps_in_finally() {
+                        Either
+                    } else {
+                        Refuse("the same cancel again")
+                    }
                 }
                 Some((before, _)) if before != undo => Accept,
                 Some((_, false)) => Accept,
@@ -87,6 +92,22 @@ impl Oracle {
             }
             ScopePhase::Finally | ScopePhase::Over => Either,
         }
+    }
+
+    fn sleeps_in_finally(&self) -> bool {
+        self.known().any(|(path, forward, _)| {
+            let asleep = matches!(
+                forward.stand,
+                Stand::Asleep | Stand::Asking | Stand::Backoff | Stand::Gated
+            );
+            let mut at = Some(&**path);
+            let mut in_finally = false;
+            while let Some(current) = at {
+                in_finally |= self.in_finally(current);
+                at = super::parent(current);
+            }
+            asleep && in_finally
+        })
     }
 
     fn verdict_undo(&self) -> Verdict {
