@@ -151,7 +151,7 @@ impl Machine {
     fn due(&self, id: InstanceId, phase: Phase) -> Option<(Rank, Timestamp)> {
         const NOW: Timestamp = Timestamp::MIN;
         // What a foreach no longer has among its items is out of the run.
-        if !self.is_listed(id) {
+        if self.finished.is_some() || !self.is_listed(id) {
             return None;
         }
         let role = self.get(id).role;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     graph::Undo,
-    step::{Certainty, Effect, Phase, WaitOn, Woken},
+    step::{Certainty, Effect, Phase, Redo, WaitOn, Woken},
     value::{Timestamp, Value},
 };
 
@@ -66,6 +66,10 @@ impl Machine {
         let counts_anew = e.attempt == 1 && self.get(id).in_finally;
         if e.attempt != before + 1 && !counts_anew {
             return Err(self.wrong_attempt(id, before, e.attempt));
+        }
+        // Started again after its driver was lost: the attempt before may have acted, whatever comes of this one.
+        if e.phase == Phase::Do && self.may_have_acted(id) {
+            self.tree.get_mut(id).took_effect = true;
         }
         let epoch = self.epoch;
         self.shift(id, e.phase, Change::Start { epoch })?;
@@ -213,8 +217,8 @@ impl Machine {
         let may_have_acted = match e.failure.certainty {
             Certainty::NoEffect => false,
             Certainty::Partial => true,
-            // A doubt is settled first; "not done" leaves nothing to undo.
-            Certainty::Unknown => e.is_final,
+            // A doubt is settled first; "not done" leaves nothing to undo. What may be repeated is never in doubt.
+            Certainty::Unknown => e.is_final || self.redo(id, e.phase) == Redo::Repeatable,
         };
         if e.phase == Phase::Do && may_have_acted && self.writes(id) {
             self.tree.get_mut(id).took_effect = true;

@@ -91,20 +91,21 @@ impl Machine {
     /// Of several failures one that leaves things as they are outweighs one that undoes: undoing can still follow, and cannot
     /// be taken back.
     fn own_ending(&self, scope: InstanceId) -> Option<Ending> {
-        let fatal = self.scopes.get(&scope).map(|state| &state.fatal);
-        if let Some((_, first)) = fatal.and_then(|fatal| fatal.first()) {
-            let leaves = |id: InstanceId| {
-                self.reaction_now(id, false) == super::reaction::Reaction::End { undo: false }
-            };
-            let stops = fatal.is_some_and(|fatal| fatal.iter().any(|(_, id)| leaves(*id)));
-            return Some(Ending {
-                reason: Reason::Failed(*first),
-                undo: !stops,
-            });
-        }
-        (self.overran && scope == ROOT).then(|| Ending {
+        let policy = self.graph.policy.on_failure;
+        let overran = (self.overran && scope == ROOT).then(|| Ending {
             reason: Reason::Overran,
-            undo: self.graph.policy.on_failure == OnFailure::Undo,
+            undo: policy == OnFailure::Undo,
+        });
+        let fatal = &self.scopes.get(&scope)?.fatal;
+        let Some((_, first)) = fatal.first() else {
+            return overran;
+        };
+        let undoes = |(_, id): &(_, InstanceId)| {
+            self.reaction_now(*id, false) != super::reaction::Reaction::End { undo: false }
+        };
+        Some(Ending {
+            reason: Reason::Failed(*first),
+            undo: fatal.iter().all(undoes) && overran.is_none_or(|overran| overran.undo),
         })
     }
 
@@ -208,6 +209,9 @@ impl Machine {
             state.outer_end = outer_end;
         }
         state.phase = to;
+        if to == P::Forward {
+            state.outer_end = false;
+        }
         if matches!(to, P::Forward | P::Undoing) {
             state.turns_back = false;
             state.outcome = None;

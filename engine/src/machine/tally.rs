@@ -155,6 +155,8 @@ impl Machine {
             At::Succeeded => share.passed = true,
             // Skipped in its place: those that need it wait for what it would have waited for.
             At::Skipped => share.passed = self.tally(id).needs == 0,
+            // A playbook that failed only since the scope around it ends is no reason for that.
+            At::Failed { .. } if self.ended_with_outer(id) => {}
             At::Failed { asks, .. } => match self.reaction_now(id, *asks) {
                 Reaction::Tolerate { soft } => {
                     share.passed = true;
@@ -176,6 +178,11 @@ impl Machine {
             | At::Ended => {}
         }
         share
+    }
+
+    fn ended_with_outer(&self, call: InstanceId) -> bool {
+        let state = self.scopes.get(&call);
+        state.is_some_and(|state| state.outer_end)
     }
 
     /// Takes away what a node contributed, and adds what it contributes now; and so on for those whose share changes by it.

@@ -79,12 +79,13 @@ impl Oracle {
         }
         let acts = self.writes(path) || matches!(self.undo_of(path), Some(Undo::Steps(_)));
         let certainty = e.failure.certainty;
+        let repeatable = self.is_repeatable(path);
         let undone = self.scope_mut_ending(path);
         let rec = self.rec_mut(path);
         rec.forward.failure = Some(e.failure.clone());
         if shape == Shape::Step && acts {
-            rec.effect |=
-                certainty == Certainty::Partial || certainty == Certainty::Unknown && e.is_final;
+            rec.effect |= certainty == Certainty::Partial
+                || certainty == Certainty::Unknown && (e.is_final || repeatable);
         }
         if !e.is_final {
             return Ok(());
@@ -156,7 +157,13 @@ impl Oracle {
                     return wrong("P1", format!("{path} is ended and is {stand:?}"));
                 }
                 // What slept, or was lost, after its act leaves an effect behind.
-                let acted = self.writes(path) && self.rec(path).forward.started;
+                let forward = &self.rec(path).forward;
+                let may_have = match stand {
+                    Stand::Asleep | Stand::Asking => true,
+                    Stand::Running => !self.marks(path) || forward.marked,
+                    _ => false,
+                };
+                let acted = may_have && self.writes(path);
                 let rec = self.rec_mut(path);
                 rec.forward.stand = Stand::Ended;
                 rec.effect |= acted;

@@ -44,7 +44,18 @@ impl Oracle {
                 Ok(())
             }
             EventBody::Started(e) => match e.phase {
-                Phase::Do => self.on_started(e),
+                Phase::Do => {
+                    let may_have = self.stand(&e.node) == Stand::Running
+                        && self.is_repeatable(&e.node)
+                        && self.writes(&e.node)
+                        && (!self.marks(&e.node) || self.rec(&e.node).forward.marked);
+                    if may_have {
+                        // The attempt that was lost may have acted; nobody asks about it.
+                        world.effects.entry(e.node.clone()).or_default().maybe = true;
+                        self.rec_mut(&e.node).effect = true;
+                    }
+                    self.on_started(e)
+                }
                 Phase::Undo => self.on_undo_started(e),
             },
             EventBody::Marked(e) => {

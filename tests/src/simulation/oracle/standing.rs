@@ -221,6 +221,13 @@ impl Oracle {
         )
     }
 
+    pub(super) fn marks(&self, path: &str) -> bool {
+        matches!(
+            self.node(path).map(|node| &node.body),
+            Some(Body::Step(step)) if step.action.traits.marks
+        )
+    }
+
     pub(super) fn is_repeatable(&self, path: &str) -> bool {
         matches!(
             self.node(path).map(|node| &node.body),

@@ -26,7 +26,11 @@ impl Oracle {
         let interrupted = e.cause == StartCause::Interrupted;
         let legal = match prev {
             Stand::Pending | Stand::Ordered | Stand::Backoff | Stand::Gated | Stand::Ended => true,
-            Stand::Running => exec.lost && interrupted || self.rec(path).reopened,
+            Stand::Running => {
+                // An item that is open again starts once more: it needs one of its loop's slots.
+                let item = super::is_item(path) && self.shape(path) != Shape::Step;
+                exec.lost && interrupted || self.rec(path).reopened || item
+            }
             Stand::Doubt => exec.not_done,
             // A part of an undo that had nothing to do; the next one starts.
             Stand::Skipped => e.phase == Phase::Undo && !self.rec(path).left,
