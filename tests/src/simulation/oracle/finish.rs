@@ -286,6 +286,7 @@ impl Oracle {
 
     pub(super) fn on_finished(&mut self, e: &Finished, world: &World) -> Check {
         self.finished = Some(e.outcome);
+        self.paused = false;
         // Who closes a run leaves it as it is, with its doubts.
         if self
             .command

@@ -163,6 +163,11 @@ impl Oracle {
                     return Ok(());
                 }
                 if e.phase == Phase::Do {
+                    if let Some(effect) = world.effects.get_mut(&e.node) {
+                        // A person orders it to act again, whatever it did before.
+                        effect.maybe |= effect.full;
+                        effect.full = false;
+                    }
                     self.reopen(&e.node);
                 }
                 self.exec_mut(&e.node, e.phase).stand = Stand::Ordered;

@@ -242,10 +242,30 @@ impl Oracle {
         }
     }
 
+    /// Whether a `finally` lies between a scope and one around it.
+    fn crosses_finally(&self, path: &str, scope: &str) -> bool {
+        let mut at = Some(path);
+        while let Some(current) = at.filter(|at| *at != scope) {
+            if self.is_finally_step(current) {
+                return true;
+            }
+            at = parent(current);
+        }
+        false
+    }
+
     /// A scope ends, and those that are open inside it.
     pub(super) fn end(&mut self, scope: &str, undo: bool, cancelled: bool) {
+        // What is called from a `finally` does not end with the scope around that.
+        let apart: Vec<Path> = self
+            .scopes
+            .keys()
+            .filter(|path| self.crosses_finally(path, scope))
+            .cloned()
+            .collect();
         for (path, state) in &mut self.scopes {
-            if !within(path, scope) || state.phase != ScopePhase::Forward {
+            let is_apart = apart.contains(path);
+            if is_apart || !within(path, scope) || state.phase != ScopePhase::Forward {
                 continue;
             }
             let ending = Ending {
