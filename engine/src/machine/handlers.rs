@@ -265,7 +265,7 @@ impl Machine {
             instance.output = output.clone();
         }
         if was_failed {
-            self.reopen_around(id)?;
+            self.reopen_around(id, None)?;
         }
         Ok(())
     }
@@ -339,8 +339,13 @@ impl Machine {
         instance.finished_at = Some(at);
         instance.took_effect = true;
         instance.by_hand = was_failed;
+        if instance.start_order == 0 {
+            // It never started, and is undone in its place all the same.
+            self.starts += 1;
+            self.tree.get_mut(id).start_order = self.starts;
+        }
         if was_failed {
-            self.reopen_around(id)?;
+            self.reopen_around(id, None)?;
         }
         Ok(())
     }
@@ -366,7 +371,7 @@ impl Machine {
             if self.scopes.contains_key(&id) {
                 self.go_forward(id)?;
             }
-            self.reopen_around(id)?;
+            self.reopen_around(id, Some(StartCause::Operator))?;
         }
         Ok(())
     }

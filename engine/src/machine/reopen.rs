@@ -14,8 +14,12 @@ use crate::{
 impl Machine {
     /// A failed node that was given another answer: the containers around it are open, and its scopes go forward again.
     ///
-    /// A node in a `finally` that runs opens only what is around it there.
-    pub(super) fn reopen_around(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+    /// A node in a `finally` that runs opens only what is around it there. `cause` is why what is pending around it starts.
+    pub(super) fn reopen_around(
+        &mut self,
+        id: InstanceId,
+        cause: Option<StartCause>,
+    ) -> Result<(), IllegalEvent> {
         let mut at = id;
         while let Some(container) = self.get(at).parent {
             let in_running_finally = self.get(at).in_finally
@@ -23,7 +27,7 @@ impl Machine {
             if in_running_finally && self.tree.is_finally_step(at) {
                 return Ok(());
             }
-            self.open_again(container, Some(StartCause::Operator))?;
+            self.open_again(container, cause)?;
             let is_scope = matches!(self.get(container).role, Role::Root | Role::Call);
             if is_scope && !in_running_finally {
                 self.go_forward(container)?;
@@ -35,7 +39,8 @@ impl Machine {
         Ok(())
     }
 
-    /// A container that has settled is open again; an item is pending, for it needs one of its loop's slots.
+    /// A container that has settled is open again. An item needs one of its loop's slots first: it is pending, and so is what is
+    /// inside it.
     fn open_again(
         &mut self,
         container: InstanceId,
@@ -44,8 +49,12 @@ impl Machine {
         if !self.tree.stage(container, Phase::Do).is_settled() {
             return Ok(());
         }
+        let waits = std::iter::once(container)
+            .chain(self.tree.around(container))
+            .map(|at| self.get(at))
+            .any(|at| at.item.is_some() && !at.forward.stage().is_active());
         self.tree.get_mut(container).finished_at = None;
-        if self.get(container).item.is_none() {
+        if !waits {
             return self.shift(container, Phase::Do, Change::Reopen);
         }
         self.execution_mut(container, Phase::Do).next_cause = cause;
@@ -71,25 +80,40 @@ impl Machine {
     pub(super) fn go_forward(&mut self, scope: InstanceId) -> Result<(), IllegalEvent> {
         if self.scope_phase(scope) != ScopePhase::Forward {
             self.set_phase(scope, ScopePhase::Forward)?;
-            if scope == ROOT {
-                self.overran = false;
-                self.watch.total = crate::value::Duration::ZERO;
-            }
             for id in self.tree.inside(scope) {
                 let between = self.tree.around(id).take_while(|at| *at != scope);
                 // What is in a container that a person skipped is passed over with it.
                 let is_skipped = between
                     .into_iter()
                     .any(|at| self.tree.stage(at, Phase::Do) == Stage::Skipped);
-                if self.get(id).undone_by == Some(scope) && !is_skipped {
-                    self.pending_again(id)?;
-                    self.open_between(id, scope)?;
+                if self.get(id).undone_by != Some(scope) || is_skipped {
+                    continue;
                 }
+                if self.tree.stage(id, Phase::Do) == Stage::Failed {
+                    // It failed, and what it did before it failed was undone: it asks, as other failures do.
+                    self.shift(id, Phase::Undo, Change::Again)?;
+                    self.alter(id, |instance| instance.undone_by = None)?;
+                } else {
+                    self.pending_again(id)?;
+                }
+                self.open_between(id, scope)?;
             }
+        }
+        if scope == ROOT && self.overran {
+            // Whoever orders it gives it its time again.
+            self.overran = false;
+            self.watch.total = crate::value::Duration::ZERO;
         }
         for id in self.tree.inside(scope) {
             let instance = self.get(id);
-            if instance.scope != scope || instance.in_finally {
+            if instance.in_finally {
+                continue;
+            }
+            if instance.scope != scope {
+                // A playbook inside that was ending with this scope had not come to its end yet.
+                if instance.forward.at == At::Ended && self.goes_forward(instance.scope) {
+                    self.reopen_ended(id)?;
+                }
                 continue;
             }
             let state = self.scopes.get(&id);
@@ -99,10 +123,7 @@ impl Machine {
                     self.open_again(id, None)?;
                     self.go_forward(id)?;
                 }
-                (At::Ended, Role::Step | Role::Call) => self.resume_ended(id)?,
-                (At::Ended, Role::Group | Role::Foreach | Role::Root) => {
-                    self.open_again(id, None)?;
-                }
+                (At::Ended, _) => self.reopen_ended(id)?,
                 (At::Failed { asks: false, .. }, _) => {
                     let fatal = self.scopes.get(&scope).map(|state| &state.fatal);
                     if fatal.is_some_and(|fatal| fatal.iter().any(|(_, other)| *other == id)) {
@@ -125,6 +146,13 @@ impl Machine {
         }
         self.touch_inside(scope);
         Ok(())
+    }
+
+    fn reopen_ended(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+        match self.get(id).role {
+            Role::Step | Role::Call => self.resume_ended(id),
+            Role::Group | Role::Foreach | Role::Root => self.open_again(id, None),
+        }
     }
 
     /// A step that the end of its scope overtook is pending again. One that may have acted is not started again unasked, unless

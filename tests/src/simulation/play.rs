@@ -14,7 +14,7 @@ use windlass_engine::{
     graph::Graph,
     machine::{Command, Event, EventBody, Report, Submitted},
     step::{Cause, Failure, Phase},
-    value::{Duration, Timestamp},
+    value::{Duration, Timestamp, Value},
 };
 
 /// How many events may follow one another without anything from outside.
@@ -532,7 +532,10 @@ impl Play {
 
     /// Who settles a doubt looks at the world first, and makes sure that what is not done stays so.
     fn look_before(&mut self, command: &mut Command) {
-        let Command::Resolve { node, done, .. } = command else {
+        let Command::Resolve {
+            node, done, output, ..
+        } = command
+        else {
             return;
         };
         let path: Arc<str> = node.as_str().into();
@@ -543,6 +546,9 @@ impl Play {
             }
             let slot = Slot::of(phase, exec.part);
             *done = self.world.did(&path, slot, exec.attempt);
+            if *done && output.is_null() {
+                *output = Value::Int(7);
+            }
             if !*done {
                 self.world.forbid(&path, slot, exec.attempt);
             }

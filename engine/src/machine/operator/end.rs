@@ -21,11 +21,17 @@ impl Machine {
         force: bool,
         because: Option<&String>,
     ) -> Verdict {
+        if !undo && self.scopes.get(&ROOT).is_some_and(|root| root.turns_back) {
+            return Err(
+                "it turns back from its finally to undo; `cancel --leave` gives that up once it undoes"
+                    .to_owned(),
+            );
+        }
         // What sleeps in `finally` now may have come to sleep since.
         let cut: Vec<EventBody> = self.cut_finally(who).collect();
         if let Some(before) = &self.cancelled
             && before.undo == undo
-            && (before.force || !force || !self.agenda.has(Rank::Runs))
+            && (before.force || !force)
             && cut.is_empty()
         {
             let runs = self.agenda.has(Rank::Runs);

@@ -175,7 +175,8 @@ impl Oracle {
                 match stand {
                     Stand::Failed => self.reopen(path),
                     // An item that is open again waits for a slot.
-                    Stand::Running if super::is_item(path) && self.shape(path) != Shape::Step => {}
+                    Stand::Running
+                        if self.rec(path).reopened && self.shape(path) != Shape::Step => {}
                     Stand::Running | Stand::Doubt | Stand::Succeeded | Stand::Skipped => {
                         return wrong("P2", format!("{path} is skipped and is {stand:?}"));
                     }

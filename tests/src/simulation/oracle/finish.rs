@@ -293,6 +293,7 @@ impl Oracle {
             .as_ref()
             .is_some_and(crate::simulation::adapter::is_close)
         {
+            self.scope_mut("").phase = ScopePhase::Over;
             return Ok(());
         }
         for (at, rec) in &self.recs {

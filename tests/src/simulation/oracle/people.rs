@@ -55,7 +55,16 @@ impl Oracle {
             }
         }
         if !undo {
-            for state in self.scopes.values_mut() {
+            let apart: Vec<Path> = self
+                .scopes
+                .keys()
+                .filter(|path| self.crosses_finally(path, ""))
+                .cloned()
+                .collect();
+            for (at, state) in &mut self.scopes {
+                if apart.contains(at) {
+                    continue;
+                }
                 if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Cleaning) {
                     let ending = state.ending.get_or_insert(Ending {
                         undo: false,
@@ -87,8 +96,9 @@ impl Oracle {
             inner = scope.to_string();
             let state = self.scope_mut(&scope);
             if of_finally {
+                // What is around a `finally` that runs does not turn for it.
                 state.phase = ScopePhase::Finally;
-                continue;
+                break;
             }
             if state.phase == ScopePhase::Forward && state.ending.is_none() {
                 continue;
@@ -134,6 +144,9 @@ impl Oracle {
             .filter(|at| within(at, scope) && ***at != *scope)
             .cloned()
             .collect();
+        // A run that was cancelled waits for no answers: they end their scope again.
+        let is_cancelled = self.cancelled.is_some();
+        let mut again: Vec<Path> = Vec::new();
         for at in &all {
             let ends = matches!(self.reaction(at), Reaction::End { .. });
             let of_scope = *self.scope_of(at) == *scope;
@@ -154,7 +167,11 @@ impl Oracle {
                 && **at != *but
                 && !rec.outer_end
             {
-                rec.asks = true;
+                if is_cancelled {
+                    again.push(at.clone());
+                } else {
+                    rec.asks = true;
+                }
             }
             let undone_here = rec.undone_in.as_deref() == Some(scope);
             let was = rec.forward.stand;
@@ -193,6 +210,12 @@ impl Oracle {
                     }
                     up = parent(&container).map(str::to_owned);
                 }
+            }
+        }
+        for at in again {
+            if let Reaction::End { undo } = self.reaction(&at) {
+                let scope = self.scope_of(&at);
+                self.end(&scope, undo, false);
             }
         }
     }

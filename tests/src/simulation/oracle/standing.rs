@@ -181,6 +181,18 @@ impl Oracle {
         false
     }
 
+    /// Whether it is undone though what depends on it stays, as a scope compensates itself.
+    pub(super) fn is_scratch_within(&self, path: &str, scope: &str) -> bool {
+        let mut at = Some(path);
+        while let Some(current) = at.filter(|at| *at != scope) {
+            if self.node(current).is_some_and(|node| node.cleanup) {
+                return true;
+            }
+            at = parent(current);
+        }
+        false
+    }
+
     /// Whether it is undone though what depends on it stays.
     pub(super) fn is_scratch(&self, path: &str) -> bool {
         let mut at = Some(path);
@@ -228,6 +240,12 @@ impl Oracle {
         )
     }
 
+    /// A container in an item of a loop that is open again waits for a slot with it, and is pending until then.
+    pub(super) fn is_pending_container(&self, path: &str) -> bool {
+        let mut around = std::iter::successors(Some(path), |at| parent(at));
+        self.shape(path) != Shape::Step && around.any(is_item)
+    }
+
     pub(super) fn is_repeatable(&self, path: &str) -> bool {
         matches!(
             self.node(path).map(|node| &node.body),
@@ -243,7 +261,7 @@ impl Oracle {
     }
 
     /// Whether a `finally` lies between a scope and one around it.
-    fn crosses_finally(&self, path: &str, scope: &str) -> bool {
+    pub(super) fn crosses_finally(&self, path: &str, scope: &str) -> bool {
         let mut at = Some(path);
         while let Some(current) = at.filter(|at| *at != scope) {
             if self.is_finally_step(current) {

@@ -28,8 +28,10 @@ impl Oracle {
             Stand::Pending | Stand::Ordered | Stand::Backoff | Stand::Gated | Stand::Ended => true,
             Stand::Running => {
                 // An item that is open again starts once more: it needs one of its loop's slots.
-                let item = super::is_item(path) && self.shape(path) != Shape::Step;
-                exec.lost && interrupted || self.rec(path).reopened || item
+                let in_item =
+                    std::iter::successors(Some(&**path), |at| parent(at)).any(super::is_item);
+                let waits = in_item && self.shape(path) != Shape::Step;
+                exec.lost && interrupted || self.rec(path).reopened || waits
             }
             Stand::Doubt => exec.not_done,
             // A part of an undo that had nothing to do; the next one starts.
@@ -53,8 +55,10 @@ impl Oracle {
                 .recs
                 .iter()
                 .any(|(at, rec)| within(at, path) && rec.forward.stand == Stand::Ordered);
+        // What is being undone is undone, whatever asks elsewhere.
         if !interrupted
             && !ordered
+            && e.phase == Phase::Do
             && let Some(asks) = self.asking().first()
         {
             return wrong(

@@ -238,8 +238,13 @@ impl Oracle {
             return Ok(());
         }
         let rec = self.rec_mut(path);
+        // Given up by a cancel: a later compensation tries it anew.
+        if e.why == SkipCause::Ended {
+            rec.undo.stand = Stand::Ended;
+            return Ok(());
+        }
         rec.undo.stand = Stand::Skipped;
-        rec.left |= matches!(e.why, SkipCause::Operator { .. } | SkipCause::Ended);
+        rec.left |= matches!(e.why, SkipCause::Operator { .. });
         Ok(())
     }
 
@@ -324,7 +329,7 @@ impl Oracle {
             if !self.is_to_undo(&step) {
                 continue;
             }
-            let scratch = self.is_scratch(&step);
+            let scratch = self.is_scratch_within(&step, scope);
             let due = match state.phase {
                 ScopePhase::Cleaning | ScopePhase::Forward => self.is_scratch_of(&step, scope),
                 ScopePhase::Undoing | ScopePhase::Finally | ScopePhase::Over => {

@@ -216,7 +216,7 @@ impl Oracle {
 
     /// The answer to whoever wants to go on with a failed node, by `retry`, `skip` or `resolve`.
     fn verdict_failed(&self, path: &str) -> Verdict {
-        if self.closed {
+        if self.closed && self.finished.is_some() {
             return Refuse("the run is closed");
         }
         // The `finally` of the run runs whatever was ordered.
@@ -379,6 +379,7 @@ impl Oracle {
             return Refuse("its kind cannot be skipped");
         }
         match rec.forward.stand {
+            Stand::Running if self.is_pending_container(path) => Either,
             Stand::Running | Stand::Doubt | Stand::Succeeded | Stand::Skipped => {
                 Refuse("it runs, is in doubt, or has settled")
             }
@@ -434,7 +435,7 @@ impl Oracle {
         if self.node(path).is_none() {
             return Refuse("there is no such step");
         }
-        if self.closed {
+        if self.closed && self.finished.is_some() {
             return Refuse("the run is closed");
         }
         if self
