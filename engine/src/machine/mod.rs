@@ -14,6 +14,7 @@
 //! | `settle.rs` | what a settled node sets free, what a failed one holds up |
 //! | `undo.rs` | the order of compensation |
 //! | `decide.rs` | what comes next |
+//! | `retrying.rs` | whether a failed attempt is repeated, and why not |
 //! | `start.rs` | how a node starts: its condition, its gate, its items, its parameters |
 //! | `scope.rs` | what comes next for a scope: compensation or clean-up, `finally`, its end |
 //! | `report.rs`, `inbox.rs` | what the driver and people say, as events |
@@ -31,6 +32,7 @@ mod execution;
 mod inbox;
 mod query;
 mod report;
+mod retrying;
 mod scope;
 mod settle;
 mod start;
@@ -44,6 +46,7 @@ pub use command::{Command, Submitted};
 pub use core::{IllegalEvent, Machine};
 pub use event::*;
 pub use report::Report;
+pub use retrying::NotRetried;
 pub use state::*;
 pub use table::{Trigger, next_stage};
 pub use vars::targets_value;

@@ -1,7 +1,7 @@
 //! What others ask of the machine: where the run stands, what is in it, what is wanted, when to look again.
 use super::{
     core::{Machine, ROOT, ScopePhase},
-    event::{Cancelled, Failover, Finished, Paused, RunStarted},
+    event::{Cancelled, Failover, Finished, Outcome, Paused, RunStarted},
     state::{Instance, InstanceId, RunState, Stage, Wanted},
 };
 use crate::{
@@ -90,6 +90,15 @@ impl Machine {
             .map(|ending| ending.why.as_str())
     }
 
+    /// Whether the run is or was to be undone: it failed or was cancelled, and nothing said that things stay as they are.
+    #[must_use]
+    pub fn is_to_be_undone(&self) -> bool {
+        self.scopes
+            .get(&ROOT)
+            .and_then(|scope| scope.ending.as_ref())
+            .is_some_and(|ending| ending.undo)
+    }
+
     /// All instances, parents before their children.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         let mut stack = vec![ROOT];
@@ -159,6 +168,17 @@ impl Machine {
             return RunState::Waiting;
         }
         RunState::Running
+    }
+
+    /// The word for people and lists: a run that failed before it did anything is not called compensated.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        let state = self.state();
+        let undone = |one: &Instance| one.undo.stage == Stage::Succeeded;
+        if state == RunState::Finished(Outcome::Compensated) && !self.nodes.iter().any(undone) {
+            return Outcome::Failed.as_str();
+        }
+        state.as_str()
     }
 
     fn is_asked(&self) -> bool {
