@@ -2,7 +2,7 @@
 use super::{
     Style, Ui, clock, cut, elapsed, indented, next, one_line,
     question::question,
-    span, stamp, summary, value_lines, without_password,
+    span, stamp, summary, undone, value_lines, without_password,
     words::{self, current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
 };
 use crate::activity::Now;
@@ -10,16 +10,22 @@ use windlass_engine::{
     expr::{Template, TemplatePart},
     graph::{Body, Undo},
     machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
-    step::{Activity, Phase, Target, WaitOn},
+    report::{
+        figures,
+        output::LastLines,
+        progress::{self, is_long, long_loop, stands_out},
+    },
+    step::{Activity, Phase, Registry, Target, WaitOn},
     value::{Duration, Timestamp, Value},
 };
 
 /// The whole page.
 pub(crate) fn render(
     ui: &Ui,
+    registry: &Registry,
     machine: &Machine,
     holder: Option<&Holder>,
-    servers: &Now,
+    (servers, output): (&Now, &LastLines),
     now: Timestamp,
 ) -> String {
     let style = ui.out;
@@ -88,14 +94,19 @@ pub(crate) fn render(
         }
     }
     text.push_str(&format!("{}\n", style.bold("steps")));
-    text.push_str(&steps(ui, machine, now));
-    text.push_str(&running(ui, machine, servers, now));
+    let since = holder.map(|holder| holder.since);
+    text.push_str(&steps(ui, registry, machine, since, now));
+    text.push_str(&running(ui, machine, (servers, output), now));
     text.push_str(&asked(ui, machine, now));
-    let troubles = summary::troubles(machine, style);
+    let troubles = summary::troubles(machine, output, style);
     if !troubles.is_empty() {
         text.push_str(&format!("{}\n{troubles}", style.bold("trouble")));
     }
     text.push_str(&probes(ui, machine));
+    let undone = undone::undone(machine, style);
+    if !undone.is_empty() {
+        text.push_str(&format!("{}\n{undone}", style.bold("undo")));
+    }
     text.push_str(&done_so_far(ui, machine));
     text.push_str(&what_ends(ui, machine, holder));
     text.push_str(&next::render(&next::all(machine, holder), style));
@@ -121,9 +132,19 @@ fn target_line(target: &Target) -> String {
     line
 }
 
-fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
+fn steps(
+    ui: &Ui,
+    registry: &Registry,
+    machine: &Machine,
+    since: Option<Timestamp>,
+    now: Timestamp,
+) -> String {
     let style = ui.out;
-    let rows: Vec<&Instance> = machine.instances().collect();
+    // A loop is one line, with what stands out in it.
+    let rows: Vec<&Instance> = machine
+        .instances()
+        .filter(|instance| stands_out(instance) || long_loop(machine, instance).is_none())
+        .collect();
     let width = rows
         .iter()
         .map(|i| i.path.matches('/').count() * 2 + i.path.chars().count())
@@ -131,16 +152,7 @@ fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
         .unwrap_or(0)
         .min(40);
     let mut text = String::new();
-    let mut hidden = 0_usize;
     for instance in rows {
-        // A fleet of items that are done says nothing one by one.
-        if instance.item.is_some()
-            && instance.state == NodeState::Succeeded
-            && machine.instances().count() > 200
-        {
-            hidden += 1;
-            continue;
-        }
         let (phase, execution) = current(instance);
         let time = match (execution.first_started_at, instance.finished_at, phase) {
             (Some(from), Some(to), Phase::Do) => elapsed(from, to),
@@ -148,6 +160,13 @@ fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
             _ => String::new(),
         };
         let mut more = vec![kind_of(machine, instance).to_owned()];
+        if is_long(instance) && instance.state != NodeState::Succeeded {
+            more.push(progress::of(machine, instance, since, now).to_string());
+        } else if matches!(instance.state, NodeState::Succeeded | NodeState::Failed) {
+            more.extend(figures::said(&figures::of_instance(
+                machine, registry, instance,
+            )));
+        }
         if execution.attempt > 1 {
             more.push(format!("{} attempts", execution.attempt));
         }
@@ -163,13 +182,15 @@ fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
             style.dim(&more.join(" · ")),
         ));
     }
-    if hidden > 0 {
-        text.push_str(&style.dim(&format!("  … {hidden} items that succeeded\n")));
-    }
     text
 }
 
-fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String {
+fn running(
+    ui: &Ui,
+    machine: &Machine,
+    (servers, output): (&Now, &LastLines),
+    now: Timestamp,
+) -> String {
     let style = ui.out;
     let mut text = String::new();
     for instance in machine
@@ -209,6 +230,18 @@ fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String 
             }
             text.push_str(&format!("    {line}\n"));
         }
+        if phase == Phase::Do
+            && execution.stage == Stage::Running
+            && let Some(warning) = no_way_back(machine, instance)
+        {
+            text.push_str(&format!("    {}\n", style.red(&warning)));
+        }
+        if execution.stage == Stage::Running {
+            let place = (phase, execution.attempt);
+            text.push_str(&summary::last_lines(
+                machine, instance, place, output, style,
+            ));
+        }
         if !execution.input.is_null() {
             text.push_str("    with\n");
             text.push_str(&indented("      ", &value_lines(&execution.input, 24)));
@@ -232,6 +265,24 @@ fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String 
         ));
     }
     text
+}
+
+/// That a step which cannot be undone runs now, and whether its point of no return is passed.
+fn no_way_back(machine: &Machine, instance: &Instance) -> Option<String> {
+    if !is_impossible(machine, instance) {
+        return None;
+    }
+    let Some(Body::Step(step)) = node_of(machine, instance).map(|node| &node.body) else {
+        return None;
+    };
+    Some(
+        match (step.action.traits.marks, &instance.forward.mark) {
+            (true, Some(_)) => "it cannot be undone, and its point of no return is passed",
+            (true, None) => "it cannot be undone; its point of no return is not passed yet",
+            (false, _) => "it cannot be undone, and may have taken effect already",
+        }
+        .to_owned(),
+    )
 }
 
 /// What a server does for a step now, who holds it up, and what would end that.
@@ -400,6 +451,7 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
             doubts.join(", ")
         ));
     }
+    text.push_str(&passing(ui, machine));
     if effects.is_empty() {
         let more = if doubts.is_empty() {
             "nothing"
@@ -453,8 +505,10 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
         .filter(|instance| is_impossible(machine, instance))
         .map(|instance| instance.path.to_string())
         .collect();
-    text.push_str(&if passed.is_empty() {
+    text.push_str(&if passed.is_empty() && passing(ui, machine).is_empty() {
         "  the point of no return is not passed: all of it can be undone\n".to_owned()
+    } else if passed.is_empty() {
+        String::new()
     } else {
         format!(
             "  {} {} cannot be undone, nor what it needs\n",
@@ -463,6 +517,27 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
         )
     });
     text
+}
+
+/// Steps that run now and cannot be undone: until they end it is not known whether there is a way back.
+fn passing(ui: &Ui, machine: &Machine) -> String {
+    let now: Vec<&str> = machine
+        .instances()
+        .filter(|instance| {
+            instance.role == Role::Step
+                && matches!(instance.forward.stage, Stage::Running | Stage::InDoubt)
+                && is_impossible(machine, instance)
+        })
+        .map(|instance| instance.path.as_ref())
+        .collect();
+    if now.is_empty() {
+        return String::new();
+    }
+    format!(
+        "  {} {}: once it has taken effect, neither it nor what it needs can be undone\n",
+        ui.out.red("the point of no return is being passed by"),
+        now.join(", ")
+    )
 }
 
 fn what_ends(ui: &Ui, machine: &Machine, holder: Option<&Holder>) -> String {

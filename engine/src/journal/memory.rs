@@ -1,7 +1,8 @@
 //! A journal in memory, for tests and the crash simulation. It keeps what a disk would keep: the stored form of
 //! each event, through the same encoder and the same chain as the durable journals.
 use super::{
-    Audit, Head, Journal, JournalError, Lease, LockHeld, RunSummary,
+    Audit, Head, Journal, JournalError, Lease, LockHeld, Printed, PrintedOf, PrintedSize, Prints,
+    RunSummary,
     record::{self, Batch, Chain, Graphs, Hash, Record, Unreadable},
 };
 use crate::{
@@ -41,6 +42,8 @@ struct Content {
     blobs: HashMap<Hash, Arc<str>>,
     inbox: Vec<Entry>,
     locks: BTreeMap<String, String>,
+    /// By run, then by place.
+    printed: HashMap<String, BTreeMap<u64, Printed>>,
 }
 
 impl Content {
@@ -396,6 +399,37 @@ impl MemoryJournal {
         Ok(())
     }
 
+    /// Not counted as a write: what is printed has no place among the events that a fault may strike.
+    fn print_now(&self, run: &str, epoch: u64, prints: Prints) -> Result<(), JournalError> {
+        let mut store = self.store();
+        if store.dead {
+            return Err(JournalError::Store("an injected fault".to_owned()));
+        }
+        store.check_lease(run, epoch)?;
+        let kept = store.content.printed.entry(run.to_owned()).or_default();
+        for place in prints.forget {
+            kept.remove(&place);
+        }
+        kept.extend(prints.keep.into_iter().map(|one| (one.no, one)));
+        store.version += 1;
+        Ok(())
+    }
+
+    fn printed_now(&self, run: &str, of: &PrintedOf) -> Result<Vec<Printed>, JournalError> {
+        let store = self.store();
+        store.content.run(run)?;
+        let all = store.content.printed.get(run).into_iter().flatten();
+        let fits = all.map(|(_, one)| one).filter(|one| of.fits(one));
+        let most = of.most as usize;
+        Ok(if of.newest {
+            let mut last: Vec<Printed> = fits.rev().take(most).cloned().collect();
+            last.reverse();
+            last
+        } else {
+            fits.take(most).cloned().collect()
+        })
+    }
+
     fn submit_now(&self, command: Submitted) -> Result<(), JournalError> {
         let mut store = self.store();
         store.content.run(&command.run)?;
@@ -537,6 +571,44 @@ impl Journal for MemoryJournal {
         names: &'a [String],
     ) -> BoxFuture<'a, Result<(), LockHeld>> {
         Box::pin(async move { self.lock_now(lease, names) })
+    }
+
+    fn print(
+        &self,
+        run: &str,
+        epoch: u64,
+        prints: Prints,
+    ) -> BoxFuture<'_, Result<(), JournalError>> {
+        let run = run.to_owned();
+        Box::pin(async move { self.print_now(&run, epoch, prints) })
+    }
+
+    fn printed(
+        &self,
+        run: &str,
+        of: PrintedOf,
+    ) -> BoxFuture<'_, Result<Vec<Printed>, JournalError>> {
+        let run = run.to_owned();
+        Box::pin(async move { self.printed_now(&run, &of) })
+    }
+
+    fn printed_size(&self, run: &str) -> BoxFuture<'_, Result<PrintedSize, JournalError>> {
+        let run = run.to_owned();
+        Box::pin(async move {
+            let store = self.store();
+            store.content.run(&run)?;
+            let kept = store.content.printed.get(&run);
+            Ok(PrintedSize {
+                last: kept
+                    .and_then(|kept| kept.keys().next_back().copied())
+                    .unwrap_or(0),
+                bytes: kept
+                    .into_iter()
+                    .flatten()
+                    .map(|(_, one)| one.text.len() as u64)
+                    .sum(),
+            })
+        })
     }
 }
 

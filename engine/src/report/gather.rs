@@ -1,8 +1,10 @@
 //! From events to a report.
 use super::{
+    figures,
     human::without_password,
     masks::{Masks, map_of},
     model::*,
+    output::LastLines,
     words,
 };
 use crate::{
@@ -10,9 +12,9 @@ use crate::{
     journal::Head,
     machine::{
         Event, EventBody, IllegalEvent, Instance, InstanceId, Machine, Resolved, Role, RunState,
-        SettledBy, StartCause,
+        SettledBy, Stage, StartCause,
     },
-    step::{ApprovalRequest, Evidence, Failure, Phase, Target, Vote, WaitOn},
+    step::{ApprovalRequest, Evidence, Failure, Phase, Registry, Target, Vote, WaitOn},
     value::{Duration, Timestamp, Value},
 };
 use indexmap::IndexMap;
@@ -67,8 +69,9 @@ fn wake(attempt: &mut AttemptReport, at: Timestamp) {
     }
 }
 
-fn failure(failure: &Failure) -> FailureReport {
+fn failure(failure: &Failure, not_retried: Option<String>) -> FailureReport {
     FailureReport {
+        not_retried,
         code: failure.code.clone(),
         message: failure.message.clone(),
         certainty: failure.certainty.to_string(),
@@ -123,7 +126,7 @@ impl Gathered {
         }
     }
 
-    fn take(&mut self, event: &Event, masks: &Masks) {
+    fn take(&mut self, event: &Event, machine: &Machine, masks: &Masks) {
         let at = event.at;
         match &event.body {
             EventBody::RunStarted(started) => self.found(&started.targets),
@@ -230,11 +233,13 @@ impl Gathered {
                 past.evidence.extend(done.evidence.iter().cloned());
             }
             EventBody::Failed(failed) => {
+                let not_retried =
+                    words::not_retried(machine, &failed.node, failed.phase, &failed.failure);
                 let past = self.node(&failed.node);
                 past.end(failed.phase, at, "failed");
                 past.evidence.extend(failed.evidence.iter().cloned());
                 if let Some(attempt) = past.attempt(failed.phase) {
-                    attempt.failure = Some(failure(&failed.failure));
+                    attempt.failure = Some(failure(&failed.failure, not_retried));
                 }
             }
             EventBody::Doubted(doubted) => {
@@ -290,12 +295,12 @@ fn resolution(resolved: &Resolved) -> String {
 }
 
 impl Report {
-    /// The report of a run from all of its events, as of `now`: evidence that a playbook keeps for a time only is left
-    /// out after it.
+    /// The report of a run from all of its events. Evidence that a playbook keeps for a time only is left out after it.
     ///
     /// # Errors
     /// Where the events are no run.
-    pub fn new(events: &[Event], head: &Head, now: Timestamp) -> Result<Self, IllegalEvent> {
+    pub fn new(events: &[Event], head: &Head, aside: &Aside<'_>) -> Result<Self, IllegalEvent> {
+        let registry = aside.registry;
         let mut machine = Machine::recover(events.first())?;
         let masks = Masks::of(machine.graph());
         let mut gathered = Gathered::default();
@@ -303,8 +308,8 @@ impl Report {
             if at > 0 {
                 machine.apply(event)?;
             }
-            gathered.take(event, &masks);
-            if let Some(line) = words::describe(&event.body, &machine) {
+            gathered.take(event, &machine, &masks);
+            if let Some(line) = words::describe(&event.body, &machine, registry) {
                 gathered.log.push(LogLine {
                     at: instant(event.at),
                     node: line.node,
@@ -315,7 +320,7 @@ impl Report {
         let teller = Teller {
             machine: &machine,
             masks: &masks,
-            now,
+            aside,
             gathered: &gathered,
         };
         let (steps, mut checks, mut approvals) = (teller.steps(), Vec::new(), Vec::new());
@@ -337,7 +342,8 @@ impl Report {
             started_at: instant(started.run.started_at),
             last_event_at: instant(machine.last_at()),
             took_ms: Duration::between(started.run.started_at, machine.last_at()).as_millis(),
-            state: machine.state().as_str().to_owned(),
+            state: machine.word().to_owned(),
+            state_means: words::standing(&machine, true).means,
             is_finished: matches!(machine.state(), RunState::Finished(_)),
             digest: started.digest.clone(),
             engine: started.engine.clone(),
@@ -371,10 +377,23 @@ impl Report {
     }
 }
 
+/// What a report needs beside the events.
+pub struct Aside<'a> {
+    /// The kinds of steps, which say what a step did.
+    pub registry: &'a Registry,
+    /// What steps printed last.
+    pub output: &'a LastLines,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Lines of what a step printed last.
+const MOST_LINES: usize = 20;
+
 struct Teller<'a> {
     machine: &'a Machine,
     masks: &'a Masks,
-    now: Timestamp,
+    aside: &'a Aside<'a>,
     gathered: &'a Gathered,
 }
 
@@ -400,7 +419,8 @@ impl Teller<'_> {
         let until = kept
             .keep_for?
             .after(instance.finished_at.unwrap_or(self.machine.last_at()));
-        (self.now > until).then(|| format!("left out: they were kept until {}", instant(until)))
+        (self.aside.now > until)
+            .then(|| format!("left out: they were kept until {}", instant(until)))
     }
 
     fn step(&self, id: InstanceId) -> StepReport {
@@ -446,6 +466,8 @@ impl Teller<'_> {
                 .started_at
                 .zip(instance.finished_at)
                 .map(|(from, to)| Duration::between(from, to).as_millis()),
+            figures: self.figures(instance, left_out.is_some()),
+            last_lines: self.last_lines(instance, left_out.is_some()),
             skipped: instance.skipped.clone(),
             undo: words::undo_of(machine, instance),
             attempts: past.map(|past| past.attempts.clone()).unwrap_or_default(),
@@ -469,6 +491,45 @@ impl Teller<'_> {
             doubts: past.map(|past| past.doubts.clone()).unwrap_or_default(),
             steps: instance.children.iter().map(|id| self.step(*id)).collect(),
         }
+    }
+
+    /// What a step printed last that failed, runs or is in doubt; what is masked elsewhere is masked here.
+    fn last_lines(&self, instance: &Instance, is_left_out: bool) -> Vec<String> {
+        let (phase, execution) = words::current(instance);
+        let is_told = instance.role == Role::Step
+            && matches!(
+                execution.stage,
+                Stage::Failed | Stage::Running | Stage::InDoubt
+            );
+        if is_left_out || !is_told {
+            return Vec::new();
+        }
+        let (lines, _) = self
+            .aside
+            .output
+            .of(&instance.path, phase, execution.attempt, MOST_LINES);
+        lines
+            .into_iter()
+            .map(|line| self.masks.value(&Value::from(line)).to_string())
+            .collect()
+    }
+
+    /// What it did; what was masked is counted by nobody.
+    fn figures(&self, instance: &Instance, is_left_out: bool) -> Vec<FigureReport> {
+        if is_left_out {
+            return Vec::new();
+        }
+        let figures = if instance.role == Role::Step {
+            let seen = self.masks.value(figures::seen(instance));
+            figures::of_output(
+                self.aside.registry,
+                words::kind_of(self.machine, instance),
+                &seen,
+            )
+        } else {
+            figures::of_instance(self.machine, self.aside.registry, instance)
+        };
+        figures.iter().map(FigureReport::from).collect()
     }
 
     /// The checks in an output: a list `checks` of maps with `name`, `passed`, `expected` and `seen`.

@@ -1,12 +1,15 @@
 //! Events and instances in words.
-use super::human::{clock, elapsed, one_line, span};
+use super::{
+    figures,
+    human::{clock, elapsed, one_line, span},
+};
 use crate::{
     graph::{Body, Node, Undo},
     machine::{
-        EventBody, Execution, Failover, Instance, Machine, NodeState, Role, SettledBy, SkipCause,
-        Stage, StartCause,
+        EventBody, Execution, Failover, Instance, Machine, NodeState, NotRetried, Outcome, Role,
+        RunState, SettledBy, SkipCause, Stage, StartCause,
     },
-    step::{Evidence, Phase, WaitOn, Woken, failed_over},
+    step::{Certainty, Evidence, Failure, Figure, Phase, Registry, WaitOn, Woken, failed_over},
     value::{Duration, Timestamp},
 };
 use indexmap::IndexMap;
@@ -120,6 +123,133 @@ pub fn is_impossible(machine: &Machine, instance: &Instance) -> bool {
     )
 }
 
+/// Where a run stands, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// One word; `windlass explain states` says what each means.
+    pub word: &'static str,
+    /// What it means here; empty where the word says it all.
+    pub means: String,
+}
+
+/// A run that no process drives although something is to be done.
+pub const INTERRUPTED: &str = "interrupted";
+
+/// The one place that puts the state of a run into words. `is_driven`: a process drives it now.
+#[must_use]
+pub fn standing(machine: &Machine, is_driven: bool) -> Standing {
+    let state = machine.state();
+    let means = match state {
+        RunState::Finished(Outcome::Succeeded) => String::new(),
+        RunState::Finished(Outcome::Failed) => {
+            "it ran to its end, with failures that it let pass".to_owned()
+        }
+        RunState::Finished(Outcome::Compensated) if machine.word() != state.as_str() => {
+            "there was nothing to undo".to_owned()
+        }
+        RunState::Finished(Outcome::Compensated) => "what it did is undone".to_owned(),
+        RunState::Finished(Outcome::Stopped) => why_stopped(machine),
+        RunState::Finished(Outcome::Cancelled) => {
+            machine.cancelled().map_or_else(String::new, |cancelled| {
+                let why = cancelled.because.as_deref().map(one_line);
+                match why {
+                    Some(why) => format!("by {}: {why}", cancelled.who),
+                    None => format!("by {}", cancelled.who),
+                }
+            })
+        }
+        RunState::Running if is_driven => String::new(),
+        RunState::Running => "no process drives it; it can be resumed".to_owned(),
+        RunState::Compensating if is_driven => String::new(),
+        RunState::Compensating => {
+            "no process drives it; it was undoing what it did, and can be resumed".to_owned()
+        }
+        RunState::Waiting if is_driven => String::new(),
+        RunState::Waiting => "no process drives it".to_owned(),
+        RunState::Paused => match machine.paused().map(|paused| &paused.who) {
+            Some(Some(who)) => format!("by {who}"),
+            Some(None) => "a failure waits for a person".to_owned(),
+            None => String::new(),
+        },
+        RunState::Stuck => "a person is needed before it can end".to_owned(),
+    };
+    let word = match state {
+        RunState::Running | RunState::Compensating if !is_driven => INTERRUPTED,
+        RunState::Running
+        | RunState::Waiting
+        | RunState::Paused
+        | RunState::Compensating
+        | RunState::Stuck
+        | RunState::Finished(_) => machine.word(),
+    };
+    Standing { word, means }
+}
+
+/// Why a run stopped and was not undone to its beginning: what cannot be undone, what could not be, or that it should not.
+fn why_stopped(machine: &Machine) -> String {
+    let of = |fits: &dyn Fn(&Instance) -> bool| -> Vec<&str> {
+        machine
+            .instances()
+            .filter(|one| one.role == Role::Step && fits(one))
+            .map(|one| one.path.as_ref())
+            .collect()
+    };
+    let was_undoing = machine.instances().any(|one| one.undo.stage != Stage::Idle);
+    let failed = of(&|one| one.state == NodeState::UndoFailed);
+    let impossible = of(&|one| remains(machine, one) && is_impossible(machine, one));
+    let mut why = Vec::new();
+    if !failed.is_empty() {
+        why.push(format!("the undo of {} failed and was left", list(&failed)));
+    }
+    if was_undoing && !impossible.is_empty() {
+        why.push(format!("{} cannot be undone", list(&impossible)));
+    }
+    if why.is_empty() {
+        why.push("what it did is left as it is".to_owned());
+    }
+    format!("{}; a person is needed", why.join(", and "))
+}
+
+/// `a, b and 3 more`.
+fn list(names: &[&str]) -> String {
+    const MOST: usize = 5;
+    let shown = names.iter().take(MOST).copied().collect::<Vec<_>>();
+    match names.len().saturating_sub(MOST) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Why a failure is not followed by another attempt; `None` where it is, and where the step has no `retry`.
+#[must_use]
+pub fn not_retried(
+    machine: &Machine,
+    node: &str,
+    phase: Phase,
+    failure: &Failure,
+) -> Option<String> {
+    let why = machine.not_retried(machine.id_of(node)?, phase, failure)?;
+    let cause = failure.cause.as_str();
+    Some(match why {
+        NotRetried::Cause { also_helps: true } => format!(
+            "not retried: its cause is {cause}, and retry is for passing causes; `retry.also: [{cause}]` widens it"
+        ),
+        NotRetried::Cause { also_helps: false } => format!(
+            "not retried: its cause is {cause}, {}, and running it twice is not as good as once",
+            failure.certainty
+        ),
+        NotRetried::Effect(Certainty::Unknown) => {
+            "not retried: it is in doubt whether it happened".to_owned()
+        }
+        NotRetried::Effect(certainty) => {
+            format!("not retried: {certainty}, and running it twice is not as good as once")
+        }
+        NotRetried::Attempts { of: 1 } => "not retried: `retry` allows one attempt".to_owned(),
+        NotRetried::Attempts { of } => format!("not retried: {of} of {of} attempts are used"),
+        NotRetried::Ended => "not retried: what it belongs to is ending".to_owned(),
+    })
+}
+
 /// `1 of 2 votes`.
 #[must_use]
 pub fn votes(instance: &Instance, quorum: u32) -> String {
@@ -174,9 +304,14 @@ fn took(machine: &Machine, node: &str, phase: Phase) -> String {
         .unwrap_or_default()
 }
 
+/// Figures behind a time.
+fn beside(figures: &[Figure]) -> String {
+    figures::said(figures).map_or_else(String::new, |said| format!(" · {said}"))
+}
+
 /// An event in words, after the machine has applied it. `None` where nobody needs to read it.
 #[must_use]
-pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
+pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Option<Line> {
     use NodeState as S;
     let now = machine.last_at();
     match body {
@@ -268,6 +403,17 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 SettledBy::Operator => ": a person says that it is done",
             };
             let took = took(machine, &done.node, done.phase);
+            let figures =
+                machine
+                    .instance(&done.node)
+                    .map(|instance| match (instance.role, done.phase) {
+                        (Role::Step, _) | (_, Phase::Undo) => {
+                            let place = (done.phase, done.part);
+                            figures::of_execution(machine, registry, instance, place, &done.output)
+                        }
+                        (_, Phase::Do) => figures::of_instance(machine, registry, instance),
+                    });
+            let did = beside(&figures.unwrap_or_default());
             let kept = done
                 .evidence
                 .iter()
@@ -277,9 +423,13 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 Phase::Do => line(
                     &done.node,
                     S::Succeeded,
-                    format!("succeeded{took}{who}{but}"),
+                    format!("succeeded{took}{who}{did}{but}"),
                 ),
-                Phase::Undo => line(&done.node, S::Undone, format!("undone{took}{who}{but}")),
+                Phase::Undo => line(
+                    &done.node,
+                    S::Undone,
+                    format!("undone{took}{who}{did}{but}"),
+                ),
             }
         }
         EventBody::Failed(failed) => {
@@ -291,6 +441,16 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 "failed: {} ({})",
                 failed.failure.message, failed.failure.code
             ));
+            if let Some(instance) = machine.instance(&failed.node) {
+                let place = (failed.phase, failed.part);
+                let seen = &failed.failure.output;
+                text.push_str(&beside(&figures::of_execution(
+                    machine, registry, instance, place, seen,
+                )));
+            }
+            if let Some(why) = not_retried(machine, &failed.node, failed.phase, &failed.failure) {
+                text.push_str(&format!("; {why}"));
+            }
             if let Some(help) = failed.failure.help.as_ref().filter(|_| failed.is_final) {
                 text.push_str(&format!("; help: {help}"));
             }
@@ -454,7 +614,8 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
         }
         EventBody::FinallyStarted(_) => None,
         EventBody::Finished(finished) => {
-            let tone = if finished.outcome == crate::machine::Outcome::Succeeded {
+            let stands = standing(machine, false);
+            let tone = if finished.outcome == Outcome::Succeeded {
                 S::Succeeded
             } else {
                 S::Failed
@@ -463,9 +624,14 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 "",
                 tone,
                 format!(
-                    "{} after {}",
-                    finished.outcome.as_str(),
-                    elapsed(machine.started().run.started_at, now)
+                    "{} after {}{}",
+                    stands.word,
+                    elapsed(machine.started().run.started_at, now),
+                    if stands.means.is_empty() {
+                        String::new()
+                    } else {
+                        format!(": {}", stands.means)
+                    }
                 ),
             )
         }

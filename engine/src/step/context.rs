@@ -74,6 +74,33 @@ pub fn failed_over(target: &str, from: u32, to: u32) -> String {
     )
 }
 
+/// Where a step printed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// The standard output of a program.
+    Stdout,
+    /// The standard error of a program.
+    Stderr,
+    /// What a database server told beside its answer: a notice, a warning.
+    Notice,
+    /// What a service answered.
+    Answer,
+}
+
+impl Stream {
+    /// The word for people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Notice => "notice",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 /// A secret's content, or text with secrets put in. Never printed.
 #[derive(Clone)]
 pub struct Revealed(String);
@@ -149,6 +176,9 @@ pub trait StepHost: Send + Sync {
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()>;
     /// Keeps evidence with the event that ends this execution.
     fn keep(&self, evidence: Evidence);
+    /// Keeps what a program or a server printed, for `windlass logs`: soon, without the content of secrets, and within a
+    /// cap. Never fails, and never slows the step by more than reading the text.
+    fn print(&self, stream: Stream, text: &str);
     /// What kinds share.
     fn resources(&self) -> &Resources;
 }
@@ -208,6 +238,11 @@ impl StepContext {
     /// Where this step may not use it.
     pub fn target(&self, name: &str) -> Result<Target, Failure> {
         self.host.target(name)
+    }
+
+    /// Keeps what a program or a server printed, for `windlass logs`.
+    pub fn print(&self, stream: Stream, text: &str) {
+        self.host.print(stream, text);
     }
 
     /// The text of a value with its secrets revealed; only for the moment of use.

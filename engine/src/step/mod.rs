@@ -6,6 +6,7 @@
 mod context;
 mod examine;
 mod failure;
+mod figure;
 mod kind;
 pub mod params;
 mod registry;
@@ -14,10 +15,11 @@ mod wait;
 
 pub use context::{
     Evidence, PreviewContext, Resource, Resources, Revealed, RunInfo, StepContext, StepHost,
-    failed_over,
+    Stream, failed_over,
 };
 pub use examine::{Examination, Finding, LedgerRecipe, LedgerStanding, Now, Severity};
 pub use failure::{Cause, Certainty, Failure};
+pub use figure::{Figure, Measure};
 pub use kind::{
     DynStep, Effect, Fidelity, Kind, Mark, Outcome, ParamError, Phase, Preview, PreviewLine,
     Probed, Redo, Resume, Step, StepKind, StepTraits, UndoSupport,

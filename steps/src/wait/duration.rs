@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use windlass_engine::{
     step::{
-        Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step, StepContext,
-        StepKind, StepTraits,
+        Cause, Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Resume,
+        Step, StepContext, StepKind, StepTraits,
     },
-    value::Duration,
+    value::{Duration, Value},
 };
 
 /// Waits for a span of time.
@@ -30,6 +30,10 @@ impl StepKind for For {
     type Params = ForParams;
     type Step = Self;
 
+    fn retried(_: &Value) -> &'static [Cause] {
+        &[Cause::Timeout]
+    }
+
     fn prepare(params: ForParams) -> Result<Self, Vec<ParamError>> {
         if params.duration < Duration::ZERO {
             return Err(vec![ParamError::new(
@@ -45,6 +49,10 @@ impl Step for For {
     type Capture = ();
     type State = TimerState;
     type Output = Waited;
+
+    fn figures(output: &Waited) -> Vec<Figure> {
+        output.figures()
+    }
 
     async fn preview(&self, _: &PreviewContext) -> Result<Preview, Failure> {
         Ok(Preview::new(
