@@ -1,7 +1,7 @@
 //! What became of what a run did: undone, not undone and why, failed to be undone, still to be undone.
 use super::{
     Style, one_line,
-    words::{is_impossible, remains},
+    words::{is_impossible, remains, undo_of},
 };
 use windlass_engine::{
     graph::NodeId,
@@ -104,10 +104,15 @@ pub(crate) fn why_not(machine: &Machine, instance: &Instance) -> Option<String> 
     let is_over = matches!(machine.state(), RunState::Finished(_));
     is_over.then(|| match in_the_way(machine, instance) {
         Some(other) => format!("{other} needs it, and is not undone"),
-        None if machine.cancelled().is_some_and(|cancelled| !cancelled.undo) => {
-            "it was left by the cancel".to_owned()
+        None => {
+            let by = if machine.cancelled().is_some_and(|cancelled| !cancelled.undo) {
+                " by the cancel"
+            } else {
+                ""
+            };
+            let how = undo_of(machine, instance).unwrap_or_default();
+            format!("it was left{by} ({how})")
         }
-        None => "it was left".to_owned(),
     })
 }
 

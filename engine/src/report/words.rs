@@ -194,14 +194,13 @@ fn why_stopped(machine: &Machine) -> String {
             .map(|one| one.path.as_ref())
             .collect()
     };
-    let was_undoing = machine.instances().any(|one| one.undo.stage != Stage::Idle);
     let failed = of(&|one| one.state == NodeState::UndoFailed);
     let impossible = of(&|one| remains(machine, one) && is_impossible(machine, one));
     let mut why = Vec::new();
     if !failed.is_empty() {
         why.push(format!("the undo of {} failed and was left", list(&failed)));
     }
-    if was_undoing && !impossible.is_empty() {
+    if machine.is_to_be_undone() && !impossible.is_empty() {
         why.push(format!("{} cannot be undone", list(&impossible)));
     }
     if why.is_empty() {

@@ -11,7 +11,7 @@ use crate::{
     secret::RunSecrets,
     step::{
         Cause, Certainty, DynStep, Evidence, Failure, Mark, Outcome, Phase, Probed, Resources,
-        Resume, Revealed, StepContext, StepHost, Stream, Target,
+        Resume, Revealed, StepContext, StepHost, Stream, Target, speaking,
     },
     value::{Duration, SecretText, Timestamp, Value},
 };
@@ -212,7 +212,8 @@ impl Assignment {
         } else {
             Certainty::NoEffect
         };
-        let report = AssertUnwindSafe(self.perform()).catch_unwind().await;
+        let speaking = speaking(self.host.clone(), self.perform());
+        let report = AssertUnwindSafe(speaking).catch_unwind().await;
         let mut report = report.unwrap_or_else(|_| {
             let failure = Failure::new(
                 "step.panicked",

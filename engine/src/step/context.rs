@@ -101,6 +101,23 @@ impl Stream {
     }
 }
 
+tokio::task_local! {
+    /// The step that runs in this task.
+    static STEP: Arc<dyn StepHost>;
+}
+
+/// Runs a step so that [`overheard`] knows it.
+pub(crate) async fn speaking<T>(host: Arc<dyn StepHost>, step: impl Future<Output = T>) -> T {
+    STEP.scope(host, step).await
+}
+
+/// As [`StepHost::print`], for what reaches a kind by a way that knows no step, such as the log of a driver: it is printed by
+/// the step whose task this is, and by none where there is none.
+pub fn overheard(stream: Stream, text: &str) {
+    // Outside of a step nobody asked for it.
+    STEP.try_with(|host| host.print(stream, text)).ok();
+}
+
 /// A secret's content, or text with secrets put in. Never printed.
 #[derive(Clone)]
 pub struct Revealed(String);

@@ -13,9 +13,10 @@ mod registry;
 mod target;
 mod wait;
 
+pub(crate) use context::speaking;
 pub use context::{
     Evidence, PreviewContext, Resource, Resources, Revealed, RunInfo, StepContext, StepHost,
-    Stream, failed_over,
+    Stream, failed_over, overheard,
 };
 pub use examine::{Examination, Finding, LedgerRecipe, LedgerStanding, Now, Severity};
 pub use failure::{Cause, Certainty, Failure};

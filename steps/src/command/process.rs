@@ -128,7 +128,7 @@ impl Parted {
         let end = (all.len().saturating_sub(3)..all.len())
             .find(|at| {
                 all.get(*at..).is_some_and(|end| {
-                    matches!(std::str::from_utf8(end), Err(error) if error.error_len().is_none())
+                    matches!(std::str::from_utf8(end), Err(error) if error.valid_up_to() == 0 && error.error_len().is_none())
                 })
             })
             .unwrap_or(all.len());

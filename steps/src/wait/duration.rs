@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use windlass_engine::{
     step::{
-        Cause, Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Resume,
-        Step, StepContext, StepKind, StepTraits,
+        Cause, Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step,
+        StepContext, StepKind, StepTraits,
     },
     value::{Duration, Value},
 };
@@ -49,10 +49,6 @@ impl Step for For {
     type Capture = ();
     type State = TimerState;
     type Output = Waited;
-
-    fn figures(output: &Waited) -> Vec<Figure> {
-        output.figures()
-    }
 
     async fn preview(&self, _: &PreviewContext) -> Result<Preview, Failure> {
         Ok(Preview::new(

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Cause, Effect, Failure, Fidelity, Figure, Outcome, Redo, Resume, StepContext, StepTraits,
+        Cause, Effect, Failure, Fidelity, Outcome, Redo, Resume, StepContext, StepTraits,
         UndoSupport, Wait, WaitOn, Woken,
     },
     value::{Duration, Timestamp},
@@ -36,13 +36,6 @@ pub(crate) struct Waited {
     /// When it was over.
     #[schemars(extend("x-windlass" = "value"))]
     pub(crate) until: At,
-}
-
-impl Waited {
-    pub(crate) fn figures(&self) -> Vec<Figure> {
-        let until = self.until.0.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
-        vec![Figure::text("until", "until", until)]
-    }
 }
 
 /// An instant that stays one in expressions.

@@ -45,7 +45,8 @@ impl Step for WaitUntil {
     type Output = Waited;
 
     fn figures(output: &Waited) -> Vec<Figure> {
-        output.figures()
+        let until = output.until.0.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+        vec![Figure::text("until", "until", until)]
     }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
