@@ -28,7 +28,7 @@ pub(crate) struct LogsArgs {
     run: String,
     /// Only this step and what is inside it, such as dump or fill[17]; of one step the bare text is printed
     step: Option<String>,
-    /// Go on with what is printed from now on, until the run or the step ends or nobody drives the run
+    /// Go on with what is printed from now on, until the run or the step ends, or no process drives the run
     #[arg(long, short)]
     follow: bool,
     /// Print the pieces as JSON, one a line, with their time, attempt and stream
@@ -124,7 +124,7 @@ async fn follow(
         alone = if driven.is_some() { 0 } else { alone + 1 };
         if alone >= ALONE {
             session.ui.say(&format!(
-                "nobody drives the run now; `windlass show {}` says where it stands",
+                "no process drives the run now; `windlass show {}` shows its state",
                 short(printer.run)
             ));
             return Ok(Exit::Succeeded);

@@ -6,6 +6,7 @@ use super::{
     words::{self, current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
 };
 use crate::activity::Now;
+use indexmap::IndexMap;
 use windlass_engine::{
     expr::{Template, TemplatePart},
     graph::{Body, Undo},
@@ -57,7 +58,7 @@ pub(crate) fn render(
     fact(
         "driven by",
         holder.map_or_else(
-            || "nobody".to_owned(),
+            || "no process".to_owned(),
             |holder| {
                 format!(
                     "{} on {}, process {}, since {}",
@@ -141,9 +142,18 @@ fn steps(
 ) -> String {
     let style = ui.out;
     // A loop is one line, with what stands out in it.
+    let mut of_loop: IndexMap<&str, usize> = IndexMap::new();
     let rows: Vec<&Instance> = machine
         .instances()
-        .filter(|instance| stands_out(instance) || long_loop(machine, instance).is_none())
+        .filter(|instance| match long_loop(machine, instance) {
+            None => true,
+            Some(_) if !stands_out(instance) => false,
+            Some(around) => {
+                let seen = of_loop.entry(&around.path).or_default();
+                *seen += 1;
+                *seen <= summary::MOST_FAILED
+            }
+        })
         .collect();
     let width = rows
         .iter()
@@ -181,6 +191,15 @@ fn steps(
             time,
             style.dim(&more.join(" · ")),
         ));
+    }
+    for (path, seen) in of_loop {
+        if let Some(more) = seen.checked_sub(summary::MOST_FAILED + 1) {
+            let line = format!(
+                "  … and {} more in {path} that run, wait or failed\n",
+                more + 1
+            );
+            text.push_str(&style.dim(&line));
+        }
     }
     text
 }

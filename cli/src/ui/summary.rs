@@ -7,9 +7,10 @@ use super::{
     value_lines,
     words::{not_retried, place_of, standing},
 };
+use indexmap::IndexMap;
 use windlass_engine::{
     machine::{Holder, Instance, Machine, Outcome, Role, RunState, Stage},
-    report::output::LastLines,
+    report::{output::LastLines, progress::long_loop},
     step::{Phase, WaitOn},
     value::Timestamp,
 };
@@ -32,6 +33,9 @@ pub(crate) fn headline(machine: &Machine, is_driven: bool, now: Timestamp, style
         elapsed(started.run.started_at, end),
     )
 }
+
+/// Failures of one loop that are shown one by one.
+pub(crate) const MOST_FAILED: usize = 20;
 
 /// Lines of output under a step.
 const LINES: usize = 5;
@@ -144,6 +148,8 @@ pub(crate) fn doubt(
 /// Failures and doubts that still stand.
 pub(crate) fn troubles(machine: &Machine, output: &LastLines, style: Style) -> String {
     let mut text = String::new();
+    // Of a loop in which hundreds fail, the first are enough to see why.
+    let mut of_loop: IndexMap<&str, usize> = IndexMap::new();
     for instance in machine.instances() {
         if let Some(doubt) = doubt(machine, instance, output, style) {
             text.push_str(&doubt);
@@ -159,7 +165,23 @@ pub(crate) fn troubles(machine: &Machine, output: &LastLines, style: Style) -> S
         let forward = instance.forward.stage == Stage::Failed;
         let undo = instance.undo.stage == Stage::Failed;
         if forward || undo {
+            if let Some(around) = long_loop(machine, instance) {
+                let seen = of_loop.entry(&around.path).or_default();
+                *seen += 1;
+                if *seen > MOST_FAILED {
+                    continue;
+                }
+            }
             text.push_str(&failure(machine, instance, output, style));
+        }
+    }
+    for (path, failed) in of_loop {
+        if let Some(more) = failed.checked_sub(MOST_FAILED + 1) {
+            text.push_str(&format!(
+                "  … and {} more in {path}: {}\n",
+                more + 1,
+                again::command(&format!("windlass show {} --json", run_of(machine)))
+            ));
         }
     }
     text

@@ -297,7 +297,13 @@ fn row(seen: &Seen<'_>, instance: &Instance, known: &mut Figures, tick: usize) -
     if is_long(instance) && instance.state != NodeState::Succeeded {
         let progress = progress::of(seen.machine, instance, seen.since, seen.now);
         more.push(progress.to_string());
-    } else if matches!(instance.state, NodeState::Succeeded | NodeState::Failed) {
+    }
+    // Why it failed comes first: a narrow terminal cuts the rest.
+    let failure = execution.failure.as_ref();
+    if execution.stage == Stage::Failed {
+        more.extend(failure.map(|failure| one_line(&failure.message)));
+    }
+    if matches!(instance.state, NodeState::Succeeded | NodeState::Failed) {
         let key = (instance.path.to_string(), execution.attempt, instance.state);
         let figures = known.entry(key).or_insert_with(|| {
             figures::said(&figures::of_instance(seen.machine, seen.registry, instance))
@@ -312,17 +318,11 @@ fn row(seen: &Seen<'_>, instance: &Instance, known: &mut Figures, tick: usize) -
             "in doubt: {}",
             execution.doubt.as_deref().map(one_line).unwrap_or_default()
         )),
-        Stage::Failed => more.extend(
-            execution
-                .failure
-                .as_ref()
-                .map(|failure| one_line(&failure.message)),
-        ),
         Stage::Skipped => more.extend(instance.skipped.as_deref().map(one_line)),
         Stage::Running if phase == Phase::Do && instance.role == Role::Step => {
             more.push(kind_of(seen.machine, instance).to_owned());
         }
-        Stage::Idle | Stage::Running | Stage::Succeeded => {}
+        Stage::Idle | Stage::Running | Stage::Succeeded | Stage::Failed => {}
     }
     match instance.state {
         NodeState::Undoing => more.push("undoing".to_owned()),

@@ -2,11 +2,11 @@
 use super::{DriveOptions, Driver, Ended, NewRun};
 use crate::{
     graph::Graph,
-    journal::{Journal, MemoryJournal},
+    journal::{Journal, MemoryJournal, PrintedOf},
     machine::{Command, EventBody, Holder, Machine, NodeState, Outcome, Submitted},
     step::{
         ApprovalRequest, Cause, Effect, Failure, Kind, Outcome as StepOutcome, Preview,
-        PreviewContext, Redo, Registry, Resume, Step, StepContext, StepKind, StepTraits,
+        PreviewContext, Redo, Registry, Resume, Step, StepContext, StepKind, StepTraits, Stream,
         UndoSupport, Wait, WaitOn, Woken,
     },
     value::Value,
@@ -36,6 +36,8 @@ struct NoteParams {
     fail: bool,
     #[serde(default)]
     fail_undo: bool,
+    #[serde(default)]
+    says: String,
 }
 struct Note(NoteParams);
 struct NoteKind;
@@ -76,6 +78,12 @@ impl Step for Note {
         _: Resume<()>,
         cx: &StepContext,
     ) -> Result<StepOutcome<NoteOutput, ()>, Failure> {
+        if !self.0.says.is_empty() {
+            // Parted in the middle of the line, and without its end.
+            let (one, two) = self.0.says.split_at(self.0.says.len() / 2);
+            cx.print(Stream::Stdout, one);
+            cx.print(Stream::Stdout, two);
+        }
         if self.0.fail {
             return Err(Failure::new("test.failed", "told to fail"));
         }
@@ -484,4 +492,42 @@ async fn two_drivers_never_drive_one_run() {
         .unwrap();
     assert!(error.to_string().contains("is driven by ana"), "{error}");
     handle.stop();
+}
+
+/// Whoever sees the end of an attempt finds what it printed, of each attempt.
+#[tokio::test]
+async fn what_is_printed_is_durable_before_the_end_is() {
+    let retry = json!({"attempts": 3, "backoff": "constant", "delay": "1ms", "max_delay": "1ms"});
+    let says = json!({"says": "one line and a rest", "fail_until": 2});
+    let nodes = vec![step("a", "test.note", &[], says, json!({ "retry": retry }))];
+    let journal = Arc::new(MemoryJournal::new());
+    let driver = Driver::new(journal.clone(), registry(), holder());
+    let mut handle = driver
+        .start(
+            new_run(graph(nodes, &[0], &[], json!({}))),
+            DriveOptions::default(),
+        )
+        .await
+        .unwrap();
+    let mut ends = 0;
+    while let Some((_, event)) = handle.events.recv().await {
+        if matches!(event.body, EventBody::Failed(_) | EventBody::Succeeded(_)) {
+            ends += 1;
+            let printed = journal
+                .printed(&handle.id, PrintedOf::after(0))
+                .await
+                .unwrap();
+            let of: Vec<(u32, &str)> = printed
+                .iter()
+                .filter(|one| one.attempt == ends)
+                .map(|one| (one.attempt, one.text.as_str()))
+                .collect();
+            assert_eq!(of, [(ends, "one line and a rest")]);
+        }
+    }
+    assert_eq!(ends, 2);
+    assert_eq!(
+        handle.ended().await.unwrap(),
+        Ended::Finished(Outcome::Succeeded)
+    );
 }
