@@ -33,6 +33,8 @@ const LINES: usize = 5;
 /// A loop tells how far it is each tenth of the time that it runs already, between these bounds.
 const OFTEN: Duration = Duration::from_secs(5);
 const SELDOM: Duration = Duration::from_secs(60);
+/// How often it is looked whether one is due.
+const EACH: Duration = Duration::from_secs(1);
 
 enum Mode {
     Live(Live),
@@ -58,6 +60,8 @@ pub(crate) struct Reporter<'s> {
     since: Option<Timestamp>,
     /// When each loop was last told, and how far it was.
     told: HashMap<String, (Timestamp, usize)>,
+    /// When the loops were last looked at: a run of many steps has many events a second.
+    counted: Option<Timestamp>,
 }
 
 impl<'s> Reporter<'s> {
@@ -82,6 +86,7 @@ impl<'s> Reporter<'s> {
             looked: None,
             since: None,
             told: HashMap::new(),
+            counted: None,
         }
     }
 
@@ -208,17 +213,19 @@ impl<'s> Reporter<'s> {
         event: &Event,
         most: usize,
     ) -> Result<(), CliError> {
-        let (node, phase, attempt) = match &event.body {
-            EventBody::Failed(failed) => (&failed.node, failed.phase, failed.attempt),
-            _ => return Ok(()),
+        let EventBody::Failed(failed) = &event.body else {
+            return Ok(());
         };
+        let (node, phase, attempt) = (&failed.node, failed.phase, failed.attempt);
         let Some(machine) = &self.machine else {
             return Ok(());
         };
         let mut last = LastLines::default();
         last.take(&output::of_step(journal, machine, node).await?);
         let (lines, more) = last.of(node, phase, attempt, most);
-        if lines.is_empty() {
+        // A program that said one thing has said it in the line above.
+        let is_said = |line: &&str| failed.failure.message.ends_with(*line);
+        if lines.is_empty() || lines.len() == 1 && !more && lines.iter().all(is_said) {
             return Ok(());
         }
         let mut text: Vec<String> = lines.into_iter().map(str::to_owned).collect();
@@ -233,6 +240,13 @@ impl<'s> Reporter<'s> {
     /// How far the loops are that are one line, where that was not told for a while.
     fn loops(&mut self, now: Timestamp) {
         let Some(machine) = &self.machine else { return };
+        if self
+            .counted
+            .is_some_and(|counted| Duration::between(counted, now) < EACH)
+        {
+            return;
+        }
+        self.counted = Some(now);
         let is_undoing = machine.state() == RunState::Compensating;
         let open = machine.instances().filter(|instance| {
             is_long(instance)

@@ -126,7 +126,15 @@ impl Gathered {
         }
     }
 
-    fn take(&mut self, event: &Event, machine: &Machine, masks: &Masks) {
+    fn take(&mut self, event: &Event, machine: &Machine, registry: &Registry, masks: &Masks) {
+        let figures = |node: &str, place, output: &Value| -> Vec<FigureReport> {
+            let Some(instance) = machine.instance(node) else {
+                return Vec::new();
+            };
+            let output = masks.value(output);
+            let figures = figures::of_execution(machine, registry, instance, place, &output);
+            figures.iter().map(FigureReport::from).collect()
+        };
         let at = event.at;
         match &event.body {
             EventBody::RunStarted(started) => self.found(&started.targets),
@@ -169,6 +177,7 @@ impl Gathered {
                     started_at: instant(at),
                     ended_at: None,
                     end: None,
+                    figures: Vec::new(),
                     failure: None,
                     input: masks.json(&started.input),
                     decided: decided.collect(),
@@ -223,6 +232,7 @@ impl Gathered {
                 }
             }
             EventBody::Succeeded(done) => {
+                let figures = figures(&done.node, (done.phase, done.part), &done.output);
                 let past = self.node(&done.node);
                 match done.by {
                     SettledBy::Step => {}
@@ -230,15 +240,21 @@ impl Gathered {
                     SettledBy::Operator => past.settle("a person says that it is done".to_owned()),
                 }
                 past.end(done.phase, at, "succeeded");
+                if let Some(attempt) = past.attempt(done.phase) {
+                    attempt.figures = figures;
+                }
                 past.evidence.extend(done.evidence.iter().cloned());
             }
             EventBody::Failed(failed) => {
                 let not_retried =
                     words::not_retried(machine, &failed.node, failed.phase, &failed.failure);
+                let place = (failed.phase, failed.part);
+                let figures = figures(&failed.node, place, &failed.failure.output);
                 let past = self.node(&failed.node);
                 past.end(failed.phase, at, "failed");
                 past.evidence.extend(failed.evidence.iter().cloned());
                 if let Some(attempt) = past.attempt(failed.phase) {
+                    attempt.figures = figures;
                     attempt.failure = Some(failure(&failed.failure, not_retried));
                 }
             }
@@ -308,7 +324,7 @@ impl Report {
             if at > 0 {
                 machine.apply(event)?;
             }
-            gathered.take(event, &machine, &masks);
+            gathered.take(event, &machine, registry, &masks);
             if let Some(line) = words::describe(&event.body, &machine, registry) {
                 gathered.log.push(LogLine {
                     at: instant(event.at),
@@ -470,7 +486,19 @@ impl Teller<'_> {
             last_lines: self.last_lines(instance, left_out.is_some()),
             skipped: instance.skipped.clone(),
             undo: words::undo_of(machine, instance),
-            attempts: past.map(|past| past.attempts.clone()).unwrap_or_default(),
+            attempts: past
+                .map(|past| past.attempts.clone())
+                .unwrap_or_default()
+                .into_iter()
+                .map(|attempt| AttemptReport {
+                    figures: if left_out.is_some() {
+                        Vec::new()
+                    } else {
+                        attempt.figures
+                    },
+                    ..attempt
+                })
+                .collect(),
             output: if is_view || left_out.is_some() {
                 serde_json::Value::Null
             } else {

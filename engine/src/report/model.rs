@@ -320,6 +320,9 @@ pub struct AttemptReport {
     /// How: `succeeded`, `failed`, `in doubt`, `not done`; none while it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
+    /// What it did: rows, bytes, a status.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<FigureReport>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureReport>,

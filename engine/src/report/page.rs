@@ -446,8 +446,13 @@ fn step(depth: usize, step: &StepReport, page: &mut Vec<Block>) {
                 let retry = retry.map(|why| format!("; {why}")).unwrap_or_default();
                 format!(": {} ({}){retry}", failure.message, failure.code)
             });
+            let figures: String = attempt
+                .figures
+                .iter()
+                .map(|figure| format!(" · {}", figure.text))
+                .collect();
             page.push(Block::Text(format!(
-                "{what} {} from {}: {end}{}",
+                "{what} {} from {}: {end}{}{figures}",
                 attempt.attempt,
                 attempt.started_at,
                 why.unwrap_or_default()

@@ -135,6 +135,17 @@ pub struct Standing {
 /// A run that no process drives although something is to be done.
 pub const INTERRUPTED: &str = "interrupted";
 
+/// The word for a run in a list, by what its journal's summary holds.
+#[must_use]
+pub fn listed(state: &str, is_driven: bool) -> &str {
+    let goes_on = [RunState::Running, RunState::Compensating].map(RunState::as_str);
+    if !is_driven && goes_on.contains(&state) {
+        INTERRUPTED
+    } else {
+        state
+    }
+}
+
 /// The one place that puts the state of a run into words. `is_driven`: a process drives it now.
 #[must_use]
 pub fn standing(machine: &Machine, is_driven: bool) -> Standing {

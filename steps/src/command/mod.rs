@@ -28,7 +28,8 @@ use windlass_engine::{
 /// group is told to end (SIGTERM) and after five seconds is killed. What a program that ended by itself has left in
 /// the background is left alone.
 ///
-/// Both outputs are kept as evidence and in the step's output, each up to `max_output`. An exit code that is not in
+/// Both outputs are kept as evidence and in the step's output, each up to `max_output`; `windlass logs` shows them while the
+/// program runs. An exit code that is not in
 /// `expect_exit` fails the step, with its output.
 ///
 /// **After a crash** it cannot be told whether the program had run, and a program whose engine was killed runs on. So
