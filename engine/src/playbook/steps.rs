@@ -246,7 +246,10 @@ fn max_failures(reader: &mut Reader<'_>, node: &Node) -> Option<MaxFailures> {
 }
 
 fn placed_retry(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Retry>> {
-    Some(Spanned::new(retry(reader, node)?, node.range))
+    let before = reader.diagnostics.len();
+    let retry = retry(reader, node)?;
+    // What is wrong in itself is not judged further.
+    (reader.diagnostics.len() == before).then(|| Spanned::new(retry, node.range))
 }
 
 pub(super) fn retry(reader: &mut Reader<'_>, node: &Node) -> Option<Retry> {
