@@ -6,7 +6,7 @@ use crate::{
     session::Session,
     ui::{elapsed, stamp},
 };
-use windlass_engine::report::words::listed;
+use windlass_engine::report::standing::listed;
 
 /// What `runs` takes.
 #[derive(Debug, clap::Args)]

@@ -1,7 +1,7 @@
 //! `windlass explain states`: every word for where a run or a step stands.
 use windlass_engine::{
     machine::{NodeState, Outcome, RunState},
-    report::words::INTERRUPTED,
+    report::standing::INTERRUPTED,
 };
 
 /// What a run's state means; `None` is that of a run that no process drives although something is to be done.

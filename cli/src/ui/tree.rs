@@ -12,7 +12,7 @@ use windlass_engine::{
         figures,
         output::LastLines,
         progress::{self, is_long, stands_out},
-        words::standing,
+        standing::standing,
     },
     step::{Phase, Registry, WaitOn},
     value::{Duration, Timestamp},

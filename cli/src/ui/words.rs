@@ -1,5 +1,5 @@
 //! Events and instances in words; what waits for a person comes with the command that answers.
-pub(crate) use windlass_engine::report::words::*;
+pub(crate) use windlass_engine::report::{standing::*, words::*};
 use windlass_engine::{
     machine::{EventBody, Machine},
     step::Registry,

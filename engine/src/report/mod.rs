@@ -13,10 +13,12 @@ mod model;
 pub mod output;
 mod page;
 pub mod progress;
+pub mod standing;
+mod teller;
 pub mod words;
 
-pub use gather::Aside;
 pub use model::*;
+pub use teller::Aside;
 
 /// JSON Schema of a report in JSON (`schemas/report.schema.json`).
 #[must_use]
