@@ -2,7 +2,8 @@
 use crate::common::{Lab, settings};
 use nix::sys::signal::Signal;
 use serde_json::Value as Json;
-use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt, process::Stdio};
+use windlass_engine::report::human::plain;
 
 const FIGURES: &str = r#"
 playbook: figures
@@ -529,4 +530,75 @@ fn states_are_explained() {
     let page = lab.run(&["explain", "states"]).exits(0);
     settings(&lab).bind(|| insta::assert_snapshot!("states", page.stdout));
     lab.run(&["explain"]).exits(0).says("states");
+}
+
+const ASKS: &str = r#"
+playbook: asks
+steps:
+  - id: dump
+    uses: command
+    with: { argv: [sh, -c, "echo a line of output that is so long that no terminal of eighty columns shows all of it in one line; sleep 1"], effect: reads }
+  - id: ask
+    uses: approval
+    with:
+      prompt: Which replica takes the writes?
+      groups: [dba]
+      ask: { replica: { choose: one, from: [r1.example.net, r2.example.net], label: item } }
+"#;
+
+/// On a terminal: the last line of output under the step that runs, the question with its options and the command that answers
+/// under the approval, and no line is wider than the terminal.
+#[test]
+fn a_terminal_shows_output_and_questions() {
+    for columns in [80_usize, 120] {
+        let lab = Lab::new();
+        lab.write("p.yaml", ASKS);
+        let command = lab.command("ana", &["run", "p.yaml"]);
+        let program = command.get_program().to_str().unwrap().to_owned();
+        let typed = format!("stty cols {columns} rows 24; {program} run p.yaml");
+        let mut terminal = std::process::Command::new("script");
+        terminal
+            .args(["-qec", &typed, "/dev/null"])
+            .current_dir(command.get_current_dir().unwrap())
+            .env_clear()
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .env("TERM", "xterm-256color")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let terminal = terminal.spawn().unwrap();
+        lab.until_step("ask", "awaiting_approval");
+        // Some frames of the question.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        lab.run_as(
+            "bruno",
+            &["approve", "last", "ask", "--answer", "replica=2"],
+        )
+        .exits(0);
+        let output = terminal.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let plain: Vec<String> = text.split('\n').map(plain).collect();
+        let plain = plain.join("\n");
+        for said in [
+            "    | a line of output that is so long",
+            "Which replica takes the writes?",
+            "question replica: choose 1",
+            "1  r1.example.net",
+            "2  r2.example.net",
+            "ask --answer replica=NUMBER",
+            "by bruno, 1 answer",
+        ] {
+            assert!(plain.contains(said), "{said:?} is not in\n{plain}");
+        }
+        // Every frame is a tree; what comes after the last is a summary, which may be as wide as it likes.
+        let tree = plain.rsplit_once("asks ").unwrap().0;
+        for line in tree.lines() {
+            let width = line.chars().count();
+            assert!(width <= columns, "{width} columns of {columns}: {line}");
+        }
+    }
 }

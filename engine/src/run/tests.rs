@@ -531,3 +531,61 @@ async fn what_is_printed_is_durable_before_the_end_is() {
         Ended::Finished(Outcome::Succeeded)
     );
 }
+
+/// A rate is told once enough is known, of the time in which a process drove, and a loop that stalls is slower and slower.
+#[tokio::test]
+async fn a_rate_is_honest() {
+    use crate::{report::progress, value::Duration};
+    let items: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    let foreach = json!({"foreach": {
+        "items": format!("[{}]", items.join(", ")), "name": "n", "max_parallel": 1, "max_failures": {"count": 0},
+    }});
+    let nodes = vec![step("a", "test.note", &[], json!({}), foreach)];
+    let (journal, id, _, _) = run(graph(nodes, &[0], &[], json!({}))).await;
+    let events = journal.load(&id, 1).await.unwrap();
+    let done = |machine: &Machine| {
+        progress::of(
+            machine,
+            machine.instance("a").unwrap(),
+            None,
+            machine.last_at(),
+        )
+        .done
+    };
+    // The run as it was with ten items done and one that runs.
+    let machine = (1..events.len())
+        .map(|n| Machine::recover(&events[..n]).unwrap())
+        .filter(|machine| {
+            machine
+                .instance("a")
+                .is_some_and(|one| !one.children.is_empty())
+        })
+        .find(|machine| {
+            done(machine) == 10 && machine.instance("a[10]").unwrap().started_at.is_some()
+        })
+        .unwrap();
+    let of = |since, seconds| {
+        let now = Duration::from_secs(seconds).after(machine.last_at());
+        progress::of(&machine, machine.instance("a").unwrap(), since, now)
+    };
+    let start = machine.started().run.started_at;
+    assert_eq!(
+        of(Some(start), 0).rate,
+        None,
+        "too short a time says nothing"
+    );
+    assert_eq!(of(None, 10).rate, None, "no process drives it");
+    // Taken over after the ten were done: nothing is known of the new process yet.
+    let later = Duration::from_secs(1).after(machine.last_at());
+    assert_eq!(of(Some(later), 100).rate, None);
+    let after_10 = of(Some(start), 10);
+    assert!(
+        (0.9..=1.1).contains(&after_10.rate.unwrap()),
+        "{after_10:?}"
+    );
+    let left = after_10.left.unwrap().as_millis();
+    assert!((9_000..=11_000).contains(&left), "{after_10:?}");
+    let stalled = of(Some(start), 1_000);
+    assert!(stalled.rate.unwrap() < 0.02, "{stalled:?}");
+    assert_eq!((stalled.done, stalled.of, stalled.failed), (10, 20, 0));
+}
