@@ -470,9 +470,10 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
             doubts.join(", ")
         ));
     }
-    text.push_str(&passing(ui, machine));
+    let passing = passing(ui, machine);
+    text.push_str(&passing);
     if effects.is_empty() {
-        let more = if doubts.is_empty() {
+        let more = if doubts.is_empty() && passing.is_empty() {
             "nothing"
         } else {
             "nothing else"
@@ -524,7 +525,7 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
         .filter(|instance| is_impossible(machine, instance))
         .map(|instance| instance.path.to_string())
         .collect();
-    text.push_str(&if passed.is_empty() && passing(ui, machine).is_empty() {
+    text.push_str(&if passed.is_empty() && passing.is_empty() {
         "  the point of no return is not passed: all of it can be undone\n".to_owned()
     } else if passed.is_empty() {
         String::new()
