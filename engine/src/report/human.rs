@@ -88,11 +88,16 @@ pub fn plain(line: &str) -> String {
                 Some(_) | None => {}
             },
             '\t' => text.push_str("    "),
-            c if c.is_control() => {}
+            c if c.is_control() || turns(c) => {}
             c => text.push(c),
         }
     }
     text
+}
+
+/// Whether a character turns the direction of what follows, so that a line reads otherwise than it is.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A value in lines: text as it is, anything else as JSON, at most so many lines.
@@ -181,6 +186,7 @@ mod tests {
         assert_eq!(plain("\x1b[1;31mred\x1b[0m\tx\n"), "red    x");
         assert_eq!(plain("\x1b]0;title\x07a\x1b]8;;u\x1b\\b"), "ab");
         assert_eq!(plain("a\x1b"), "a");
+        assert_eq!(plain("a\u{202e}b\u{2066}c"), "abc");
         assert_eq!(plain("\x1b[2J\x1b(Bz\u{9b}31m"), "Bz31m");
     }
 
