@@ -98,6 +98,8 @@ pub(crate) enum Command {
     Show(commands::show::ShowArgs),
     /// Follow a run that another process drives
     Watch(commands::watch::WatchArgs),
+    /// Print what programs and servers printed in a run
+    Logs(commands::logs::LogsArgs),
     /// Write down a run for those who were not there: Markdown, one HTML page, or JSON
     Report(commands::report::ReportArgs),
     /// Prove that the journal is what was written

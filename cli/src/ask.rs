@@ -62,7 +62,7 @@ pub(crate) async fn ask(
         };
         match driver.resume(run, options).await {
             Ok(handle) => {
-                let mut reporter = Reporter::new(&session.ui, run, args.json);
+                let mut reporter = Reporter::new(session, run, args.json);
                 reporter.look_out(&submitted.id);
                 let exit = drive::follow(session, &journal, handle, &mut reporter).await?;
                 return match reporter.verdict() {

@@ -3,6 +3,7 @@ use crate::{
     clock,
     error::{CliError, short},
     exit::Exit,
+    output,
     reporter::Reporter,
     session::{self, Session},
     ui::summary,
@@ -73,7 +74,10 @@ pub(crate) async fn follow(
                     }
                 }
             },
-            _ = frames.tick(), if reporter.is_live() => reporter.draw(),
+            _ = frames.tick(), if reporter.wants_frames() => {
+                // A journal that cannot be read now fails the run by itself.
+                drop(reporter.frame(journal.as_ref()).await);
+            }
             _ = interrupts.recv() => {
                 stops += 1;
                 stop(session, journal, &handle, reporter, stops).await;
@@ -185,9 +189,11 @@ async fn sum_up(
                 .yellow("interrupted: nothing of it runs any more, and it keeps its place"),
         );
     }
+    let output = output::of_run(journal, machine).await?;
     ui.print(&summary::render(
         machine,
         holder.as_ref(),
+        &output,
         clock::now(),
         ui.out,
     ));

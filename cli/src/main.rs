@@ -20,6 +20,7 @@ mod error;
 mod exit;
 mod files;
 mod hygiene;
+mod output;
 mod playbook;
 mod reporter;
 mod session;

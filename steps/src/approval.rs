@@ -7,8 +7,8 @@ use windlass_engine::{
     expr::Vars,
     step::{
         ApprovalDecision, ApprovalRequest, Cause, Choice, Effect, Evidence, Failure, Fidelity,
-        Outcome, ParamError, Preview, PreviewContext, Question, Redo, Resume, Step, StepContext,
-        StepHost, StepKind, StepTraits, UndoSupport, Vote, Wait, WaitOn, Woken,
+        Figure, Outcome, ParamError, Preview, PreviewContext, Question, Redo, Resume, Step,
+        StepContext, StepHost, StepKind, StepTraits, UndoSupport, Vote, Wait, WaitOn, Woken,
         params::{Expression, Text},
     },
     value::{Duration, Value, to_value},
@@ -195,6 +195,10 @@ ask:
 ";
     type Params = ApprovalParams;
     type Step = Self;
+
+    fn retried(_: &Value) -> &'static [Cause] {
+        &[Cause::Refused, Cause::Timeout]
+    }
 
     fn prepare(params: ApprovalParams) -> Result<Self, Vec<ParamError>> {
         let mut errors = Vec::new();
@@ -470,6 +474,20 @@ impl Step for Approval {
     type Capture = ();
     type State = ApprovalState;
     type Output = ApprovalOutput;
+
+    fn figures(output: &ApprovalOutput) -> Vec<Figure> {
+        let who = output.approved_by.join(", ");
+        let mut figures = vec![Figure::text("approved_by", "by", who)];
+        if let Some(answers) = output
+            .answers
+            .as_map()
+            .filter(|answers| !answers.is_empty())
+        {
+            let answers = answers.len() as u64;
+            figures.push(Figure::count("answers", answers, "answer", "answers"));
+        }
+        figures
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let request = self.request(cx.host.as_ref())?;

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Effect, Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Redo, Resume,
-        Step, StepContext, StepKind, StepTraits, UndoSupport,
+        Effect, Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Redo,
+        Resume, Step, StepContext, StepKind, StepTraits, UndoSupport,
     },
     value::Value,
 };
@@ -82,6 +82,11 @@ impl Step for Call {
     type Capture = ();
     type State = ();
     type Output = CallOutput;
+
+    fn figures(output: &CallOutput) -> Vec<Figure> {
+        let outputs = output.0.len() as u64;
+        vec![Figure::count("outputs", outputs, "output", "outputs")]
+    }
 
     async fn preview(&self, _: &PreviewContext) -> Result<Preview, Failure> {
         Err(refused())

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use windlass_engine::{
     expr::Vars,
     step::{
-        Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step, StepContext,
-        StepKind, StepTraits, params::Expression,
+        Cause, Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Resume,
+        Step, StepContext, StepKind, StepTraits, params::Expression,
     },
     value::Value,
 };
@@ -46,6 +46,10 @@ code: |
     type Params = ScriptParams;
     type Step = Self;
 
+    fn retried(_: &Value) -> &'static [Cause] {
+        &[Cause::Permanent]
+    }
+
     fn prepare(params: ScriptParams) -> Result<Self, Vec<ParamError>> {
         Ok(Self(params))
     }
@@ -55,6 +59,10 @@ impl Step for Script {
     type Capture = ();
     type State = ();
     type Output = ScriptOutput;
+
+    fn figures(output: &ScriptOutput) -> Vec<Figure> {
+        vec![Figure::value("value", "value", &output.value)]
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         // What it reads may not exist yet in a plan.

@@ -13,7 +13,7 @@ use std::{
 };
 use windlass_engine::{
     step::{
-        Cause, Certainty, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview,
+        Cause, Certainty, Effect, Failure, Fidelity, Figure, Mark, Outcome, ParamError, Preview,
         PreviewContext, Probed, Redo, Resume, Step, StepContext, StepHost, StepKind, StepTraits,
         UndoSupport, params::TargetName,
     },
@@ -209,6 +209,11 @@ impl Step for Backup {
     type Capture = Place;
     type State = ();
     type Output = BackupOutput;
+
+    fn figures(output: &BackupOutput) -> Vec<Figure> {
+        let size = u64::try_from(output.size.0).unwrap_or(0);
+        vec![Figure::bytes("size", size, "")]
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let host = cx.host.as_ref();

@@ -12,7 +12,7 @@ use windlass_engine::{
     expr::{Expr, ExprError, Vars},
     step::{
         DynStep, Evidence, Failure, Mark, Outcome, ParamError, Phase, Preview, PreviewContext,
-        Probed, Resources, Resume, Revealed, RunInfo, StepContext, StepHost, Target, Woken,
+        Probed, Resources, Resume, Revealed, RunInfo, StepContext, StepHost, Stream, Target, Woken,
     },
     value::{Duration, SecretPart, SecretText, Timestamp, Value},
 };
@@ -26,6 +26,7 @@ pub(crate) struct TestHost {
     pub(crate) marks: Mutex<Vec<Mark>>,
     pub(crate) progress: Mutex<Vec<Value>>,
     pub(crate) evidence: Mutex<Vec<Evidence>>,
+    pub(crate) printed: Mutex<Vec<(Stream, String)>>,
     /// Called when a mark comes, before it is durable; an error refuses it.
     pub(crate) on_mark: Mutex<Option<OnMark>>,
     resources: Resources,
@@ -86,6 +87,9 @@ impl StepHost for TestHost {
     }
     fn keep(&self, evidence: Evidence) {
         self.evidence.lock().unwrap().push(evidence);
+    }
+    fn print(&self, stream: Stream, text: &str) {
+        self.printed.lock().unwrap().push((stream, text.to_owned()));
     }
     fn resources(&self) -> &Resources {
         &self.resources

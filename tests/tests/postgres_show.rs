@@ -178,3 +178,49 @@ fn services_and_password_files_are_honoured() {
     let told = drill.call("run", &[]).exits(0).all;
     assert!(told.contains("who = app"), "{told}");
 }
+
+const NOTICES: &str = r#"
+playbook: notices
+targets: { db: { kind: postgres } }
+steps:
+  - id: quiet
+    uses: sql.query
+    with: { target: db, sql: SELECT 1 }
+  - id: clean
+    needs: []
+    uses: sql.script
+    with:
+      target: db
+      sql: |
+        DROP TABLE IF EXISTS nowhere;
+        DO $$ BEGIN RAISE WARNING 'half of % is gone', 'it'; RAISE NOTICE 'copied 3 of 7'; RAISE DEBUG 'never kept'; END $$;
+    undo: none
+  - id: fails
+    needs: [clean]
+    uses: sql.script
+    with:
+      target: db
+      sql: |
+        DO $$ BEGIN RAISE NOTICE 'before the failure'; RAISE EXCEPTION 'enough'; END $$;
+    undo: none
+"#;
+
+/// What the server says beside its answers is kept with the step that spoke to it, and stands under the one that failed.
+#[test]
+fn notices_are_kept_with_their_step() {
+    let server = Postgres::start(&[]);
+    let drill = Drill::on(&server, NOTICES);
+    let done = drill.say(&["run", drill.playbook()]).exits(1).all;
+    assert!(
+        done.contains("    | NOTICE: before the failure\n"),
+        "{done}"
+    );
+    assert!(done.contains("clean: succeeded in "), "{done}");
+    let logs = drill.say(&["logs", "last", "clean"]).exits(0).all;
+    assert_eq!(
+        logs.trim(),
+        "NOTICE: table \"nowhere\" does not exist, skipping\nWARNING: half of it is gone\nNOTICE: copied 3 of 7"
+    );
+    let none = drill.say(&["logs", "last", "quiet"]).exits(0).all;
+    assert!(none.contains("quiet has printed nothing"), "{none}");
+}

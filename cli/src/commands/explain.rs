@@ -1,5 +1,5 @@
-//! `windlass explain`: a page for each code, the expression language, the exit codes.
-use crate::{error::CliError, exit, exit::Exit, session::Session};
+//! `windlass explain`: a page for each code, the expression language, the exit codes, the states.
+use crate::{error::CliError, exit, exit::Exit, session::Session, ui::states};
 use windlass_engine::{
     diagnostic::{self, CODES, codes},
     expr,
@@ -7,11 +7,12 @@ use windlass_engine::{
 
 const EXPRESSIONS: &str = "expressions";
 const EXIT_CODES: &str = "exit-codes";
+const STATES: &str = "states";
 
 /// What `explain` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArgs {
-    /// A code such as WL0203, `expressions`, or `exit-codes`; all codes where not given
+    /// A code such as WL0203, `expressions`, `states`, or `exit-codes`; all codes where not given
     topic: Option<String>,
 }
 
@@ -23,6 +24,7 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Exit, CliErro
         }
         ui.line(&format!("{EXPRESSIONS}  the expression language"));
         ui.line(&format!("{EXIT_CODES}  what the numbers mean"));
+        ui.line(&format!("{STATES}  what the words for runs and steps mean"));
         return Ok(Exit::Succeeded);
     };
     if let Some(code) = codes::find(topic) {
@@ -32,16 +34,17 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Exit, CliErro
     match topic {
         EXPRESSIONS => ui.line(expr::reference_page().trim_end()),
         EXIT_CODES => ui.line(exit::table().trim_end()),
+        STATES => ui.line(states::page().trim_end()),
         _ => {
             let known = CODES
                 .iter()
                 .map(|code| code.code)
-                .chain([EXPRESSIONS, EXIT_CODES]);
+                .chain([EXPRESSIONS, EXIT_CODES, STATES]);
             let error = CliError::invalid(format!("there is nothing to explain under {topic:?}"));
             let upper = topic.to_ascii_uppercase();
             return Err(
                 match diagnostic::nearest(&upper, known)
-                    .or_else(|| diagnostic::nearest(topic, [EXPRESSIONS, EXIT_CODES]))
+                    .or_else(|| diagnostic::nearest(topic, [EXPRESSIONS, EXIT_CODES, STATES]))
                 {
                     Some(near) => error.help(format!("did you mean {near}?")),
                     None => error.help("`windlass explain` lists all that there is"),

@@ -9,6 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod fmt;
 pub(crate) mod graph;
 pub(crate) mod init;
+pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod pause;
 pub(crate) mod plan;
@@ -55,6 +56,7 @@ pub(crate) fn dispatch(session: &Session, command: Command) -> Result<Exit, CliE
         Command::Runs(args) => block_on(runs::run(session, &args)),
         Command::Show(args) => block_on(show::run(session, &args)),
         Command::Watch(args) => block_on(watch::run(session, &args)),
+        Command::Logs(args) => block_on(logs::run(session, &args)),
         Command::Report(args) => block_on(report::run(session, &args)),
         Command::Audit(args) => block_on(audit::run(session, &args)),
         Command::Steps(args) => steps::run(session, &args),

@@ -3,11 +3,14 @@ use crate::{
     clock,
     error::CliError,
     exit::Exit,
-    files,
+    files, output,
     session::{self, Session},
 };
 use std::path::{Path, PathBuf};
-use windlass_engine::{report::Report, run::RunError};
+use windlass_engine::{
+    report::{Aside, Report},
+    run::RunError,
+};
 
 /// The forms of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -53,7 +56,14 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
     }
     let mut events = journal.load(&run, 1).await?;
     events.truncate(usize::try_from(audit.head.seq).unwrap_or(usize::MAX));
-    let report = Report::new(&events, &audit.head, clock::now()).map_err(|error| {
+    let machine = session::recover(&run, &events)?;
+    let output = output::of_run(journal.as_ref(), &machine).await?;
+    let aside = Aside {
+        registry: session.registry(),
+        output: &output,
+        now: clock::now(),
+    };
+    let report = Report::new(&events, &audit.head, &aside).map_err(|error| {
         CliError::from(RunError::Replay {
             run: run.clone(),
             why: error.to_string(),

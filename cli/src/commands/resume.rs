@@ -30,6 +30,6 @@ pub(crate) async fn run(session: &Session, args: &ResumeArgs) -> Result<Exit, Cl
     let handle = drive::driver(session, &journal)?
         .resume(&run, options)
         .await?;
-    let mut reporter = Reporter::new(&session.ui, &run, args.json);
+    let mut reporter = Reporter::new(session, &run, args.json);
     drive::follow(session, &journal, handle, &mut reporter).await
 }

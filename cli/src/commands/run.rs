@@ -41,6 +41,6 @@ pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<Exit, CliEr
     let handle = driver
         .start(prepared.new_run(session.user(), digest), options)
         .await?;
-    let mut reporter = Reporter::new(&session.ui, &handle.id, args.json);
+    let mut reporter = Reporter::new(session, &handle.id, args.json);
     drive::follow(session, &journal, handle, &mut reporter).await
 }

@@ -6,6 +6,7 @@ use crate::{
     session::Session,
     ui::{elapsed, stamp},
 };
+use windlass_engine::report::standing::listed;
 
 /// What `runs` takes.
 #[derive(Debug, clap::Args)]
@@ -66,6 +67,7 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
         } else {
             run.updated_at
         };
+        let word = listed(&run.state, run.holder.is_some());
         let holder = run
             .holder
             .as_ref()
@@ -77,8 +79,8 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
                 short(&run.id),
                 run.playbook,
                 run.environment,
-                style.run(&run.state),
-                " ".repeat(12_usize.saturating_sub(run.state.len())),
+                style.run(word),
+                " ".repeat(12_usize.saturating_sub(word.len())),
                 stamp(run.started_at),
                 elapsed(run.started_at, end),
                 run.by,

@@ -4,13 +4,17 @@ use crate::{
     clock,
     error::CliError,
     exit::Exit,
+    output,
     session::{self, Session},
-    ui::{next, page, without_password, words},
+    ui::{next, page, undone, without_password, words},
 };
 use serde_json::{Value as Json, json};
 use windlass_engine::{
     journal::RunSummary,
-    machine::{Execution, Instance, Machine},
+    machine::{Instance, Machine, Role, Stage},
+    report::{FigureReport, figures, output::LastLines, progress},
+    step::{Phase, Registry},
+    value::Timestamp,
 };
 
 /// What `show` takes.
@@ -30,8 +34,9 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
     let machine = session::machine(journal.as_ref(), &run).await?;
     let summary = session::summary(journal.as_ref(), &run).await?;
     let now = activity::of(session, &machine).await;
+    let output = output::of_run(journal.as_ref(), &machine).await?;
     if args.json {
-        let page = as_json(&machine, &summary, &now);
+        let page = as_json(session.registry(), &machine, &summary, (&now, &output));
         let text = serde_json::to_string_pretty(&page).map_err(|error| {
             CliError::new(Exit::Failed, format!("cannot write the run: {error}"))
         })?;
@@ -39,9 +44,10 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
     } else {
         let page = page::render(
             &session.ui,
+            session.registry(),
             &machine,
             summary.holder.as_ref(),
-            &now,
+            (&now, &output),
             clock::now(),
         );
         session.ui.print(&page);
@@ -49,7 +55,14 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
     Ok(Exit::Succeeded)
 }
 
-fn as_json(machine: &Machine, summary: &RunSummary, now: &Now) -> Json {
+fn as_json(
+    registry: &Registry,
+    machine: &Machine,
+    summary: &RunSummary,
+    (now, output): (&Now, &LastLines),
+) -> Json {
+    let standing = words::standing(machine, summary.holder.is_some());
+    let since = summary.holder.as_ref().map(|holder| holder.since);
     let started = machine.started();
     let targets: serde_json::Map<String, Json> = started
         .targets
@@ -65,7 +78,8 @@ fn as_json(machine: &Machine, summary: &RunSummary, now: &Now) -> Json {
         .collect();
     json!({
         "run": started.run,
-        "state": machine.state().as_str(),
+        "state": standing.word,
+        "state_means": standing.means,
         "digest": started.digest,
         "engine": started.engine,
         "inputs": machine.inputs().to_plain_json(),
@@ -79,7 +93,7 @@ fn as_json(machine: &Machine, summary: &RunSummary, now: &Now) -> Json {
         "not_asked": now.unknown,
         "outputs": machine.outputs().to_plain_json(),
         "finally_failed": machine.finished().map(|finished| &finished.finally_failed),
-        "steps": machine.instances().map(|instance| step(machine, instance)).collect::<Vec<_>>(),
+        "steps": machine.instances().map(|instance| step(registry, machine, instance, since, output)).collect::<Vec<_>>(),
         "next": next::all(machine, summary.holder.as_ref())
             .into_iter()
             .map(|next| json!({ "command": next.command, "what": next.what }))
@@ -87,8 +101,35 @@ fn as_json(machine: &Machine, summary: &RunSummary, now: &Now) -> Json {
     })
 }
 
-fn step(machine: &Machine, instance: &Instance) -> Json {
+fn step(
+    registry: &Registry,
+    machine: &Machine,
+    instance: &Instance,
+    since: Option<Timestamp>,
+    output: &LastLines,
+) -> Json {
+    let figures: Vec<FigureReport> = figures::of_instance(machine, registry, instance)
+        .iter()
+        .map(FigureReport::from)
+        .collect();
+    let progress = (instance.role == Role::Foreach).then(|| {
+        let progress = progress::of(machine, instance, since, clock::now());
+        json!({
+            "done": progress.done,
+            "failed": progress.failed,
+            "of": progress.of,
+            "is_undo": progress.is_undo,
+            "per_second": progress.rate,
+            "left_ms": progress.left.map(|left| left.as_millis()),
+        })
+    });
+    let (phase, current) = words::current(instance);
+    let (last_lines, _) = output.of(&instance.path, phase, current.attempt, 20);
     json!({
+        "figures": figures,
+        "progress": progress,
+        "last_lines": last_lines,
+        "not_undone": undone::why_not(machine, instance),
         "path": instance.path,
         "kind": words::kind_of(machine, instance),
         "state": instance.state.as_str(),
@@ -100,12 +141,18 @@ fn step(machine: &Machine, instance: &Instance) -> Json {
         "undo": words::undo_of(machine, instance),
         "output": instance.output.to_plain_json(),
         "votes": instance.votes,
-        "forward": execution(&instance.forward),
-        "undoing": execution(&instance.undo),
+        "forward": execution(machine, instance, Phase::Do),
+        "undoing": execution(machine, instance, Phase::Undo),
     })
 }
 
-fn execution(execution: &Execution) -> Json {
+fn execution(machine: &Machine, instance: &Instance, phase: Phase) -> Json {
+    let execution = instance.execution(phase);
+    let not_retried = execution
+        .failure
+        .as_ref()
+        .filter(|_| execution.stage() == Stage::Failed)
+        .and_then(|failure| words::not_retried(machine, &instance.path, phase, failure));
     if execution.attempt == 0 && execution.failure.is_none() {
         return Json::Null;
     }
@@ -119,5 +166,6 @@ fn execution(execution: &Execution) -> Json {
         "not_before": execution.not_before(),
         "doubt": execution.doubt(),
         "failure": execution.failure,
+        "not_retried": not_retried,
     })
 }

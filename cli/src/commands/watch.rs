@@ -3,6 +3,7 @@ use crate::{
     clock, drive,
     error::CliError,
     exit::Exit,
+    output,
     reporter::Reporter,
     session::{self, Session},
     ui::summary,
@@ -34,7 +35,7 @@ pub(crate) struct WatchArgs {
 pub(crate) async fn run(session: &Session, args: &WatchArgs) -> Result<Exit, CliError> {
     let journal = session.journal_of_runs()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
-    let mut reporter = Reporter::new(&session.ui, &run, args.json);
+    let mut reporter = Reporter::new(session, &run, args.json);
     let wrong = |error: std::io::Error| {
         CliError::new(Exit::Failed, format!("cannot listen for signals: {error}"))
     };
@@ -55,7 +56,7 @@ pub(crate) async fn run(session: &Session, args: &WatchArgs) -> Result<Exit, Cli
             version = Some(now);
             seen = news(journal.as_ref(), &run, seen, &mut reporter).await?;
         }
-        reporter.draw();
+        reporter.frame(journal.as_ref()).await?;
         let Some(machine) = reporter.machine() else {
             continue;
         };
@@ -80,9 +81,11 @@ pub(crate) async fn run(session: &Session, args: &WatchArgs) -> Result<Exit, Cli
         return Ok(Exit::Succeeded);
     };
     if !args.json {
+        let output = output::of_run(journal.as_ref(), machine).await?;
         session.ui.print(&summary::render(
             machine,
             None,
+            &output,
             clock::now(),
             session.ui.out,
         ));

@@ -1,14 +1,17 @@
 //! The terminal: the only place that prints.
 //!
-//! `style.rs` colours and glyphs, `words.rs` events in words with what answers them, `live.rs` the live tree, `page.rs` the page of `show`, `question.rs` what an approval asks, `summary.rs` the end of a run.
+//! `style.rs` colours and glyphs, `words.rs` events in words with what answers them, `live.rs` the live tree and `tree.rs` its lines, `page.rs` the page of `show`, `question.rs` what an approval asks, `states.rs` what each state means, `summary.rs` the end of a run, `undone.rs` what became of what it did.
 pub(crate) mod again;
 pub(crate) mod diagnostics;
 pub(crate) mod live;
 pub(crate) mod next;
 pub(crate) mod page;
 pub(crate) mod question;
+pub(crate) mod states;
 mod style;
 pub(crate) mod summary;
+pub(crate) mod tree;
+pub(crate) mod undone;
 pub(crate) mod words;
 
 pub(crate) use style::{ColorChoice, Glyphs, Style};

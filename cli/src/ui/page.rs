@@ -2,24 +2,31 @@
 use super::{
     Style, Ui, clock, cut, elapsed, indented, next, one_line,
     question::question,
-    span, stamp, summary, value_lines, without_password,
+    span, stamp, summary, undone, value_lines, without_password,
     words::{self, current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
 };
 use crate::activity::Now;
+use indexmap::IndexMap;
 use windlass_engine::{
     expr::{Template, TemplatePart},
     graph::{Body, Undo},
     machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
-    step::{Activity, Phase, Target, WaitOn},
+    report::{
+        figures,
+        output::LastLines,
+        progress::{self, is_long, long_loop, stands_out},
+    },
+    step::{Activity, Phase, Registry, Target, WaitOn},
     value::{Duration, Timestamp, Value},
 };
 
 /// The whole page.
 pub(crate) fn render(
     ui: &Ui,
+    registry: &Registry,
     machine: &Machine,
     holder: Option<&Holder>,
-    servers: &Now,
+    (servers, output): (&Now, &LastLines),
     now: Timestamp,
 ) -> String {
     let style = ui.out;
@@ -51,7 +58,7 @@ pub(crate) fn render(
     fact(
         "driven by",
         holder.map_or_else(
-            || "nobody".to_owned(),
+            || "no process".to_owned(),
             |holder| {
                 format!(
                     "{} on {}, process {}, since {}",
@@ -88,14 +95,19 @@ pub(crate) fn render(
         }
     }
     text.push_str(&format!("{}\n", style.bold("steps")));
-    text.push_str(&steps(ui, machine, now));
-    text.push_str(&running(ui, machine, servers, now));
+    let since = holder.map(|holder| holder.since);
+    text.push_str(&steps(ui, registry, machine, since, now));
+    text.push_str(&running(ui, machine, (servers, output), now));
     text.push_str(&asked(ui, machine, now));
-    let troubles = summary::troubles(machine, style);
+    let troubles = summary::troubles(machine, output, style);
     if !troubles.is_empty() {
         text.push_str(&format!("{}\n{troubles}", style.bold("trouble")));
     }
     text.push_str(&probes(ui, machine));
+    let undone = undone::undone(machine, style);
+    if !undone.is_empty() {
+        text.push_str(&format!("{}\n{undone}", style.bold("undo")));
+    }
     text.push_str(&done_so_far(ui, machine));
     text.push_str(&what_ends(ui, machine, holder));
     text.push_str(&next::render(&next::all(machine, holder), style));
@@ -121,9 +133,28 @@ fn target_line(target: &Target) -> String {
     line
 }
 
-fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
+fn steps(
+    ui: &Ui,
+    registry: &Registry,
+    machine: &Machine,
+    since: Option<Timestamp>,
+    now: Timestamp,
+) -> String {
     let style = ui.out;
-    let rows: Vec<&Instance> = machine.instances().collect();
+    // A loop is one line, with what stands out in it.
+    let mut of_loop: IndexMap<&str, usize> = IndexMap::new();
+    let rows: Vec<&Instance> = machine
+        .instances()
+        .filter(|instance| match long_loop(machine, instance) {
+            None => true,
+            Some(_) if !stands_out(instance) => false,
+            Some(around) => {
+                let seen = of_loop.entry(&around.path).or_default();
+                *seen += 1;
+                *seen <= summary::MOST_FAILED
+            }
+        })
+        .collect();
     let width = rows
         .iter()
         .map(|i| i.path.matches('/').count() * 2 + i.path.chars().count())
@@ -131,16 +162,7 @@ fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
         .unwrap_or(0)
         .min(40);
     let mut text = String::new();
-    let mut hidden = 0_usize;
     for instance in rows {
-        // A fleet of items that are done says nothing one by one.
-        if instance.item.is_some()
-            && instance.state == NodeState::Succeeded
-            && machine.instances().count() > 200
-        {
-            hidden += 1;
-            continue;
-        }
         let (phase, execution) = current(instance);
         let time = match (execution.first_started_at, instance.finished_at, phase) {
             (Some(from), Some(to), Phase::Do) => elapsed(from, to),
@@ -148,6 +170,13 @@ fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
             _ => String::new(),
         };
         let mut more = vec![kind_of(machine, instance).to_owned()];
+        if is_long(instance) && instance.state != NodeState::Succeeded {
+            more.push(progress::of(machine, instance, since, now).to_string());
+        } else if matches!(instance.state, NodeState::Succeeded | NodeState::Failed) {
+            more.extend(figures::said(&figures::of_instance(
+                machine, registry, instance,
+            )));
+        }
         if execution.attempt > 1 {
             more.push(format!("{} attempts", execution.attempt));
         }
@@ -163,13 +192,24 @@ fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
             style.dim(&more.join(" · ")),
         ));
     }
-    if hidden > 0 {
-        text.push_str(&style.dim(&format!("  … {hidden} items that succeeded\n")));
+    for (path, seen) in of_loop {
+        if let Some(more) = seen.checked_sub(summary::MOST_FAILED + 1) {
+            let line = format!(
+                "  … and {} more in {path} that run, wait or failed\n",
+                more + 1
+            );
+            text.push_str(&style.dim(&line));
+        }
     }
     text
 }
 
-fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String {
+fn running(
+    ui: &Ui,
+    machine: &Machine,
+    (servers, output): (&Now, &LastLines),
+    now: Timestamp,
+) -> String {
     let style = ui.out;
     let mut text = String::new();
     for instance in machine
@@ -209,6 +249,18 @@ fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String 
             }
             text.push_str(&format!("    {line}\n"));
         }
+        if phase == Phase::Do
+            && execution.stage() == Stage::Running
+            && let Some(warning) = no_way_back(machine, instance)
+        {
+            text.push_str(&format!("    {}\n", style.red(&warning)));
+        }
+        if execution.stage() == Stage::Running {
+            let place = (phase, execution.attempt);
+            text.push_str(&summary::last_lines(
+                machine, instance, place, output, style,
+            ));
+        }
         if !execution.input.is_null() {
             text.push_str("    with\n");
             text.push_str(&indented("      ", &value_lines(&execution.input, 24)));
@@ -232,6 +284,24 @@ fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String 
         ));
     }
     text
+}
+
+/// That a step which cannot be undone runs now, and whether its point of no return is passed.
+fn no_way_back(machine: &Machine, instance: &Instance) -> Option<String> {
+    if !is_impossible(machine, instance) {
+        return None;
+    }
+    let Some(Body::Step(step)) = node_of(machine, instance).map(|node| &node.body) else {
+        return None;
+    };
+    Some(
+        match (step.action.traits.marks, &instance.forward.mark) {
+            (true, Some(_)) => "it cannot be undone, and its point of no return is passed",
+            (true, None) => "it cannot be undone; its point of no return is not passed yet",
+            (false, _) => "it cannot be undone, and may have taken effect already",
+        }
+        .to_owned(),
+    )
 }
 
 /// What a server does for a step now, who holds it up, and what would end that.
@@ -400,8 +470,10 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
             doubts.join(", ")
         ));
     }
+    let passing = passing(ui, machine);
+    text.push_str(&passing);
     if effects.is_empty() {
-        let more = if doubts.is_empty() {
+        let more = if doubts.is_empty() && passing.is_empty() {
             "nothing"
         } else {
             "nothing else"
@@ -453,8 +525,10 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
         .filter(|instance| is_impossible(machine, instance))
         .map(|instance| instance.path.to_string())
         .collect();
-    text.push_str(&if passed.is_empty() {
+    text.push_str(&if passed.is_empty() && passing.is_empty() {
         "  the point of no return is not passed: all of it can be undone\n".to_owned()
+    } else if passed.is_empty() {
+        String::new()
     } else {
         format!(
             "  {} {} cannot be undone, nor what it needs\n",
@@ -463,6 +537,27 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
         )
     });
     text
+}
+
+/// Steps that run now and cannot be undone: until they end it is not known whether there is a way back.
+fn passing(ui: &Ui, machine: &Machine) -> String {
+    let now: Vec<&str> = machine
+        .instances()
+        .filter(|instance| {
+            instance.role == Role::Step
+                && matches!(instance.forward.stage(), Stage::Running | Stage::InDoubt)
+                && is_impossible(machine, instance)
+        })
+        .map(|instance| instance.path.as_ref())
+        .collect();
+    if now.is_empty() {
+        return String::new();
+    }
+    format!(
+        "  {} {}: once it has taken effect, neither it nor what it needs can be undone\n",
+        ui.out.red("the point of no return is being passed by"),
+        now.join(", ")
+    )
 }
 
 fn what_ends(ui: &Ui, machine: &Machine, holder: Option<&Holder>) -> String {

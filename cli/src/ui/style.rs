@@ -21,7 +21,6 @@ pub(crate) struct Style {
 
 impl Style {
     /// Plain text.
-    #[cfg(test)]
     pub(crate) const PLAIN: Self = Self { on: false };
 
     /// An explicit choice wins over NO_COLOR, NO_COLOR over the terminal.
@@ -97,6 +96,7 @@ impl Style {
             "running" => self.cyan(word),
             "waiting" | "paused" | "compensating" => self.yellow(word),
             "failed" | "stuck" | "stopped" => self.red(word),
+            "interrupted" => self.magenta(word),
             "compensated" | "cancelled" => self.blue(word),
             _ => word.to_owned(),
         }

@@ -3,12 +3,15 @@ use super::{
     Style, again, elapsed, indented,
     next::{self, run_of},
     question::question,
+    undone::undone,
     value_lines,
-    words::{place_of, remains, undo_of},
+    words::{not_retried, place_of, standing},
 };
+use indexmap::IndexMap;
 use windlass_engine::{
-    machine::{Holder, Instance, Machine, NodeState, Outcome, Role, RunState},
-    step::WaitOn,
+    machine::{Holder, Instance, Machine, Outcome, Role, RunState, Stage},
+    report::{output::LastLines, progress::long_loop},
+    step::{Phase, WaitOn},
     value::Timestamp,
 };
 
@@ -16,42 +19,68 @@ use windlass_engine::{
 pub(crate) fn headline(machine: &Machine, is_driven: bool, now: Timestamp, style: Style) -> String {
     let started = machine.started();
     let end = machine.finished().map_or(now, |_| machine.last_at());
-    let state = machine.state();
-    let what = match state {
-        RunState::Finished(Outcome::Succeeded) => "",
-        RunState::Finished(Outcome::Failed) => {
-            ": it ran to its end, with failures that it let pass"
-        }
-        RunState::Finished(Outcome::Compensated)
-            if !machine
-                .instances()
-                .any(|instance| instance.state == NodeState::Undone) =>
-        {
-            ": there was nothing to undo"
-        }
-        RunState::Finished(Outcome::Compensated) => ": what it did is undone",
-        RunState::Finished(Outcome::Stopped) => ": things stand as they are, a person is needed",
-        RunState::Finished(Outcome::Cancelled) => "",
-        RunState::Running | RunState::Compensating if is_driven => "",
-        RunState::Running => ": it can be resumed",
-        RunState::Waiting => "",
-        RunState::Paused => "",
-        RunState::Compensating => ": it is undoing what it did, and can be resumed",
-        RunState::Stuck => ": a person is needed before it can end",
+    let standing = standing(machine, is_driven);
+    let means = if standing.means.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", standing.means)
     };
     format!(
-        "{} {} {} after {}{what}",
+        "{} {} {} after {}{means}",
         style.bold(&started.run.playbook),
         started.run.short_id,
-        style.run(state.as_str()),
+        style.run(standing.word),
         elapsed(started.run.started_at, end),
     )
 }
 
+/// Failures of one loop that are shown one by one.
+pub(crate) const MOST_FAILED: usize = 20;
+
+/// Lines of output under a step.
+const LINES: usize = 5;
+
+/// What a step printed last, and how to read all of it.
+pub(crate) fn last_lines(
+    machine: &Machine,
+    instance: &Instance,
+    (phase, attempt): (Phase, u32),
+    output: &LastLines,
+    style: Style,
+) -> String {
+    let (lines, more) = output.of(&instance.path, phase, attempt, LINES);
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<String> = lines.into_iter().map(str::to_owned).collect();
+    let all = if more {
+        let command = format!(
+            "windlass logs {} {}",
+            run_of(machine),
+            next::quoted(&instance.path)
+        );
+        format!(", the last lines of {}", again::command(&command))
+    } else {
+        String::new()
+    };
+    format!(
+        "    = it printed{all}\n{}",
+        style.dim(&indented("      | ", &lines))
+    )
+}
+
 /// One failed step: where, why, what helps.
-pub(crate) fn failure(machine: &Machine, instance: &Instance, style: Style) -> String {
+pub(crate) fn failure(
+    machine: &Machine,
+    instance: &Instance,
+    output: &LastLines,
+    style: Style,
+) -> String {
     let mut text = String::new();
-    for (what, execution) in [("", &instance.forward), ("undo of ", &instance.undo)] {
+    for (what, phase, execution) in [
+        ("", Phase::Do, &instance.forward),
+        ("undo of ", Phase::Undo, &instance.undo),
+    ] {
         let Some(failure) = &execution.failure else {
             continue;
         };
@@ -66,6 +95,11 @@ pub(crate) fn failure(machine: &Machine, instance: &Instance, style: Style) -> S
             text.push_str(&format!("    {} {place}\n", style.blue("-->")));
         }
         text.push_str(&format!("    = {}\n", failure.certainty));
+        if let Some(why) = not_retried(machine, &instance.path, phase, failure) {
+            text.push_str(&format!("    = {why}\n"));
+        }
+        let place = (phase, execution.attempt);
+        text.push_str(&last_lines(machine, instance, place, output, style));
         if let Some(help) = &failure.help {
             text.push_str(&format!(
                 "    = {}: {}\n",
@@ -78,10 +112,18 @@ pub(crate) fn failure(machine: &Machine, instance: &Instance, style: Style) -> S
 }
 
 /// One doubt: why, and what it means.
-pub(crate) fn doubt(machine: &Machine, instance: &Instance, style: Style) -> Option<String> {
-    let (what, execution) = [("", &instance.forward), ("undo of ", &instance.undo)]
-        .into_iter()
-        .find(|(_, execution)| execution.stage() == windlass_engine::machine::Stage::InDoubt)?;
+pub(crate) fn doubt(
+    machine: &Machine,
+    instance: &Instance,
+    output: &LastLines,
+    style: Style,
+) -> Option<String> {
+    let (what, phase, execution) = [
+        ("", Phase::Do, &instance.forward),
+        ("undo of ", Phase::Undo, &instance.undo),
+    ]
+    .into_iter()
+    .find(|(_, _, execution)| execution.stage() == Stage::InDoubt)?;
     let mut text = format!(
         "  {} {what}{}: it is not known whether attempt {} took effect\n",
         style.magenta("in doubt"),
@@ -94,6 +136,8 @@ pub(crate) fn doubt(machine: &Machine, instance: &Instance, style: Style) -> Opt
     if let Some(why) = execution.doubt() {
         text.push_str(&format!("    = {}\n", super::one_line(why)));
     }
+    let place = (phase, execution.attempt);
+    text.push_str(&last_lines(machine, instance, place, output, style));
     if let Some(mark) = &execution.mark {
         text.push_str("    = its mark, for asking the server by hand:\n");
         text.push_str(&indented("        ", &value_lines(&mark.token, 12)));
@@ -102,10 +146,12 @@ pub(crate) fn doubt(machine: &Machine, instance: &Instance, style: Style) -> Opt
 }
 
 /// Failures and doubts that still stand.
-pub(crate) fn troubles(machine: &Machine, style: Style) -> String {
+pub(crate) fn troubles(machine: &Machine, output: &LastLines, style: Style) -> String {
     let mut text = String::new();
+    // Of a loop in which hundreds fail, the first are enough to see why.
+    let mut of_loop: IndexMap<&str, usize> = IndexMap::new();
     for instance in machine.instances() {
-        if let Some(doubt) = doubt(machine, instance, style) {
+        if let Some(doubt) = doubt(machine, instance, output, style) {
             text.push_str(&doubt);
             continue;
         }
@@ -116,52 +162,25 @@ pub(crate) fn troubles(machine: &Machine, style: Style) -> String {
         {
             continue;
         }
-        let forward = instance.forward.stage() == windlass_engine::machine::Stage::Failed;
-        let undo = instance.undo.stage() == windlass_engine::machine::Stage::Failed;
+        let forward = instance.forward.stage() == Stage::Failed;
+        let undo = instance.undo.stage() == Stage::Failed;
         if forward || undo {
-            text.push_str(&failure(machine, instance, style));
+            if let Some(around) = long_loop(machine, instance) {
+                let seen = of_loop.entry(&around.path).or_default();
+                *seen += 1;
+                if *seen > MOST_FAILED {
+                    continue;
+                }
+            }
+            text.push_str(&failure(machine, instance, output, style));
         }
     }
-    text
-}
-
-/// What was undone, in the order in which it was; and what was not.
-fn undone(machine: &Machine, style: Style) -> String {
-    let mut done: Vec<&Instance> = machine
-        .instances()
-        .filter(|instance| instance.role == Role::Step && instance.state == NodeState::Undone)
-        .collect();
-    done.sort_by_key(|instance| instance.undo.started_at);
-    let mut text = String::new();
-    if !done.is_empty() {
-        let names: Vec<String> = done
-            .iter()
-            .map(|instance| instance.path.to_string())
-            .collect();
-        text.push_str(&format!(
-            "  {} {}\n",
-            style.blue(
-                if matches!(machine.state(), RunState::Finished(Outcome::Succeeded)) {
-                    "cleaned up:"
-                } else {
-                    "undone, in this order:"
-                }
-            ),
-            names.join(", ")
-        ));
-    }
-    let ended_undoing = matches!(
-        machine.state(),
-        RunState::Finished(Outcome::Compensated | Outcome::Stopped | Outcome::Cancelled)
-            | RunState::Stuck
-    );
-    if ended_undoing {
-        for instance in machine.instances().filter(|i| remains(machine, i)) {
+    for (path, failed) in of_loop {
+        if let Some(more) = failed.checked_sub(MOST_FAILED + 1) {
             text.push_str(&format!(
-                "  {} {} ({})\n",
-                style.yellow("remains:"),
-                instance.path,
-                undo_of(machine, instance).unwrap_or_default()
+                "  … and {} more in {path}: {}\n",
+                more + 1,
+                again::command(&format!("windlass show {} --json", run_of(machine)))
             ));
         }
     }
@@ -172,11 +191,13 @@ fn undone(machine: &Machine, style: Style) -> String {
 pub(crate) fn render(
     machine: &Machine,
     holder: Option<&Holder>,
+    output: &LastLines,
     now: Timestamp,
     style: Style,
 ) -> String {
-    let mut text = format!("{}\n", headline(machine, false, now, style));
-    text.push_str(&troubles(machine, style));
+    let is_driven = holder.is_some();
+    let mut text = format!("{}\n", headline(machine, is_driven, now, style));
+    text.push_str(&troubles(machine, output, style));
     text.push_str(&undone(machine, style));
     if let Some(finished) = machine.finished() {
         for node in &finished.finally_failed {
@@ -225,11 +246,8 @@ pub(crate) fn render(
         .filter(|instance| instance.role == Role::Step)
     {
         let (_, execution) = super::words::current(instance);
-        if matches!(
-            execution.stage(),
-            windlass_engine::machine::Stage::Waiting
-                | windlass_engine::machine::Stage::AwaitingApproval
-        ) && let Some(waits) = super::words::waits_for(instance, execution, now)
+        if matches!(execution.stage(), Stage::Waiting | Stage::AwaitingApproval)
+            && let Some(waits) = super::words::waits_for(instance, execution, now)
         {
             text.push_str(&format!(
                 "  {} {} {waits}\n",

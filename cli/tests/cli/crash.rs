@@ -35,7 +35,7 @@ fn killed_in_the_middle_and_resumed_it_goes_on_from_its_place() {
     let page = lab
         .run(&["show", "last"])
         .exits(0)
-        .says("driven by    nobody")
+        .says("driven by    no process")
         .says("windlass resume");
     assert!(page.stdout.contains("waiting"), "{}", page.all());
     let done = lab.run(&["resume", "last"]).exits(0).says("resumed by ana");

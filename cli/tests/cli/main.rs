@@ -15,4 +15,5 @@ mod operator;
 mod pages;
 mod report;
 mod run;
+mod said;
 mod validate;

@@ -9,9 +9,9 @@ use crate::{
     diagnostic::{Diagnostic, codes, suggest},
     expr::{Expr, Template},
     graph::{self, Action, EvidenceDef, ProbeDef, Retry, StepDef},
-    playbook::{self, Defaults, Question, Step, Undo, Use},
+    playbook::{self, Defaults, Question, Spanned, Step, Undo, Use},
     source::{Entry, Map, Node, NodeKind, Range},
-    step::{Effect, ParamError, Redo, UndoSupport},
+    step::{Cause, Effect, ParamError, Redo, UndoSupport},
     value::{Duration, Value},
 };
 use indexmap::IndexMap;
@@ -20,7 +20,7 @@ use std::rc::Rc;
 /// What an action has beside its kind and parameters.
 #[derive(Default)]
 struct Around {
-    retry: Option<Retry>,
+    retry: Option<Spanned<Retry>>,
     timeout: Option<Duration>,
     when: Option<Expr>,
 }
@@ -184,6 +184,9 @@ impl<'s> Scoped<'s, '_, '_> {
         {
             self.prepare(&info, literal, &nodes, uses.with_range);
         }
+        if let Some(retry) = &around.retry {
+            self.retries(retry, &info, &literal_parts(&template));
+        }
         let first = |of: fn(&Defaults<'s>) -> Option<Retry>| defaults.iter().find_map(|d| of(d));
         Some(Action {
             kind: name.to_owned(),
@@ -193,6 +196,7 @@ impl<'s> Scoped<'s, '_, '_> {
             targets: with.targets,
             retry: around
                 .retry
+                .map(|retry| retry.value)
                 .or_else(|| first(|defaults| defaults.retry.clone())),
             timeout: around
                 .timeout
@@ -200,6 +204,39 @@ impl<'s> Scoped<'s, '_, '_> {
             when: around.when,
             probe: None,
         })
+    }
+
+    /// Warns of a `retry` that covers nothing with which the step can fail.
+    fn retries(&mut self, retry: &Spanned<Retry>, info: &KindInfo, with: &Value) {
+        let causes = (info.kind.retried)(with);
+        let covered = |cause: &Cause| cause.is_transient() || retry.value.also.contains(cause);
+        if retry.value.attempts <= 1 || causes.iter().any(covered) {
+            return;
+        }
+        let names: Vec<&str> = causes.iter().map(|cause| cause.as_str()).collect();
+        let kind = info.kind.name;
+        let range = crate::playbook::first_line(self.file, retry.range);
+        let (why, help) = if names.is_empty() {
+            (
+                format!("no failure of {kind} here leaves things as they were"),
+                "leave `retry` out".to_owned(),
+            )
+        } else {
+            (
+                format!(
+                    "what fails in {kind} here and could be repeated is {}, which does not pass by itself",
+                    names.join(" or ")
+                ),
+                format!(
+                    "`also: [{}]` repeats it all the same; or leave `retry` out",
+                    names.join(", ")
+                ),
+            )
+        };
+        let message = format!("this `retry` can never happen: {why}");
+        let diagnostic =
+            Diagnostic::warning(codes::RETRY_NEVER, self.file.span(range), message).help(help);
+        self.reader.diagnostics.push(diagnostic);
     }
 
     pub(super) fn unknown_kind(&mut self, name: &str, range: Range) {

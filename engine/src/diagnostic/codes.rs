@@ -145,6 +145,8 @@ codes! {
         "The pattern matches no step kind, or the kind does not take what is given.";
     READ_ONLY_REQUIRED = "WL0611", "a probe that writes",
         "A probe asks a question; its step kind must only read.";
+    RETRY_NEVER = "WL0612", "a retry that can never happen",
+        "`retry` is for causes that pass by themselves, and this step cannot fail with one.";
     UNKNOWN_TARGET = "WL0701", "an unknown target",
         "The name is not a declared target.";
     UNKNOWN_TARGET_KIND = "WL0702", "an unknown kind of target",

@@ -43,9 +43,9 @@ pub struct Retry {
     pub attempts: u32,
     /// How the delay grows.
     pub backoff: Backoff,
-    /// The first delay.
+    /// The shortest delay.
     pub delay: Duration,
-    /// The longest delay.
+    /// The bound of the longest delay.
     pub max_delay: Duration,
     /// Causes that are retried although they are not transient.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -68,7 +68,7 @@ impl Default for Retry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backoff {
-    /// Doubles each time, with full jitter.
+    /// Drawn between `delay` and a bound that doubles each time, up to `max_delay`.
     #[default]
     Exponential,
     /// Stays the same.

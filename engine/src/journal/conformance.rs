@@ -1,6 +1,10 @@
 //! What every journal must do: one suite, run against each implementation. An implementation calls
 //! [`journal_conformance!`](crate::journal_conformance) in its tests with a way to open handles to one empty store.
 #![expect(clippy::unwrap_used, reason = "a suite of assertions")]
+mod printed;
+
+pub use printed::*;
+
 use super::{Journal, JournalError, Lease, LockHeld};
 use crate::{
     graph::{GRAPH_FORMAT, Graph, Policy, Scope, Source},
@@ -29,7 +33,8 @@ macro_rules! journal_conformance {
             the_same_command_twice_is_once, commands_of_other_runs_stay, a_refused_append_changes_nothing,
             finds_by_either_end, lists_runs, the_version_changes, locks_are_all_or_none,
             locks_outlive_their_driver, large_values, too_deep_values, empty_appends, audits,
-            fifty_runs_at_once, two_appenders, graphs_are_shared);
+            fifty_runs_at_once, two_appenders, graphs_are_shared, prints_are_kept,
+            prints_are_replaced_and_forgotten, prints_need_the_lease, prints_are_no_events);
     };
     (@each $store:expr; $($case:ident),+) => {
         $(

@@ -1,7 +1,8 @@
 //! A journal in memory, for tests and the crash simulation. It keeps what a disk would keep: the stored form of
 //! each event, through the same encoder and the same chain as the durable journals.
 use super::{
-    Audit, Head, Journal, JournalError, Lease, LockHeld, RunSummary,
+    Audit, Head, Journal, JournalError, Lease, LockHeld, Printed, PrintedOf, PrintedSize, Prints,
+    RunSummary,
     record::{self, Batch, Chain, Graphs, Hash, Record, Unreadable},
 };
 use crate::{
@@ -41,6 +42,8 @@ struct Content {
     blobs: HashMap<Hash, Arc<str>>,
     inbox: Vec<Entry>,
     locks: BTreeMap<String, String>,
+    /// By run, then by place.
+    printed: HashMap<String, BTreeMap<u64, Printed>>,
 }
 
 impl Content {
@@ -396,6 +399,37 @@ impl MemoryJournal {
         Ok(())
     }
 
+    /// Not counted as a write: what is printed has no place among the events that a fault may strike.
+    fn print_now(&self, run: &str, epoch: u64, prints: Prints) -> Result<(), JournalError> {
+        let mut store = self.store();
+        if store.dead {
+            return Err(JournalError::Store("an injected fault".to_owned()));
+        }
+        store.check_lease(run, epoch)?;
+        let kept = store.content.printed.entry(run.to_owned()).or_default();
+        for place in prints.forget {
+            kept.remove(&place);
+        }
+        kept.extend(prints.keep.into_iter().map(|one| (one.no, one)));
+        store.version += 1;
+        Ok(())
+    }
+
+    fn printed_now(&self, run: &str, of: &PrintedOf) -> Result<Vec<Printed>, JournalError> {
+        let store = self.store();
+        store.content.run(run)?;
+        let all = store.content.printed.get(run).into_iter().flatten();
+        let fits = all.map(|(_, one)| one).filter(|one| of.fits(one));
+        let most = of.most as usize;
+        Ok(if of.newest {
+            let mut last: Vec<Printed> = fits.rev().take(most).cloned().collect();
+            last.reverse();
+            last
+        } else {
+            fits.take(most).cloned().collect()
+        })
+    }
+
     fn submit_now(&self, command: Submitted) -> Result<(), JournalError> {
         let mut store = self.store();
         store.content.run(&command.run)?;
@@ -538,60 +572,45 @@ impl Journal for MemoryJournal {
     ) -> BoxFuture<'a, Result<(), LockHeld>> {
         Box::pin(async move { self.lock_now(lease, names) })
     }
+
+    fn print(
+        &self,
+        run: &str,
+        epoch: u64,
+        prints: Prints,
+    ) -> BoxFuture<'_, Result<(), JournalError>> {
+        let run = run.to_owned();
+        Box::pin(async move { self.print_now(&run, epoch, prints) })
+    }
+
+    fn printed(
+        &self,
+        run: &str,
+        of: PrintedOf,
+    ) -> BoxFuture<'_, Result<Vec<Printed>, JournalError>> {
+        let run = run.to_owned();
+        Box::pin(async move { self.printed_now(&run, &of) })
+    }
+
+    fn printed_size(&self, run: &str) -> BoxFuture<'_, Result<PrintedSize, JournalError>> {
+        let run = run.to_owned();
+        Box::pin(async move {
+            let store = self.store();
+            store.content.run(&run)?;
+            let kept = store.content.printed.get(&run);
+            Ok(PrintedSize {
+                last: kept
+                    .and_then(|kept| kept.keys().next_back().copied())
+                    .unwrap_or(0),
+                bytes: kept
+                    .into_iter()
+                    .flatten()
+                    .map(|(_, one)| one.text.len() as u64)
+                    .sum(),
+            })
+        })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::conformance::{command, create, holder, progressed};
-    use crate::value::Value;
-
-    crate::journal_conformance!({
-        let journal = MemoryJournal::new();
-        ((), move || Arc::new(journal.clone()) as Arc<dyn Journal>)
-    });
-
-    fn step(seq: u64) -> Vec<Event> {
-        vec![progressed(seq, Value::Null)]
-    }
-
-    #[tokio::test]
-    async fn a_snapshot_stands_still() {
-        let journal = MemoryJournal::new();
-        let lease = create(&journal, "r1").await;
-        journal.submit(command("c1", "r1")).await.unwrap();
-        let snapshot = journal.snapshot();
-        let appended = journal.append(lease.as_ref(), 2, step(2), "running");
-        appended.await.unwrap();
-        let copy = MemoryJournal::from_snapshot(&snapshot);
-        assert_eq!(copy.load("r1", 1).await.unwrap().len(), 1);
-        assert_eq!(copy.inbox(None).await.unwrap().len(), 1);
-        let other = copy.lease("r1", holder("lee")).await.unwrap();
-        assert_eq!(other.epoch(), 2);
-        assert_eq!(journal.load("r1", 1).await.unwrap().len(), 2);
-    }
-
-    #[tokio::test]
-    async fn faults_strike_before_or_after() {
-        let journal = MemoryJournal::new();
-        let lease = create(&journal, "r1").await;
-        assert_eq!(journal.writes(), 1);
-        journal.fail_at(3, Fault::Before);
-        let append = |seq| journal.append(lease.as_ref(), seq, step(seq), "running");
-        append(2).await.unwrap();
-        assert!(matches!(append(3).await, Err(JournalError::Store(_))));
-        assert_eq!(journal.load("r1", 1).await.unwrap().len(), 2);
-        append(3).await.unwrap();
-        journal.die_at(journal.writes() + 1, Fault::After);
-        assert!(append(4).await.is_err());
-        assert_eq!(journal.load("r1", 1).await.unwrap().len(), 4);
-        assert!(append(5).await.is_err());
-        journal.break_leases();
-        let lost = append(5).await;
-        assert!(matches!(lost, Err(JournalError::LeaseLost { .. })));
-        let next = journal.lease("r1", holder("lee")).await.unwrap();
-        drop(lease);
-        let appended = journal.append(next.as_ref(), 5, step(5), "running");
-        appended.await.unwrap();
-    }
-}
+mod tests;

@@ -5,10 +5,12 @@
 #[doc(hidden)]
 pub mod conformance;
 mod memory;
+mod printed;
 mod record;
 mod sqlite;
 
 pub use memory::{Fault, MemoryJournal, Snapshot};
+pub use printed::{Printed, PrintedOf, PrintedSize, Prints};
 pub use sqlite::SqliteJournal;
 
 use crate::{
@@ -188,6 +190,22 @@ pub trait Journal: Send + Sync + 'static {
         lease: &'a dyn Lease,
         names: &'a [String],
     ) -> BoxFuture<'a, Result<(), LockHeld>>;
+    /// Keeps what steps of a run printed, under the lease of this epoch, durably when it returns. It is beside the events:
+    /// no event follows from it, and the hash chain does not cover it.
+    fn print(
+        &self,
+        run: &str,
+        epoch: u64,
+        prints: Prints,
+    ) -> BoxFuture<'_, Result<(), JournalError>>;
+    /// What steps of a run printed, as far as it is kept.
+    fn printed(
+        &self,
+        run: &str,
+        of: PrintedOf,
+    ) -> BoxFuture<'_, Result<Vec<Printed>, JournalError>>;
+    /// How much of that there is.
+    fn printed_size(&self, run: &str) -> BoxFuture<'_, Result<PrintedSize, JournalError>>;
 }
 
 /// A lock of `policy.locks` is taken.

@@ -4,10 +4,10 @@ use super::{
     core::{IllegalEvent, Machine},
     event::*,
     execution::{At, Stage},
+    retrying::backoff,
     state::{InstanceId, NodeState, Role},
 };
 use crate::{
-    graph::Body,
     step::{Certainty, Effect, Failure, Phase, Redo, WaitOn, Woken},
     value::{Duration, Timestamp, Value},
 };
@@ -336,32 +336,7 @@ impl Machine {
             .is_some_and(|action| action.traits.marks)
     }
 
-    pub(super) fn may_retry(&self, id: InstanceId, phase: Phase, failure: &Failure) -> bool {
-        if self.is_cut_off(id, phase) {
-            return false;
-        }
-        let Some(retry) = self.retry_policy(id, phase) else {
-            return false;
-        };
-        let passing = failure.cause.is_transient() || retry.also.contains(&failure.cause);
-        let clean = match failure.certainty {
-            Certainty::NoEffect => true,
-            Certainty::Partial | Certainty::Unknown => self.redo(id, phase) == Redo::Repeatable,
-        };
-        passing && clean && self.get(id).execution(phase).tries < retry.attempts
-    }
-
-    fn retry_policy(&self, id: InstanceId, phase: Phase) -> Option<crate::graph::Retry> {
-        if phase == Phase::Undo
-            && let Some(Body::Step(step)) = self.def(id).map(|node| &node.body)
-            && let crate::graph::Undo::Auto { retry, .. } = &step.undo
-        {
-            return retry.clone();
-        }
-        self.action(id, phase)?.retry.clone()
-    }
-
-    /// The next attempt, after a delay with full jitter.
+    /// The next attempt, after a delay.
     pub(super) fn retry_event(&self, id: InstanceId, phase: Phase, now: Timestamp) -> EventBody {
         let instance = self.get(id);
         let execution = instance.execution(phase);
@@ -382,27 +357,4 @@ impl Machine {
             cause: StartCause::Retry,
         })
     }
-}
-
-/// The delay before the next attempt; the jitter is a hash, so that replay and tests are exact.
-fn backoff(retry: &crate::graph::Retry, run: &str, node: &str, tries: u32) -> Duration {
-    let cap = match retry.backoff {
-        crate::graph::Backoff::Constant => return retry.delay,
-        crate::graph::Backoff::Exponential => {
-            let factor = 1_i64 << tries.saturating_sub(1).min(40);
-            retry
-                .delay
-                .as_millis()
-                .saturating_mul(factor)
-                .min(retry.max_delay.as_millis())
-        }
-    };
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(format!("{run}/{node}/{tries}"));
-    let random = digest
-        .iter()
-        .take(8)
-        .fold(0_u64, |n, byte| n << 8 | u64::from(*byte));
-    let cap = u64::try_from(cap).unwrap_or(0);
-    Duration::from_millis(i64::try_from(random % (cap + 1)).unwrap_or(0))
 }

@@ -17,6 +17,7 @@
 //! | `undo.rs` | the order of compensation |
 //! | `reopen.rs` | forward again, by a person's order |
 //! | `decide.rs` | what comes next |
+//! | `retrying.rs` | whether a failed attempt is repeated, and why not |
 //! | `start.rs` | how a node starts: its condition, its gate, its items, its parameters |
 //! | `report.rs` | what the driver reports, as events |
 //! | `operator/` | what people ask, as events or a refusal |
@@ -35,6 +36,7 @@ mod query;
 mod reaction;
 mod reopen;
 mod report;
+mod retrying;
 mod scope;
 mod start;
 mod state;
@@ -49,5 +51,6 @@ pub use event::*;
 pub use execution::{Execution, Stage, Trigger, transitions};
 pub use operator::{Command, Submitted};
 pub use report::Report;
+pub use retrying::NotRetried;
 pub use state::*;
 pub use vars::targets_value;

@@ -2,7 +2,7 @@
 use super::{
     agenda::Rank,
     core::{Machine, ScopePhase},
-    event::{Cancelled, Closed, Failover, Finished, Paused, RunStarted},
+    event::{Cancelled, Closed, Failover, Finished, Outcome, Paused, RunStarted},
     execution::Stage,
     state::{Instance, InstanceId, RunState},
     tree::ROOT,
@@ -105,6 +105,12 @@ impl Machine {
         self.ending_of(ROOT).map(|ending| self.why(ending))
     }
 
+    /// Whether the run is or was to be undone: it failed or was cancelled, and nothing said that things stay as they are.
+    #[must_use]
+    pub fn is_to_be_undone(&self) -> bool {
+        self.ending_of(ROOT).is_some_and(|ending| ending.undo)
+    }
+
     /// All instances, parents before their children.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         let mut stack = vec![ROOT];
@@ -159,6 +165,18 @@ impl Machine {
             return RunState::Waiting;
         }
         RunState::Running
+    }
+
+    /// The word for people and lists: a run that failed before it did anything is not called compensated.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        let state = self.state();
+        let mut steps = self.tree.ids().map(|id| self.get(id));
+        let undid = steps.any(|one| one.undo.stage() == Stage::Succeeded);
+        if state == RunState::Finished(Outcome::Compensated) && !undid {
+            return Outcome::Failed.as_str();
+        }
+        state.as_str()
     }
 
     /// When the next timer is due.

@@ -2,7 +2,7 @@
 use super::known::After;
 use crate::{
     expr::{Expr, ExprError, Vars},
-    step::{Cause, Evidence, Failure, Mark, Resources, Revealed, StepHost, Target},
+    step::{Cause, Evidence, Failure, Mark, Resources, Revealed, StepHost, Stream, Target},
     value::{Duration, SecretText, Timestamp, Value},
 };
 use futures_util::future::BoxFuture;
@@ -72,6 +72,8 @@ impl StepHost for PlanHost {
     }
 
     fn keep(&self, _: Evidence) {}
+
+    fn print(&self, _: Stream, _: &str) {}
 
     fn resources(&self) -> &Resources {
         &self.resources

@@ -183,9 +183,10 @@ pub(super) struct RetryFile {
     attempts: Option<Count>,
     /// How the delay grows; exponential where not given.
     backoff: Option<Backoff>,
-    /// The first delay; 1s where not given.
+    /// The shortest delay; 1s where not given. With exponential backoff the delay is drawn between it and a bound that starts
+    /// at twice as long and doubles with each attempt.
     delay: Option<Duration>,
-    /// The longest delay; 30s where not given.
+    /// The bound of the longest delay; 30s where not given.
     max_delay: Option<Duration>,
     /// Causes that are retried although they do not pass by themselves: serialization_failure, deadlock,
     /// lock_timeout, connection_lost, throttled, timeout, refused, permanent.

@@ -152,7 +152,7 @@ pub struct Step<'t> {
     /// `foreach`.
     pub foreach: Option<Foreach<'t>>,
     /// `retry`.
-    pub retry: Option<Retry>,
+    pub retry: Option<Spanned<Retry>>,
     /// `timeout`.
     pub timeout: Option<Duration>,
     /// `gate`, a bare expression.
@@ -235,7 +235,7 @@ pub struct UndoStep<'t> {
     /// `when`, a bare expression.
     pub when: Option<&'t Node>,
     /// `retry`.
-    pub retry: Option<Retry>,
+    pub retry: Option<Spanned<Retry>>,
     /// `timeout`.
     pub timeout: Option<Duration>,
     /// `probe`.

@@ -138,7 +138,7 @@ fn step<'t>(
         needs: map.get("needs").map(|node| reader.texts(node, "`needs`")),
         when: map.get("when"),
         foreach: map.get("foreach").and_then(|node| foreach(reader, node)),
-        retry: map.get("retry").and_then(|node| retry(reader, node)),
+        retry: map.get("retry").and_then(|node| placed_retry(reader, node)),
         timeout: map
             .get("timeout")
             .and_then(|node| reader.duration(node, "`timeout`")),
@@ -245,6 +245,13 @@ fn max_failures(reader: &mut Reader<'_>, node: &Node) -> Option<MaxFailures> {
     read
 }
 
+fn placed_retry(reader: &mut Reader<'_>, node: &Node) -> Option<Spanned<Retry>> {
+    let before = reader.diagnostics.len();
+    let retry = retry(reader, node)?;
+    // What is wrong in itself is not judged further.
+    (reader.diagnostics.len() == before).then(|| Spanned::new(retry, node.range))
+}
+
 pub(super) fn retry(reader: &mut Reader<'_>, node: &Node) -> Option<Retry> {
     let map = reader.map(node, "`retry`")?;
     reader.known_keys(map, RETRY_KEYS, "`retry`");
@@ -323,7 +330,7 @@ fn undo_step<'t>(reader: &mut Reader<'_>, node: &'t Node) -> Option<UndoStep<'t>
     if map.get("uses").is_none() {
         reader.missing_key(node.range, "uses", "the step of `undo`");
     }
-    let retry = map.get("retry").and_then(|node| retry(reader, node));
+    let retry = map.get("retry").and_then(|node| placed_retry(reader, node));
     let timeout = map
         .get("timeout")
         .and_then(|node| reader.duration(node, "`timeout`"));

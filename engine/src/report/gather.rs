@@ -1,18 +1,17 @@
 //! From events to a report.
 use super::{
+    figures,
     human::without_password,
     masks::{Masks, map_of},
     model::*,
+    standing,
+    teller::{Aside, Teller},
     words,
 };
 use crate::{
-    graph::{Body, EvidenceDef},
     journal::Head,
-    machine::{
-        Event, EventBody, IllegalEvent, Instance, InstanceId, Machine, Resolved, Role, RunState,
-        SettledBy, StartCause,
-    },
-    step::{ApprovalRequest, Evidence, Failure, Phase, Target, Vote, WaitOn},
+    machine::{Event, EventBody, IllegalEvent, Machine, Resolved, RunState, SettledBy, StartCause},
+    step::{ApprovalRequest, Evidence, Failure, Phase, Registry, Target, WaitOn},
     value::{Duration, Timestamp, Value},
 };
 use indexmap::IndexMap;
@@ -24,11 +23,11 @@ pub(super) fn instant(at: Timestamp) -> String {
 
 /// What the events tell of one node that its state no longer does.
 #[derive(Default)]
-struct Past {
-    attempts: Vec<AttemptReport>,
-    evidence: Vec<Evidence>,
-    doubts: Vec<DoubtReport>,
-    request: Option<ApprovalRequest>,
+pub(super) struct Past {
+    pub(super) attempts: Vec<AttemptReport>,
+    pub(super) evidence: Vec<Evidence>,
+    pub(super) doubts: Vec<DoubtReport>,
+    pub(super) request: Option<ApprovalRequest>,
 }
 
 impl Past {
@@ -67,8 +66,9 @@ fn wake(attempt: &mut AttemptReport, at: Timestamp) {
     }
 }
 
-fn failure(failure: &Failure) -> FailureReport {
+fn failure(failure: &Failure, not_retried: Option<String>) -> FailureReport {
     FailureReport {
+        not_retried,
         code: failure.code.clone(),
         message: failure.message.clone(),
         certainty: failure.certainty.to_string(),
@@ -92,8 +92,8 @@ fn place(target: &Target) -> String {
 
 /// Everything that is gathered on the way through the events.
 #[derive(Default)]
-struct Gathered {
-    nodes: IndexMap<String, Past>,
+pub(super) struct Gathered {
+    pub(super) nodes: IndexMap<String, Past>,
     targets: Vec<TargetReport>,
     commands: Vec<CommandReport>,
     drivers: Vec<DriverReport>,
@@ -123,7 +123,15 @@ impl Gathered {
         }
     }
 
-    fn take(&mut self, event: &Event, masks: &Masks) {
+    fn take(&mut self, event: &Event, machine: &Machine, registry: &Registry, masks: &Masks) {
+        let figures = |node: &str, place, output: &Value| -> Vec<FigureReport> {
+            let Some(instance) = machine.instance(node) else {
+                return Vec::new();
+            };
+            let output = masks.value(output);
+            let figures = figures::of_execution(machine, registry, instance, place, &output);
+            figures.iter().map(FigureReport::from).collect()
+        };
         let at = event.at;
         match &event.body {
             EventBody::RunStarted(started) => self.found(&started.targets),
@@ -166,6 +174,7 @@ impl Gathered {
                     started_at: instant(at),
                     ended_at: None,
                     end: None,
+                    figures: Vec::new(),
                     failure: None,
                     input: masks.json(&started.input),
                     decided: decided.collect(),
@@ -220,6 +229,7 @@ impl Gathered {
                 }
             }
             EventBody::Succeeded(done) => {
+                let figures = figures(&done.node, (done.phase, done.part), &done.output);
                 let past = self.node(&done.node);
                 match done.by {
                     SettledBy::Step => {}
@@ -227,14 +237,22 @@ impl Gathered {
                     SettledBy::Operator => past.settle("a person says that it is done".to_owned()),
                 }
                 past.end(done.phase, at, "succeeded");
+                if let Some(attempt) = past.attempt(done.phase) {
+                    attempt.figures = figures;
+                }
                 past.evidence.extend(done.evidence.iter().cloned());
             }
             EventBody::Failed(failed) => {
+                let not_retried =
+                    standing::not_retried(machine, &failed.node, failed.phase, &failed.failure);
+                let place = (failed.phase, failed.part);
+                let figures = figures(&failed.node, place, &failed.failure.output);
                 let past = self.node(&failed.node);
                 past.end(failed.phase, at, "failed");
                 past.evidence.extend(failed.evidence.iter().cloned());
                 if let Some(attempt) = past.attempt(failed.phase) {
-                    attempt.failure = Some(failure(&failed.failure));
+                    attempt.figures = figures;
+                    attempt.failure = Some(failure(&failed.failure, not_retried));
                 }
             }
             EventBody::Doubted(doubted) => {
@@ -291,12 +309,12 @@ fn resolution(resolved: &Resolved) -> String {
 }
 
 impl Report {
-    /// The report of a run from all of its events, as of `now`: evidence that a playbook keeps for a time only is left
-    /// out after it.
+    /// The report of a run from all of its events. Evidence that a playbook keeps for a time only is left out after it.
     ///
     /// # Errors
     /// Where the events are no run.
-    pub fn new(events: &[Event], head: &Head, now: Timestamp) -> Result<Self, IllegalEvent> {
+    pub fn new(events: &[Event], head: &Head, aside: &Aside<'_>) -> Result<Self, IllegalEvent> {
+        let registry = aside.registry;
         let mut machine = Machine::recover(events.first())?;
         let masks = Masks::of(machine.graph());
         let mut gathered = Gathered::default();
@@ -304,8 +322,8 @@ impl Report {
             if at > 0 {
                 machine.apply(event)?;
             }
-            gathered.take(event, &masks);
-            if let Some(line) = words::describe(&event.body, &machine) {
+            gathered.take(event, &machine, registry, &masks);
+            if let Some(line) = words::describe(&event.body, &machine, registry) {
                 gathered.log.push(LogLine {
                     at: instant(event.at),
                     node: line.node,
@@ -316,7 +334,7 @@ impl Report {
         let teller = Teller {
             machine: &machine,
             masks: &masks,
-            now,
+            aside,
             gathered: &gathered,
         };
         let (steps, mut checks, mut approvals) = (teller.steps(), Vec::new(), Vec::new());
@@ -338,7 +356,8 @@ impl Report {
             started_at: instant(started.run.started_at),
             last_event_at: instant(machine.last_at()),
             took_ms: Duration::between(started.run.started_at, machine.last_at()).as_millis(),
-            state: machine.state().as_str().to_owned(),
+            state: machine.word().to_owned(),
+            state_means: standing::standing(&machine, true).means,
             is_finished: matches!(machine.state(), RunState::Finished(_)),
             digest: started.digest.clone(),
             engine: started.engine.clone(),
@@ -369,170 +388,5 @@ impl Report {
             drivers: gathered.drivers,
             log: gathered.log,
         })
-    }
-}
-
-struct Teller<'a> {
-    machine: &'a Machine,
-    masks: &'a Masks,
-    now: Timestamp,
-    gathered: &'a Gathered,
-}
-
-impl Teller<'_> {
-    fn steps(&self) -> Vec<StepReport> {
-        let root = self.machine.root();
-        root.children.iter().map(|id| self.step(*id)).collect()
-    }
-
-    fn kept(&self, instance: &Instance) -> Option<&EvidenceDef> {
-        match &words::node_of(self.machine, instance)?.body {
-            Body::Step(step) => step.evidence.as_ref(),
-            Body::Group { .. } | Body::Call(_) => None,
-        }
-    }
-
-    /// Why the output and the evidence of a step are not told.
-    fn left_out(&self, instance: &Instance) -> Option<String> {
-        let kept = self.kept(instance)?;
-        if !kept.keep {
-            return Some("left out: the playbook says evidence.keep: false".to_owned());
-        }
-        let until = kept
-            .keep_for?
-            .after(instance.finished_at.unwrap_or(self.machine.last_at()));
-        (self.now > until).then(|| format!("left out: they were kept until {}", instant(until)))
-    }
-
-    fn step(&self, id: InstanceId) -> StepReport {
-        let machine = self.machine;
-        let instance = machine.get(id);
-        let node = words::node_of(machine, instance);
-        let past = self.gathered.nodes.get(&*instance.path);
-        let left_out = self.left_out(instance);
-        let evidence = past
-            .map(|past| past.evidence.as_slice())
-            .unwrap_or_default();
-        // The output of what holds others is the output of those.
-        let is_view = matches!(instance.role, Role::Foreach | Role::Group);
-        StepReport {
-            path: instance.path.to_string(),
-            kind: words::kind_of(machine, instance).to_owned(),
-            description: node.and_then(|node| node.description.clone()),
-            place: words::place_of(machine, instance),
-            state: instance.state.as_str().to_owned(),
-            needs: node
-                .filter(|_| instance.item.is_none())
-                .map(|node| {
-                    let around = instance.path.rsplit_once('/').map(|(around, _)| around);
-                    node.needs
-                        .iter()
-                        .map(|need| {
-                            let id = &machine.graph().node(*need).id;
-                            around.map_or_else(|| id.clone(), |around| format!("{around}/{id}"))
-                        })
-                        .collect()
-                })
-                .unwrap_or_default(),
-            is_cleanup: node.is_some_and(|node| node.cleanup),
-            in_finally: node.is_some_and(|node| node.in_finally),
-            item: instance
-                .item
-                .as_ref()
-                .map(|(_, item)| self.masks.json(item))
-                .unwrap_or_default(),
-            started_at: instance.started_at.map(instant),
-            finished_at: instance.finished_at.map(instant),
-            took_ms: instance
-                .started_at
-                .zip(instance.finished_at)
-                .map(|(from, to)| Duration::between(from, to).as_millis()),
-            skipped: instance.skipped.clone(),
-            undo: words::undo_of(machine, instance),
-            attempts: past.map(|past| past.attempts.clone()).unwrap_or_default(),
-            output: if is_view || left_out.is_some() {
-                serde_json::Value::Null
-            } else {
-                self.masks.json(&instance.output)
-            },
-            evidence: evidence
-                .iter()
-                .filter(|_| left_out.is_none())
-                .map(|one| EvidenceReport {
-                    name: one.name.clone(),
-                    media_type: one.media_type.clone(),
-                    content: self.masks.json(&one.content),
-                    size: one.size,
-                    truncated: one.truncated,
-                })
-                .collect(),
-            left_out,
-            doubts: past.map(|past| past.doubts.clone()).unwrap_or_default(),
-            steps: instance.children.iter().map(|id| self.step(*id)).collect(),
-        }
-    }
-
-    /// The checks in an output: a list `checks` of maps with `name`, `passed`, `expected` and `seen`.
-    fn checks(&self, instance: &Instance, into: &mut Vec<CheckReport>) {
-        if instance.role != Role::Step || self.left_out(instance).is_some() {
-            return;
-        }
-        let output = self.masks.value(&instance.output);
-        let text = |check: &Value, key: &str| {
-            check
-                .get(key)
-                .filter(|value| !value.is_null())
-                .map(ToString::to_string)
-        };
-        let checks = output.get("checks").and_then(Value::as_list);
-        for check in checks.unwrap_or_default() {
-            let (Some(name), Some(passed)) = (
-                text(check, "name"),
-                check.get("passed").and_then(Value::as_bool),
-            ) else {
-                continue;
-            };
-            into.push(CheckReport {
-                step: instance.path.to_string(),
-                name,
-                passed,
-                severity: text(check, "severity").unwrap_or_else(|| "error".to_owned()),
-                expected: text(check, "expected").unwrap_or_default(),
-                seen: check
-                    .get("seen")
-                    .map(Value::to_plain_json)
-                    .unwrap_or_default(),
-                error: text(check, "error"),
-            });
-        }
-    }
-
-    fn approval(&self, instance: &Instance) -> Option<ApprovalReport> {
-        let request = self.gathered.nodes.get(&*instance.path)?.request.as_ref()?;
-        Some(ApprovalReport {
-            step: instance.path.to_string(),
-            prompt: request.prompt.clone(),
-            shown: self.masks.json(&request.show),
-            shown_hash: request.shown_hash.clone(),
-            groups: request.groups.clone(),
-            quorum: request.quorum.max(1),
-            separation_of_duties: request.separation_of_duties,
-            votes: instance.votes.iter().map(|vote| self.vote(vote)).collect(),
-        })
-    }
-
-    fn vote(&self, vote: &Vote) -> VoteReport {
-        VoteReport {
-            who: vote.who.clone(),
-            at: instant(vote.at),
-            approve: vote.approve,
-            reason: vote.reason.clone(),
-            answers: vote
-                .answers
-                .iter()
-                .map(|(name, answer)| (name.clone(), self.masks.json(answer)))
-                .collect(),
-            shown_hash: vote.shown_hash.clone(),
-        }
     }
 }

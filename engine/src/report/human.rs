@@ -62,6 +62,44 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// A line of what a program printed: without its end, colours and other escapes, tabs as spaces.
+#[must_use]
+pub fn plain(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' => match chars.next() {
+                // A control sequence ends with a letter or a sign, a command to the terminal with BEL or ESC \.
+                Some('[') => {
+                    for c in chars.by_ref() {
+                        if ('@'..='~').contains(&c) {
+                            break;
+                        }
+                    }
+                }
+                Some(']') => {
+                    while let Some(c) = chars.next() {
+                        if c == '\x07' || c == '\x1b' && chars.next_if_eq(&'\\').is_some() {
+                            break;
+                        }
+                    }
+                }
+                Some(_) | None => {}
+            },
+            '\t' => text.push_str("    "),
+            c if c.is_control() || turns(c) => {}
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// Whether a character turns the direction of what follows, so that a line reads otherwise than it is.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A value in lines: text as it is, anything else as JSON, at most so many lines.
 #[must_use]
 pub fn value_lines(value: &Value, most: usize) -> Vec<String> {
@@ -141,6 +179,15 @@ mod tests {
         assert_eq!(one_line("a\n b\x1b[2J\tc"), "a b[2J c");
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(cut("abcd", 4), "abcd");
+    }
+
+    #[test]
+    fn what_programs_print_is_plain() {
+        assert_eq!(plain("\x1b[1;31mred\x1b[0m\tx\n"), "red    x");
+        assert_eq!(plain("\x1b]0;title\x07a\x1b]8;;u\x1b\\b"), "ab");
+        assert_eq!(plain("a\x1b"), "a");
+        assert_eq!(plain("a\u{202e}b\u{2066}c"), "abc");
+        assert_eq!(plain("\x1b[2J\x1b(Bz\u{9b}31m"), "Bz31m");
     }
 
     #[test]

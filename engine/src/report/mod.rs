@@ -2,6 +2,7 @@
 //!
 //! [`Report::new`] gathers it from the events; it is written as JSON, as Markdown for a ticket, and as one page that
 //! needs nothing else. Instants and events in words are shared with whoever shows a run while it goes on.
+pub mod figures;
 mod gather;
 mod graph;
 mod html;
@@ -9,10 +10,15 @@ pub mod human;
 mod markdown;
 mod masks;
 mod model;
+pub mod output;
 mod page;
+pub mod progress;
+pub mod standing;
+mod teller;
 pub mod words;
 
 pub use model::*;
+pub use teller::Aside;
 
 /// JSON Schema of a report in JSON (`schemas/report.schema.json`).
 #[must_use]

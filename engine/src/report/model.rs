@@ -1,4 +1,5 @@
 //! What a report says, as data: `schemas/report.schema.json`.
+use crate::step::{Figure, Measure};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 /// The version of the report's form.
 pub const REPORT_FORMAT: u32 = 1;
 
-/// A run, told from its events: the same events give the same report, byte for byte.
+/// A run, told from its events: the same events give the same report, byte for byte, but for `last_lines`.
 ///
 /// Instants are RFC 3339 in UTC, spans are whole milliseconds. Secrets were taken out before the journal; what a step's
 /// `evidence.mask` names is masked here wherever it appears.
@@ -40,6 +41,9 @@ pub struct Report {
     /// `succeeded`, `failed`, `compensated`, `stopped`, `cancelled`, or how it stands: `running`, `waiting`, `paused`,
     /// `compensating`, `stuck`.
     pub state: String,
+    /// What that means here; empty where the word says it all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub state_means: String,
     /// Whether it is over.
     pub is_finished: bool,
     /// The digest of the plan that was approved, or of the definition and the inputs.
@@ -233,6 +237,12 @@ pub struct StepReport {
     /// From the one to the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<i64>,
+    /// What it did: rows, bytes, a status.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<FigureReport>,
+    /// What it printed last, where it failed, runs or is in doubt. It is kept beside the events: the chain does not cover it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
     /// Why it did not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -258,6 +268,41 @@ pub struct StepReport {
     pub steps: Vec<StepReport>,
 }
 
+/// One thing that a step did.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct FigureReport {
+    /// What it is, in one word: `rows`, `stdout`, `status`.
+    pub name: String,
+    /// What the value is: `count`, `share` (of `of`), `bytes`, `code` or `text`.
+    pub unit: String,
+    /// The value.
+    pub value: Json,
+    /// The whole, of a share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<u64>,
+    /// As people read it: `2,000 rows`.
+    pub text: String,
+}
+
+impl From<&Figure> for FigureReport {
+    fn from(figure: &Figure) -> Self {
+        let (unit, value, of) = match &figure.measure {
+            Measure::Count(n) => ("count", Json::from(*n), None),
+            Measure::Share { part, of } => ("share", Json::from(*part), Some(*of)),
+            Measure::Bytes(n) => ("bytes", Json::from(*n), None),
+            Measure::Code(code) => ("code", Json::from(*code), None),
+            Measure::Text(text) => ("text", Json::from(text.as_str()), None),
+        };
+        Self {
+            name: figure.name.to_owned(),
+            unit: unit.to_owned(),
+            value,
+            of,
+            text: figure.to_string(),
+        }
+    }
+}
+
 /// An attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct AttemptReport {
@@ -275,6 +320,9 @@ pub struct AttemptReport {
     /// How: `succeeded`, `failed`, `in doubt`, `not done`; none while it goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
+    /// What it did: rows, bytes, a status.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<FigureReport>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureReport>,
@@ -327,6 +375,9 @@ pub struct FailureReport {
     pub message: String,
     /// Whether anything took effect.
     pub certainty: String,
+    /// Why no other attempt followed, where the step has a `retry`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_retried: Option<String>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,

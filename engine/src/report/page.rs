@@ -153,8 +153,13 @@ fn head(report: &Report, page: &mut Vec<Block>) {
             report.chain.events
         )));
     }
+    let outcome = if report.state_means.is_empty() {
+        word(&report.state)
+    } else {
+        format!("{}: {}", word(&report.state), report.state_means)
+    };
     let mut facts = vec![
-        ("Outcome".to_owned(), word(&report.state)),
+        ("Outcome".to_owned(), outcome),
         ("Run".to_owned(), report.run.clone()),
         ("Environment".to_owned(), report.environment.clone()),
         (
@@ -240,13 +245,15 @@ fn troubles(report: &Report, page: &mut Vec<Block>) {
             if let Some(failure) = &attempt.failure {
                 let what = if attempt.is_undo { "undo of " } else { "" };
                 let help = failure.help.as_ref().map(|help| format!("; help: {help}"));
+                let retry = failure.not_retried.as_ref().map(|why| format!("; {why}"));
                 rows.push(vec![
                     format!("{what}{}", step.path),
                     attempt.attempt.to_string(),
                     format!(
-                        "{} ({}){}",
+                        "{} ({}){}{}",
                         failure.message,
                         failure.code,
+                        retry.unwrap_or_default(),
                         help.unwrap_or_default()
                     ),
                     failure.certainty.clone(),
@@ -409,6 +416,7 @@ fn step(depth: usize, step: &StepReport, page: &mut Vec<Block>) {
     let mut beside = vec![step.kind.clone()];
     beside.extend(step.place.clone());
     beside.extend(step.took_ms.map(took));
+    beside.extend(step.figures.iter().map(|figure| figure.text.clone()));
     beside.extend(step.undo.clone());
     page.push(Block::Step {
         path: step.path.clone(),
@@ -433,12 +441,18 @@ fn step(depth: usize, step: &StepReport, page: &mut Vec<Block>) {
         let what = if attempt.is_undo { "undo" } else { "attempt" };
         if several || attempt.is_undo || attempt.failure.is_some() {
             let end = attempt.end.as_deref().unwrap_or("goes on");
-            let why = attempt
-                .failure
-                .as_ref()
-                .map(|failure| format!(": {} ({})", failure.message, failure.code));
+            let why = attempt.failure.as_ref().map(|failure| {
+                let retry = failure.not_retried.as_ref();
+                let retry = retry.map(|why| format!("; {why}")).unwrap_or_default();
+                format!(": {} ({}){retry}", failure.message, failure.code)
+            });
+            let figures: String = attempt
+                .figures
+                .iter()
+                .map(|figure| format!(" · {}", figure.text))
+                .collect();
             page.push(Block::Text(format!(
-                "{what} {} from {}: {end}{}",
+                "{what} {} from {}: {end}{}{figures}",
                 attempt.attempt,
                 attempt.started_at,
                 why.unwrap_or_default()
@@ -489,6 +503,12 @@ fn step(depth: usize, step: &StepReport, page: &mut Vec<Block>) {
         if !attempt.capture.is_null() {
             page.push(verbatim("captured for its undo", &attempt.capture));
         }
+    }
+    if !step.last_lines.is_empty() {
+        page.push(Block::Verbatim {
+            label: "what it printed last (kept beside the events, outside their chain)".to_owned(),
+            text: step.last_lines.join("\n"),
+        });
     }
     if let Some(why) = &step.left_out {
         page.push(Block::Text(format!("Output and evidence are {why}.")));

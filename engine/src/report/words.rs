@@ -1,12 +1,16 @@
 //! Events and instances in words.
-use super::human::{clock, elapsed, one_line, span};
+use super::{
+    figures,
+    human::{clock, elapsed, one_line, span},
+    standing::{not_retried, standing},
+};
 use crate::{
     graph::{Body, Node, Undo},
     machine::{
-        EventBody, Execution, Failover, Instance, Machine, NodeState, Role, SettledBy, SkipCause,
-        Stage, StartCause,
+        EventBody, Execution, Failover, Instance, Machine, NodeState, Outcome, Role, SettledBy,
+        SkipCause, Stage, StartCause,
     },
-    step::{Evidence, Phase, WaitOn, Woken, failed_over},
+    step::{Evidence, Figure, Phase, Registry, WaitOn, Woken, failed_over},
     value::{Duration, Timestamp},
 };
 use indexmap::IndexMap;
@@ -174,9 +178,14 @@ fn took(machine: &Machine, node: &str, phase: Phase) -> String {
         .unwrap_or_default()
 }
 
+/// Figures behind a time.
+fn beside(figures: &[Figure]) -> String {
+    figures::said(figures).map_or_else(String::new, |said| format!(" · {said}"))
+}
+
 /// An event in words, after the machine has applied it. `None` where nobody needs to read it.
 #[must_use]
-pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
+pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Option<Line> {
     use NodeState as S;
     let now = machine.last_at();
     match body {
@@ -268,6 +277,17 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 SettledBy::Operator => ": a person says that it is done",
             };
             let took = took(machine, &done.node, done.phase);
+            let figures =
+                machine
+                    .instance(&done.node)
+                    .map(|instance| match (instance.role, done.phase) {
+                        (Role::Step, _) | (_, Phase::Undo) => {
+                            let place = (done.phase, done.part);
+                            figures::of_execution(machine, registry, instance, place, &done.output)
+                        }
+                        (_, Phase::Do) => figures::of_instance(machine, registry, instance),
+                    });
+            let did = beside(&figures.unwrap_or_default());
             let kept = done
                 .evidence
                 .iter()
@@ -277,9 +297,13 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 Phase::Do => line(
                     &done.node,
                     S::Succeeded,
-                    format!("succeeded{took}{who}{but}"),
+                    format!("succeeded{took}{who}{did}{but}"),
                 ),
-                Phase::Undo => line(&done.node, S::Undone, format!("undone{took}{who}{but}")),
+                Phase::Undo => line(
+                    &done.node,
+                    S::Undone,
+                    format!("undone{took}{who}{did}{but}"),
+                ),
             }
         }
         EventBody::Failed(failed) => {
@@ -291,6 +315,16 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 "failed: {} ({})",
                 failed.failure.message, failed.failure.code
             ));
+            if let Some(instance) = machine.instance(&failed.node) {
+                let place = (failed.phase, failed.part);
+                let seen = &failed.failure.output;
+                text.push_str(&beside(&figures::of_execution(
+                    machine, registry, instance, place, seen,
+                )));
+            }
+            if let Some(why) = not_retried(machine, &failed.node, failed.phase, &failed.failure) {
+                text.push_str(&format!("; {why}"));
+            }
             if let Some(help) = failed.failure.help.as_ref().filter(|_| failed.is_final) {
                 text.push_str(&format!("; help: {help}"));
             }
@@ -454,7 +488,8 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
         }
         EventBody::FinallyStarted(_) => None,
         EventBody::Finished(finished) => {
-            let tone = if finished.outcome == crate::machine::Outcome::Succeeded {
+            let stands = standing(machine, false);
+            let tone = if finished.outcome == Outcome::Succeeded {
                 S::Succeeded
             } else {
                 S::Failed
@@ -463,9 +498,14 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 "",
                 tone,
                 format!(
-                    "{} after {}",
-                    finished.outcome.as_str(),
-                    elapsed(machine.started().run.started_at, now)
+                    "{} after {}{}",
+                    stands.word,
+                    elapsed(machine.started().run.started_at, now),
+                    if stands.means.is_empty() {
+                        String::new()
+                    } else {
+                        format!(": {}", stands.means)
+                    }
                 ),
             )
         }

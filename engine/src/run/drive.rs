@@ -2,6 +2,7 @@
 use super::{
     api::{DriveOptions, Ended, RunError},
     driver::Shared,
+    print::Printer,
     redact,
     work::{Assignment, Message},
 };
@@ -25,6 +26,7 @@ pub(super) struct Drive {
     pub machine: Machine,
     pub lease: Box<dyn Lease>,
     pub secrets: Arc<RunSecrets>,
+    pub printer: Arc<Printer>,
     pub options: DriveOptions,
     pub rx: mpsc::UnboundedReceiver<Message>,
     pub tx: mpsc::UnboundedSender<Message>,
@@ -182,7 +184,7 @@ impl Drive {
         if !self.batch.is_empty() {
             let events = std::mem::take(&mut self.batch);
             let first = self.machine.seq() + 1 - events.len() as u64;
-            let state = self.machine.state().as_str();
+            let state = self.machine.word();
             self.shared
                 .journal
                 .append(self.lease.as_ref(), first, events.clone(), state)
@@ -236,7 +238,7 @@ impl Drive {
                 &self.machine,
                 wanted,
                 &self.shared,
-                &self.secrets,
+                (&self.secrets, &self.printer),
                 &tx,
                 cancel,
             );

@@ -3,6 +3,7 @@ use super::{
     api::{DriveOptions, Ended, NewRun, RunError, RunHandle},
     clock::{Clock, SystemClock},
     drive::{Drive, spawn},
+    print::Printer,
     redact,
     work::Message,
 };
@@ -262,11 +263,18 @@ impl Driver {
         let (told, ended) = watch::channel(None);
         self.0.runs().insert(id.clone(), tx.clone());
         self.poll_inbox();
+        let printer = Printer::new(
+            id.clone(),
+            lease.epoch(),
+            self.0.clone(),
+            secrets.redactor().clone(),
+        );
         let drive = Drive {
             shared: self.0.clone(),
             machine,
             lease,
             secrets,
+            printer,
             options,
             rx,
             tx,

@@ -6,6 +6,7 @@ mod api;
 mod clock;
 mod drive;
 mod driver;
+mod print;
 mod redact;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,11 @@
 use super::{DriveOptions, Driver, Ended, NewRun};
 use crate::{
     graph::Graph,
-    journal::{Journal, MemoryJournal},
+    journal::{Journal, MemoryJournal, PrintedOf},
     machine::{Command, EventBody, Holder, Machine, NodeState, Outcome, Submitted},
     step::{
         ApprovalRequest, Cause, Effect, Failure, Kind, Outcome as StepOutcome, Preview,
-        PreviewContext, Redo, Registry, Resume, Step, StepContext, StepKind, StepTraits,
+        PreviewContext, Redo, Registry, Resume, Step, StepContext, StepKind, StepTraits, Stream,
         UndoSupport, Wait, WaitOn, Woken,
     },
     value::Value,
@@ -36,6 +36,8 @@ struct NoteParams {
     fail: bool,
     #[serde(default)]
     fail_undo: bool,
+    #[serde(default)]
+    says: String,
 }
 struct Note(NoteParams);
 struct NoteKind;
@@ -76,6 +78,12 @@ impl Step for Note {
         _: Resume<()>,
         cx: &StepContext,
     ) -> Result<StepOutcome<NoteOutput, ()>, Failure> {
+        if !self.0.says.is_empty() {
+            // Parted in the middle of the line, and without its end.
+            let (one, two) = self.0.says.split_at(self.0.says.len() / 2);
+            cx.print(Stream::Stdout, one);
+            cx.print(Stream::Stdout, two);
+        }
         if self.0.fail {
             return Err(Failure::new("test.failed", "told to fail"));
         }
@@ -484,4 +492,100 @@ async fn two_drivers_never_drive_one_run() {
         .unwrap();
     assert!(error.to_string().contains("is driven by ana"), "{error}");
     handle.stop();
+}
+
+/// Whoever sees the end of an attempt finds what it printed, of each attempt.
+#[tokio::test]
+async fn what_is_printed_is_durable_before_the_end_is() {
+    let retry = json!({"attempts": 3, "backoff": "constant", "delay": "1ms", "max_delay": "1ms"});
+    let says = json!({"says": "one line and a rest", "fail_until": 2});
+    let nodes = vec![step("a", "test.note", &[], says, json!({ "retry": retry }))];
+    let journal = Arc::new(MemoryJournal::new());
+    let driver = Driver::new(journal.clone(), registry(), holder());
+    let mut handle = driver
+        .start(
+            new_run(graph(nodes, &[0], &[], json!({}))),
+            DriveOptions::default(),
+        )
+        .await
+        .unwrap();
+    let mut ends = 0;
+    while let Some((_, event)) = handle.events.recv().await {
+        if matches!(event.body, EventBody::Failed(_) | EventBody::Succeeded(_)) {
+            ends += 1;
+            let printed = journal
+                .printed(&handle.id, PrintedOf::after(0))
+                .await
+                .unwrap();
+            let of: Vec<(u32, &str)> = printed
+                .iter()
+                .filter(|one| one.attempt == ends)
+                .map(|one| (one.attempt, one.text.as_str()))
+                .collect();
+            assert_eq!(of, [(ends, "one line and a rest")]);
+        }
+    }
+    assert_eq!(ends, 2);
+    assert_eq!(
+        handle.ended().await.unwrap(),
+        Ended::Finished(Outcome::Succeeded)
+    );
+}
+
+/// A rate is told once enough is known, of the time in which a process drove, and a loop that stalls is slower and slower.
+#[tokio::test]
+async fn a_rate_is_honest() {
+    use crate::{report::progress, value::Duration};
+    let items: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    let foreach = json!({"foreach": {
+        "items": format!("[{}]", items.join(", ")), "name": "n", "max_parallel": 1, "max_failures": {"count": 0},
+    }});
+    let nodes = vec![step("a", "test.note", &[], json!({}), foreach)];
+    let (journal, id, _, _) = run(graph(nodes, &[0], &[], json!({}))).await;
+    let events = journal.load(&id, 1).await.unwrap();
+    let done = |machine: &Machine| {
+        progress::of(
+            machine,
+            machine.instance("a").unwrap(),
+            None,
+            machine.last_at(),
+        )
+        .done
+    };
+    // The run as it was with ten items done and one that runs.
+    let machine = (1..events.len())
+        .map(|n| Machine::recover(&events[..n]).unwrap())
+        .filter(|machine| {
+            machine
+                .instance("a")
+                .is_some_and(|one| !one.children.is_empty())
+        })
+        .find(|machine| {
+            done(machine) == 10 && machine.instance("a[10]").unwrap().started_at.is_some()
+        })
+        .unwrap();
+    let of = |since, seconds| {
+        let now = Duration::from_secs(seconds).after(machine.last_at());
+        progress::of(&machine, machine.instance("a").unwrap(), since, now)
+    };
+    let start = machine.started().run.started_at;
+    assert_eq!(
+        of(Some(start), 0).rate,
+        None,
+        "too short a time says nothing"
+    );
+    assert_eq!(of(None, 10).rate, None, "no process drives it");
+    // Taken over after the ten were done: nothing is known of the new process yet.
+    let later = Duration::from_secs(1).after(machine.last_at());
+    assert_eq!(of(Some(later), 100).rate, None);
+    let after_10 = of(Some(start), 10);
+    assert!(
+        (0.9..=1.1).contains(&after_10.rate.unwrap()),
+        "{after_10:?}"
+    );
+    let left = after_10.left.unwrap().as_millis();
+    assert!((9_000..=11_000).contains(&left), "{after_10:?}");
+    let stalled = of(Some(start), 1_000);
+    assert!(stalled.rate.unwrap() < 0.02, "{stalled:?}");
+    assert_eq!((stalled.done, stalled.of, stalled.failed), (10, 20, 0));
 }

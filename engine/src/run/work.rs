@@ -1,5 +1,9 @@
 //! One execution of one step, from what the machine wants to what the driver reports.
-use super::{driver::Shared, redact};
+use super::{
+    driver::Shared,
+    print::{Printer, Who},
+    redact,
+};
 use crate::{
     expr::{Expr, ExprError, Vars},
     graph::{Action, Body, Undo},
@@ -7,7 +11,7 @@ use crate::{
     secret::RunSecrets,
     step::{
         Cause, Certainty, DynStep, Evidence, Failure, Mark, Outcome, Phase, Probed, Resources,
-        Resume, Revealed, StepContext, StepHost, Target,
+        Resume, Revealed, StepContext, StepHost, Stream, Target, speaking,
     },
     value::{Duration, SecretText, Timestamp, Value},
 };
@@ -70,7 +74,7 @@ impl Assignment {
         machine: &Machine,
         wanted: Wanted,
         shared: &Arc<Shared>,
-        secrets: &Arc<RunSecrets>,
+        (secrets, printer): (&Arc<RunSecrets>, &Arc<Printer>),
         tx: &mpsc::UnboundedSender<Message>,
         cancel: CancellationToken,
     ) -> Result<Self, Failure> {
@@ -139,6 +143,12 @@ impl Assignment {
         };
         let host = Arc::new(Host {
             wanted,
+            who: Who {
+                node: instance.path.clone(),
+                phase,
+                attempt: wanted.attempt,
+            },
+            printer: printer.clone(),
             vars,
             targets,
             evidence: Mutex::new(Vec::new()),
@@ -187,7 +197,12 @@ impl Assignment {
     /// Runs it to its report, without the content of secrets.
     pub(super) async fn run(self) -> Report {
         let redactor = self.host.secrets.redactor().clone();
-        redact::report(&redactor, self.reported().await)
+        let host = self.host.clone();
+        let report = redact::report(&redactor, self.reported().await);
+        // Before the report goes out: whoever reads that it ended finds what it printed.
+        let failed = matches!(report, Report::Failed { .. });
+        host.printer.end(&host.who, failed).await;
+        report
     }
 
     async fn reported(self) -> Report {
@@ -197,7 +212,8 @@ impl Assignment {
         } else {
             Certainty::NoEffect
         };
-        let report = AssertUnwindSafe(self.perform()).catch_unwind().await;
+        let speaking = speaking(self.host.clone(), self.perform());
+        let report = AssertUnwindSafe(speaking).catch_unwind().await;
         let mut report = report.unwrap_or_else(|_| {
             let failure = Failure::new(
                 "step.panicked",
@@ -419,6 +435,8 @@ impl Assignment {
 /// What a step may ask of the driver.
 pub(super) struct Host {
     wanted: Wanted,
+    who: Who,
+    printer: Arc<Printer>,
     vars: Vars,
     targets: HashMap<String, Target>,
     evidence: Mutex<Vec<Evidence>>,
@@ -498,6 +516,10 @@ impl StepHost for Host {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(evidence);
+    }
+
+    fn print(&self, stream: Stream, text: &str) {
+        self.printer.print(&self.who, stream, text);
     }
 
     fn resources(&self) -> &Resources {

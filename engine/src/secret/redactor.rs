@@ -302,6 +302,34 @@ impl Redactor {
         }
     }
 
+    /// Bytes that the longest form of anything known may take, escapes included; 0 where nothing is known.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        let known = self.known();
+        let forms = [&known.plain, &known.direct];
+        let longest = forms
+            .into_iter()
+            .flatten()
+            .flat_map(|needles| needles.about.iter().map(|about| about.len))
+            .max();
+        // `%41` for one character, and what wraps a line.
+        longest.map_or(0, |bytes| bytes * 3 + bytes / 16)
+    }
+
+    /// The last place of a text, up to `at`, where it can be parted without parting anything known.
+    #[must_use]
+    pub fn parted(&self, text: &str, at: usize) -> usize {
+        let mut at = at.min(text.len());
+        let mut found = self.known().find(text);
+        found.sort_unstable();
+        for (start, end, _) in found.into_iter().rev() {
+            if start < at && at < end {
+                at = start;
+            }
+        }
+        text.floor_char_boundary(at)
+    }
+
     /// Whether anything in this value is known.
     #[must_use]
     pub fn finds(&self, value: &Value) -> bool {

@@ -74,6 +74,50 @@ pub fn failed_over(target: &str, from: u32, to: u32) -> String {
     )
 }
 
+/// Where a step printed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// The standard output of a program.
+    Stdout,
+    /// The standard error of a program.
+    Stderr,
+    /// What a database server told beside its answer: a notice, a warning.
+    Notice,
+    /// What a service answered.
+    Answer,
+}
+
+impl Stream {
+    /// The word for people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Notice => "notice",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+tokio::task_local! {
+    /// The step that runs in this task.
+    static STEP: Arc<dyn StepHost>;
+}
+
+/// Runs a step so that [`overheard`] knows it.
+pub(crate) async fn speaking<T>(host: Arc<dyn StepHost>, step: impl Future<Output = T>) -> T {
+    STEP.scope(host, step).await
+}
+
+/// As [`StepHost::print`], for what reaches a kind by a way that knows no step, such as the log of a driver: it is printed by
+/// the step whose task this is, and by none where there is none.
+pub fn overheard(stream: Stream, text: &str) {
+    // Outside of a step nobody asked for it.
+    STEP.try_with(|host| host.print(stream, text)).ok();
+}
+
 /// A secret's content, or text with secrets put in. Never printed.
 #[derive(Clone)]
 pub struct Revealed(String);
@@ -149,6 +193,9 @@ pub trait StepHost: Send + Sync {
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()>;
     /// Keeps evidence with the event that ends this execution.
     fn keep(&self, evidence: Evidence);
+    /// Keeps what a program or a server printed, for `windlass logs`: soon, without the content of secrets, and within a
+    /// cap. Never fails, and never slows the step by more than reading the text.
+    fn print(&self, stream: Stream, text: &str);
     /// What kinds share.
     fn resources(&self) -> &Resources;
 }
@@ -208,6 +255,11 @@ impl StepContext {
     /// Where this step may not use it.
     pub fn target(&self, name: &str) -> Result<Target, Failure> {
         self.host.target(name)
+    }
+
+    /// Keeps what a program or a server printed, for `windlass logs`.
+    pub fn print(&self, stream: Stream, text: &str) {
+        self.host.print(stream, text);
     }
 
     /// The text of a value with its secrets revealed; only for the moment of use.

@@ -42,6 +42,35 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What a step that speaks to a server may fail with.
+    pub const OF_SERVERS: &'static [Self] = &[
+        Self::SerializationFailure,
+        Self::Deadlock,
+        Self::LockTimeout,
+        Self::ConnectionLost,
+        Self::Throttled,
+        Self::Timeout,
+        Self::Refused,
+        Self::Permanent,
+    ];
+
+    /// As `retry.also` names it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SerializationFailure => "serialization_failure",
+            Self::Deadlock => "deadlock",
+            Self::LockTimeout => "lock_timeout",
+            Self::ConnectionLost => "connection_lost",
+            Self::Throttled => "throttled",
+            Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+            Self::Interrupted => "interrupted",
+            Self::Permanent => "permanent",
+        }
+    }
+
     /// Whether the same call may succeed a moment later.
     #[must_use]
     pub fn is_transient(self) -> bool {

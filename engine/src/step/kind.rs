@@ -1,4 +1,4 @@
-use super::{Failure, PreviewContext, StepContext, Wait, Woken};
+use super::{Cause, Failure, Figure, PreviewContext, StepContext, Wait, Woken};
 use crate::value::{Duration, Value, from_value, to_value};
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
@@ -269,6 +269,14 @@ pub trait StepKind: 'static {
         let _ = with;
         Self::TRAITS
     }
+
+    /// Causes of its failures after which another attempt is clean: nothing happened, or running it twice is as good as
+    /// once. `validate` warns of a `retry` that covers none of them.
+    #[must_use]
+    fn retried(with: &Value) -> &'static [Cause] {
+        let _ = with;
+        Cause::OF_SERVERS
+    }
 }
 
 /// One step, prepared.
@@ -279,6 +287,13 @@ pub trait Step: Send + Sync + 'static {
     type State: Serialize + DeserializeOwned + Default + Send + Sync;
     /// What expressions read as `steps.ID.output`.
     type Output: Serialize + DeserializeOwned + JsonSchema + Send + Sync;
+
+    /// What it did, from its output or from what it had seen when it failed, in the order in which people read it.
+    #[must_use]
+    fn figures(output: &Self::Output) -> Vec<Figure> {
+        let _ = output;
+        Vec::new()
+    }
 
     /// Dry run. Reads only, and says how it knows.
     fn preview(&self, cx: &PreviewContext)
@@ -348,6 +363,10 @@ pub struct Kind {
     pub output_schema: fn() -> serde_json::Value,
     /// What holds for a step with these parameters.
     pub traits_of: fn(&Value) -> StepTraits,
+    /// See [`StepKind::retried`].
+    pub retried: fn(&Value) -> &'static [Cause],
+    /// See [`Step::figures`]; nothing where this is no output of the kind.
+    pub figures: fn(&Value) -> Vec<Figure>,
     /// Reads parameters and prepares a step.
     pub prepare: Prepare,
 }
@@ -363,6 +382,8 @@ impl Kind {
             params_schema: schema_of::<K::Params>,
             output_schema: schema_of::<<K::Step as Step>::Output>,
             traits_of: K::traits,
+            retried: K::retried,
+            figures: figures::<K>,
             prepare: prepare::<K>,
         }
     }
@@ -379,6 +400,13 @@ fn prepare<K: StepKind>(with: &Value) -> Result<Arc<dyn DynStep>, Vec<ParamError
     let params = from_value::<K::Params>(with)
         .map_err(|error| vec![ParamError::new("", error.to_string())])?;
     Ok(Arc::new(K::prepare(params)?))
+}
+
+/// Of an output that a person gave there may be none.
+fn figures<K: StepKind>(output: &Value) -> Vec<Figure> {
+    from_value::<<K::Step as Step>::Output>(output)
+        .map(|output| K::Step::figures(&output))
+        .unwrap_or_default()
 }
 
 /// A prepared step with its types erased; values in and out are those of the journal.

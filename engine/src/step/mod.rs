@@ -6,18 +6,21 @@
 mod context;
 mod examine;
 mod failure;
+mod figure;
 mod kind;
 pub mod params;
 mod registry;
 mod target;
 mod wait;
 
+pub(crate) use context::speaking;
 pub use context::{
     Evidence, PreviewContext, Resource, Resources, Revealed, RunInfo, StepContext, StepHost,
-    failed_over,
+    Stream, failed_over, overheard,
 };
 pub use examine::{Examination, Finding, LedgerRecipe, LedgerStanding, Now, Severity};
 pub use failure::{Cause, Certainty, Failure};
+pub use figure::{Figure, Measure};
 pub use kind::{
     DynStep, Effect, Fidelity, Kind, Mark, Outcome, ParamError, Phase, Preview, PreviewLine,
     Probed, Redo, Resume, Step, StepKind, StepTraits, UndoSupport,

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Cause, Certainty, Effect, Evidence, Failure, Fidelity, Outcome, ParamError, Preview,
-        PreviewContext, Redo, Resume, Revealed, Step, StepContext, StepKind, StepTraits,
+        Cause, Certainty, Effect, Evidence, Failure, Fidelity, Figure, Outcome, ParamError,
+        Preview, PreviewContext, Redo, Resume, Revealed, Step, StepContext, StepKind, StepTraits,
         UndoSupport,
         params::{TargetName, Text},
     },
@@ -28,7 +28,8 @@ use windlass_engine::{
 /// group is told to end (SIGTERM) and after five seconds is killed. What a program that ended by itself has left in
 /// the background is left alone.
 ///
-/// Both outputs are kept as evidence and in the step's output, each up to `max_output`. An exit code that is not in
+/// Both outputs are kept as evidence and in the step's output, each up to `max_output`; `windlass logs` shows them while the
+/// program runs. An exit code that is not in
 /// `expect_exit` fails the step, with its output.
 ///
 /// **After a crash** it cannot be told whether the program had run, and a program whose engine was killed runs on. So
@@ -111,6 +112,12 @@ pub(crate) struct CommandOutput {
     stdout: String,
     /// Its standard error.
     stderr: String,
+    /// How many bytes it wrote to its standard output, those that are not kept included.
+    #[serde(default)]
+    stdout_bytes: u64,
+    /// How many bytes it wrote to its standard error, those that are not kept included.
+    #[serde(default)]
+    stderr_bytes: u64,
     /// The standard output as `parse` reads it.
     value: Value,
     /// Whether an output was longer than `max_output`, and the rest is lost.
@@ -151,6 +158,18 @@ parse: json
             traits.redo = Redo::Repeatable;
         }
         traits
+    }
+
+    fn retried(with: &Value) -> &'static [Cause] {
+        let traits = Self::traits(with);
+        match (traits.redo == Redo::Repeatable, with.get("connect")) {
+            // It asks a server only for the target that it connects to.
+            (true, None | Some(Value::Null)) => &[Cause::Timeout, Cause::Permanent],
+            (true, Some(_)) => &[Cause::ConnectionLost, Cause::Timeout, Cause::Permanent],
+            // Once it has started, a part of its work may be done; what is left is that it cannot be started.
+            (false, None | Some(Value::Null)) => &[Cause::Permanent],
+            (false, Some(_)) => &[Cause::ConnectionLost, Cause::Permanent],
+        }
     }
 
     fn prepare(params: CommandParams) -> Result<Self, Vec<ParamError>> {
@@ -306,6 +325,26 @@ impl Step for Command {
     type State = ();
     type Output = CommandOutput;
 
+    fn figures(output: &CommandOutput) -> Vec<Figure> {
+        let mut figures = vec![Figure::code("exit", "exit", i64::from(output.exit_code))];
+        for (name, size, kept, what) in [
+            ("stdout", output.stdout_bytes, output.stdout.len(), ""),
+            (
+                "stderr",
+                output.stderr_bytes,
+                output.stderr.len(),
+                "on stderr",
+            ),
+        ] {
+            // Outputs of before do not have the size.
+            let size = size.max(kept as u64);
+            if size > 0 {
+                figures.push(Figure::bytes(name, size, what));
+            }
+        }
+        figures
+    }
+
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let mut preview =
             Preview::new(Fidelity::Simulated, "would run a program").line("argv", self.shown());
@@ -397,6 +436,8 @@ impl Step for Command {
                 Ended::Stopped { .. } => 128 + 15,
             },
             stderr: ran.stderr.text(),
+            stdout_bytes: ran.stdout.size,
+            stderr_bytes: ran.stderr.size,
             value: Value::Null,
             stdout,
             truncated,

@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::Command,
 };
-use windlass_engine::step::{Revealed, StepContext};
+use windlass_engine::step::{Revealed, StepContext, Stream};
 
 /// Between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -103,12 +103,41 @@ impl Caught {
         Some(line.chars().take(400).collect())
     }
 
-    async fn fill(&mut self, mut from: impl AsyncRead + Unpin) {
+    async fn fill(&mut self, mut from: impl AsyncRead + Unpin, cx: &StepContext, stream: Stream) {
         let mut buffer = vec![0; 16 * 1024];
+        let mut parted = Parted::default();
         // A pipe that cannot be read has ended.
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            self.push(buffer.get(..read).unwrap_or_default());
+            let bytes = buffer.get(..read).unwrap_or_default();
+            self.push(bytes);
+            cx.print(stream, &parted.text(bytes));
         }
+        cx.print(stream, &parted.rest());
+    }
+}
+
+/// Bytes as text, where a character may be parted between two reads.
+#[derive(Default)]
+struct Parted(Vec<u8>);
+
+impl Parted {
+    fn text(&mut self, bytes: &[u8]) -> String {
+        let mut all = std::mem::take(&mut self.0);
+        all.extend_from_slice(bytes);
+        // Three bytes at most are the beginning of a character whose end has not come.
+        let end = (all.len().saturating_sub(3)..all.len())
+            .find(|at| {
+                all.get(*at..).is_some_and(|end| {
+                    matches!(std::str::from_utf8(end), Err(error) if error.valid_up_to() == 0 && error.error_len().is_none())
+                })
+            })
+            .unwrap_or(all.len());
+        self.0 = all.split_off(end);
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    fn rest(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.0)).into_owned()
     }
 }
 
@@ -199,12 +228,12 @@ pub(super) async fn run(request: Request, cx: &StepContext) -> std::io::Result<R
             tokio::join!(
                 async {
                     if let Some(out) = out {
-                        stdout.fill(out).await;
+                        stdout.fill(out, cx, Stream::Stdout).await;
                     }
                 },
                 async {
                     if let Some(err) = err {
-                        stderr.fill(err).await;
+                        stderr.fill(err, cx, Stream::Stderr).await;
                     }
                 },
                 async {
@@ -279,5 +308,40 @@ async fn over(cx: &StepContext) -> bool {
             () = sleep => {}
             () = cx.cancel.cancelled() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However the reads part a text, it is put together as it was; what is no UTF-8 is marked, and nothing is lost.
+        #[test]
+        fn characters_survive_the_reads(text in "[a-zé€😀\\n]{0,60}", sizes in proptest::collection::vec(1_usize..5, 0..80)) {
+            let mut parted = Parted::default();
+            let mut rest = text.as_bytes();
+            let mut out = String::new();
+            for size in sizes.into_iter().chain(std::iter::repeat(7)) {
+                if rest.is_empty() {
+                    break;
+                }
+                let (now, later) = rest.split_at(size.min(rest.len()));
+                out.push_str(&parted.text(now));
+                rest = later;
+            }
+            out.push_str(&parted.rest());
+            prop_assert_eq!(out, text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_marked() {
+        let mut parted = Parted::default();
+        assert_eq!(parted.text(b"a\xffb\xe2\x82"), "a\u{fffd}b");
+        assert_eq!(parted.text(b"c"), "\u{fffd}c");
+        assert_eq!(parted.text(b"\xf0"), "");
+        assert_eq!(parted.rest(), "\u{fffd}");
     }
 }

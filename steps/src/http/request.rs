@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use windlass_engine::{
     expr::Vars,
     step::{
-        Effect, Evidence, Failure, Fidelity, Mark, Outcome, ParamError, Preview, PreviewContext,
-        Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, UndoSupport,
+        Effect, Evidence, Failure, Fidelity, Figure, Mark, Outcome, ParamError, Preview,
+        PreviewContext, Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, Stream,
+        UndoSupport,
         params::{Expression, Text},
     },
     value::{Duration, Size, Value, to_value},
@@ -118,6 +119,21 @@ enum HttpEffect {
     /// It may change something.
     #[default]
     Writes,
+}
+
+/// The answer as `windlass logs` tells it: what was asked, its status, its body as far as it is kept.
+fn answered(shown: &str, output: &HttpOutput) -> String {
+    let body = match &output.body {
+        Value::Null => String::new(),
+        Value::Bytes(bytes) => format!("{} bytes that are no text\n", bytes.len()),
+        text => format!("{}\n", text.to_string().trim_end_matches('\n')),
+    };
+    let cut = if output.truncated {
+        "the rest of the body was not fetched: it is longer than max_body\n"
+    } else {
+        ""
+    };
+    format!("{shown}: {}\n{body}{cut}", output.status)
 }
 
 /// The answer.
@@ -381,6 +397,9 @@ impl Http {
         let (answer, end) = send(ready, caller).await;
         let output = HttpOutput::of(&answer, Duration::between(began, caller.now()));
         if answer.status != 0 {
+            caller
+                .host
+                .print(Stream::Answer, &answered(&shown, &output));
             caller.host.keep(Evidence {
                 name: "answer".to_owned(),
                 media_type: "application/json".to_owned(),
@@ -493,6 +512,20 @@ impl Step for Http {
     type Capture = ();
     type State = ();
     type Output = HttpOutput;
+
+    fn figures(output: &HttpOutput) -> Vec<Figure> {
+        let body = match &output.body {
+            Value::Text(text) => text.len() as u64,
+            Value::Bytes(bytes) => bytes.len() as u64,
+            _ => 0,
+        };
+        let mut figures = vec![Figure::code("status", "http", i64::from(output.status))];
+        if body > 0 {
+            let what = if output.truncated { "kept" } else { "" };
+            figures.push(Figure::bytes("body", body, what));
+        }
+        figures
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         if self.writes {

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Effect, Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Redo, Resume,
-        Step, StepContext, StepKind, StepTraits, UndoSupport, params::Text,
+        Effect, Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Redo,
+        Resume, Step, StepContext, StepKind, StepTraits, UndoSupport, params::Text,
     },
     value::{Duration, Value},
 };
@@ -149,6 +149,10 @@ impl Step for Notify {
     type Capture = ();
     type State = ();
     type Output = NotifyOutput;
+
+    fn figures(output: &NotifyOutput) -> Vec<Figure> {
+        vec![Figure::code("status", "http", i64::from(output.status))]
+    }
 
     async fn preview(&self, _: &PreviewContext) -> Result<Preview, Failure> {
         let call = &self.0;

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use windlass_engine::{
     expr::{Expr, ExprError, Vars},
     step::{
-        Cause, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview, PreviewContext,
-        Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, Target, UndoSupport,
+        Cause, Effect, Failure, Fidelity, Figure, Mark, Outcome, ParamError, Preview,
+        PreviewContext, Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, Target,
+        UndoSupport,
         params::{Expression, SqlText, TargetName},
     },
     value::{Duration, Value, to_value},
@@ -378,6 +379,10 @@ impl Step for Execute {
     type Capture = ();
     type State = ();
     type Output = ExecuteOutput;
+
+    fn figures(output: &ExecuteOutput) -> Vec<Figure> {
+        vec![Figure::rows(output.rows_affected)]
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let target = cx.target(&self.0.target)?;

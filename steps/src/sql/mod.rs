@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use windlass_engine::{
     expr::Vars,
-    step::{Failure, Preview, PreviewContext, StepHost, Target},
+    step::{Failure, Figure, Preview, PreviewContext, StepHost, Target},
     value::Value,
 };
 
@@ -85,6 +85,15 @@ impl From<Rows> for QueryOutput {
 }
 
 impl QueryOutput {
+    /// How many rows came, as far as they are kept.
+    pub(crate) const fn figure(&self) -> Figure {
+        if self.truncated {
+            Figure::count("rows", self.row_count, "row kept", "rows kept")
+        } else {
+            Figure::rows(self.row_count)
+        }
+    }
+
     /// The names that expressions over a query see; `row` and `value` only where they are.
     pub(crate) fn vars(&self) -> Vars {
         let mut vars = Vars::new()

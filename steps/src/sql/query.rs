@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use windlass_engine::{
     step::{
-        Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step, StepContext,
-        StepKind, StepTraits,
+        Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Resume, Step,
+        StepContext, StepKind, StepTraits,
         params::{SqlText, TargetName},
     },
     value::to_value,
@@ -112,6 +112,10 @@ impl Step for Query {
     type Capture = ();
     type State = ();
     type Output = QueryOutput;
+
+    fn figures(output: &QueryOutput) -> Vec<Figure> {
+        vec![output.figure()]
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let target = cx.target(&self.0.target)?;

@@ -15,8 +15,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Certainty, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview, PreviewContext,
-        Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, Target, UndoSupport,
+        Certainty, Effect, Failure, Fidelity, Figure, Mark, Outcome, ParamError, Preview,
+        PreviewContext, Probed, Redo, Resume, Step, StepContext, StepKind, StepTraits, Target,
+        UndoSupport,
         params::{SqlText, TargetName},
     },
     value::{Duration, Value},
@@ -299,6 +300,14 @@ impl Step for Script {
     type Capture = ();
     type State = ScriptOutput;
     type Output = ScriptOutput;
+
+    fn figures(output: &ScriptOutput) -> Vec<Figure> {
+        let statements = output.statements.len() as u64;
+        vec![
+            Figure::count("statements", statements, "statement", "statements"),
+            Figure::rows(output.rows_affected),
+        ]
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let target = cx.target(&self.0.target)?;

@@ -1,8 +1,11 @@
 //! Connections: what every database can do for a step, and one file a database that does it.
+mod notices;
 pub(crate) mod options;
 mod place;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
+
+pub(crate) use notices::listen;
 
 use crate::sql::params::Bound;
 use futures_util::future::BoxFuture;

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use windlass_engine::{
     expr::Vars,
     step::{
-        Cause, Effect, Evidence, Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext,
-        Redo, Resume, Step, StepContext, StepKind, StepTraits, UndoSupport,
+        Cause, Effect, Evidence, Failure, Fidelity, Figure, Outcome, ParamError, Preview,
+        PreviewContext, Redo, Resume, Step, StepContext, StepKind, StepTraits, UndoSupport,
         params::{Expression, SqlText, TargetName, Text},
     },
     value::{Duration, Timestamp, Value, to_value},
@@ -159,6 +159,11 @@ checks:
     type Params = VerifyParams;
     type Step = Self;
 
+    /// What a database does not answer is a check that failed.
+    fn retried(_: &Value) -> &'static [Cause] {
+        &[Cause::Refused, Cause::Timeout]
+    }
+
     fn prepare(params: VerifyParams) -> Result<Self, Vec<ParamError>> {
         let mut errors = Vec::new();
         if params.checks.is_empty()
@@ -296,6 +301,16 @@ impl Step for Verify {
     type Capture = ();
     type State = ();
     type Output = VerifyOutput;
+
+    fn figures(output: &VerifyOutput) -> Vec<Figure> {
+        let all = output.passed.saturating_add(output.failed);
+        let mut figures = vec![Figure::share("checks", output.passed, all, "checks passed")];
+        if !output.tables.is_empty() {
+            let tables = output.tables.len() as u64;
+            figures.push(Figure::count("tables", tables, "table", "tables"));
+        }
+        figures
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let mut texts = Vec::new();

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Cause, Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step,
-        StepContext, StepKind, StepTraits,
+        Cause, Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Resume,
+        Step, StepContext, StepKind, StepTraits,
         params::{Expression, SqlText, TargetName},
     },
     value::{Duration, Value},
@@ -129,6 +129,13 @@ impl Step for Condition {
     type Capture = ();
     type State = ();
     type Output = ConditionOutput;
+
+    fn figures(output: &ConditionOutput) -> Vec<Figure> {
+        vec![
+            Figure::count("polls", output.polls, "question", "questions"),
+            output.answer.figure(),
+        ]
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let target = cx.target(&self.0.target)?;

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use windlass_engine::{
     step::{
-        Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step, StepContext,
-        StepKind, StepTraits,
+        Cause, Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step,
+        StepContext, StepKind, StepTraits,
     },
-    value::Duration,
+    value::{Duration, Value},
 };
 
 /// Waits for a span of time.
@@ -29,6 +29,10 @@ impl StepKind for For {
     const EXAMPLE: &'static str = "duration: 10m\n";
     type Params = ForParams;
     type Step = Self;
+
+    fn retried(_: &Value) -> &'static [Cause] {
+        &[Cause::Timeout]
+    }
 
     fn prepare(params: ForParams) -> Result<Self, Vec<ParamError>> {
         if params.duration < Duration::ZERO {

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step, StepContext,
-        StepKind, StepTraits, Wait, WaitOn, Woken, params::Text,
+        Cause, Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Resume,
+        Step, StepContext, StepKind, StepTraits, Wait, WaitOn, Woken, params::Text,
     },
     value::{Duration, Value},
 };
@@ -39,6 +39,10 @@ impl StepKind for Signal {
     type Params = SignalParams;
     type Step = Self;
 
+    fn retried(_: &Value) -> &'static [Cause] {
+        &[Cause::Timeout]
+    }
+
     fn prepare(params: SignalParams) -> Result<Self, Vec<ParamError>> {
         let mut errors = Vec::new();
         if params.name.trim().is_empty() {
@@ -62,6 +66,13 @@ impl Step for Signal {
     type Capture = ();
     type State = ();
     type Output = SignalOutput;
+
+    fn figures(output: &SignalOutput) -> Vec<Figure> {
+        if output.payload.is_null() {
+            return vec![Figure::text("payload", "", "without a payload")];
+        }
+        vec![Figure::value("payload", "payload", &output.payload)]
+    }
 
     async fn preview(&self, _: &PreviewContext) -> Result<Preview, Failure> {
         Ok(Preview::new(

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use windlass_engine::{
     step::{
-        Failure, Fidelity, Outcome, ParamError, Preview, PreviewContext, Resume, Step, StepContext,
-        StepKind, StepTraits,
+        Cause, Failure, Fidelity, Figure, Outcome, ParamError, Preview, PreviewContext, Resume,
+        Step, StepContext, StepKind, StepTraits,
     },
-    value::Duration,
+    value::{Duration, Value},
 };
 
 /// Waits until an instant.
@@ -30,6 +30,10 @@ impl StepKind for WaitUntil {
     type Params = UntilParams;
     type Step = Self;
 
+    fn retried(_: &Value) -> &'static [Cause] {
+        &[Cause::Timeout]
+    }
+
     fn prepare(params: UntilParams) -> Result<Self, Vec<ParamError>> {
         Ok(Self(params))
     }
@@ -39,6 +43,11 @@ impl Step for WaitUntil {
     type Capture = ();
     type State = TimerState;
     type Output = Waited;
+
+    fn figures(output: &Waited) -> Vec<Figure> {
+        let until = output.until.0.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+        vec![Figure::text("until", "until", until)]
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let left = Duration::between(cx.host.now(), self.0.time.0);

@@ -1,7 +1,7 @@
 //! Two step kinds that only have a face, and a target kind.
 use crate::{
     step::{
-        Effect, Failure, Identity, Kind, Outcome, ParamError, Preview, PreviewContext, Redo,
+        Cause, Effect, Failure, Identity, Kind, Outcome, ParamError, Preview, PreviewContext, Redo,
         Registry, Resume, Step, StepContext, StepKind, StepTraits, Target, TargetKind, UndoSupport,
         params::{Expression, SqlText, TargetName, Text},
     },
@@ -185,6 +185,9 @@ impl StepKind for Verify {
     const EXAMPLE: &'static str = "checks: [{ name: one, expect: 1 == 1 }]\n";
     type Params = VerifyParams;
     type Step = Nothing;
+    fn retried(_: &Value) -> &'static [Cause] {
+        &[Cause::Refused, Cause::Timeout]
+    }
     fn prepare(_: VerifyParams) -> Result<Nothing, Vec<ParamError>> {
         Ok(Nothing)
     }

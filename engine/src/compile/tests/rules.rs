@@ -673,6 +673,29 @@ fn steps_by_their_sort() {
     );
 }
 
+/// A `retry` is judged by what its kind can fail with, not by the kind's name, and only where the step itself asks for it.
+#[test]
+fn a_retry_that_can_never_happen_is_warned_of() {
+    let codes = |retry: &str, more: &str| -> Vec<&'static str> {
+        let text = format!(
+            "  - id: a\n    uses: verify\n    with: {{ checks: [] }}\n{retry}  - id: b\n    uses: sql.execute\n    with: {{ target: db, sql: x }}\n    retry: {{ attempts: 3 }}\n    undo: {{ uses: verify, with: {{ checks: [] }}{more} }}\n"
+        );
+        let compiled = compiled(&playbook(Box::leak(text.into_boxed_str())));
+        assert!(compiled.graph.is_some(), "{}", rendered(&compiled));
+        compiled.diagnostics.iter().map(|d| d.code).collect()
+    };
+    assert!(codes("", "").is_empty());
+    let retry = "    retry: { attempts: 3 }\n";
+    assert_eq!(codes(retry, ""), ["WL0612"]);
+    assert_eq!(codes("", ", retry: { attempts: 2 }"), ["WL0612"]);
+    assert!(codes("    retry: { attempts: 1 }\n", "").is_empty());
+    assert!(codes("    retry: { attempts: 3, also: [timeout] }\n", "").is_empty());
+    assert_eq!(
+        codes("    retry: { attempts: 3, also: [permanent] }\n", ""),
+        ["WL0612"]
+    );
+}
+
 const CALLEE: &str = "playbook: callee\ninputs:\n  size: { type: integer, max: 10 }\n  account: { type: string, default: x }\ntargets:\n  main: { kind: sqlite }\n  copy: { like: main, path: \"${{ steps.make.output.value }}\" }\npolicy: { locks: [callee], on_failure: stop }\nsteps:\n  - id: make\n    uses: sql.query\n    with: { target: main, sql: x }\n  - id: look\n    uses: sql.query\n    with: { target: copy, sql: x }\noutputs:\n  made: ${{ steps.make.output.value }}\n";
 
 fn call(with: &str, files: &[(&'static str, &'static str)], after: &str) -> Compiled {

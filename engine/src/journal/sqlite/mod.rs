@@ -2,13 +2,15 @@
 //! flight. Readers have connections of their own. Leases are operating-system locks.
 mod leases;
 mod open;
+mod printed;
 mod read;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use super::{
-    Audit, Journal, JournalError, Lease, LockHeld, RunSummary,
+    Audit, Journal, JournalError, Lease, LockHeld, Printed, PrintedOf, PrintedSize, Prints,
+    RunSummary,
     memory::check_place,
     record::{self, Graphs},
 };
@@ -312,5 +314,40 @@ impl Journal for SqliteJournal {
                 Reply::Done | Reply::Leased(_) => Ok(()),
             }
         })
+    }
+
+    fn print(
+        &self,
+        run: &str,
+        epoch: u64,
+        prints: Prints,
+    ) -> BoxFuture<'_, Result<(), JournalError>> {
+        let run = run.to_owned();
+        Box::pin(async move {
+            let Some(tip) = self.0.leases.tip(&run, epoch) else {
+                return Err(JournalError::LeaseLost { run });
+            };
+            let request = Request::Print {
+                run,
+                epoch,
+                no: tip.no,
+                prints,
+            };
+            self.ask(request).await.map(drop)
+        })
+    }
+
+    fn printed(
+        &self,
+        run: &str,
+        of: PrintedOf,
+    ) -> BoxFuture<'_, Result<Vec<Printed>, JournalError>> {
+        let run = run.to_owned();
+        Box::pin(self.read(move |reader, _| reader.printed(&run, &of)))
+    }
+
+    fn printed_size(&self, run: &str) -> BoxFuture<'_, Result<PrintedSize, JournalError>> {
+        let run = run.to_owned();
+        Box::pin(self.read(move |reader, _| reader.printed_size(&run)))
     }
 }

@@ -1,4 +1,5 @@
 //! Opening a journal file: what it is, whether it is ours, its schema.
+use super::printed;
 use crate::journal::JournalError;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 use std::{
@@ -248,8 +249,12 @@ fn initialise(conn: &mut Connection) -> rusqlite::Result<Kind> {
     let found = kind(&tx)?;
     if found == Kind::Empty {
         tx.execute_batch(SCHEMA)?;
+        tx.execute_batch(printed::TABLE)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", FORMAT)?;
+    }
+    if found == Kind::Ours {
+        tx.execute_batch(printed::TABLE)?;
     }
     tx.commit()?;
     Ok(found)

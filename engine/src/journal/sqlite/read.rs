@@ -88,6 +88,17 @@ impl Reader<'_> {
         }
     }
 
+    /// The number by which the tables know a run.
+    pub(super) fn number(&self, run: &str) -> Result<i64, JournalError> {
+        let number = self
+            .conn
+            .prepare_cached("SELECT no FROM runs WHERE id = ?1")
+            .and_then(|mut select| select.query_row([run], |row| row.get(0)).optional());
+        number
+            .map_err(|error| self.failed(&error))?
+            .ok_or_else(|| JournalError::NoSuchRun(run.to_owned()))
+    }
+
     fn blob(&self, hash: &Hash) -> Result<Option<String>, Unreadable> {
         let body = self
             .conn

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     journal::{
-        JournalError,
+        JournalError, Prints,
         memory::check_place,
         record::{self, Batch, Hash},
     },
@@ -48,6 +48,12 @@ pub(super) enum Request {
         epoch: u64,
         no: i64,
         names: Vec<String>,
+    },
+    Print {
+        run: String,
+        epoch: u64,
+        no: i64,
+        prints: Prints,
     },
     /// Bounds the size of the file, for tests of a full disk.
     LimitPages(u32),
@@ -192,6 +198,14 @@ impl Writer {
                 no,
                 names,
             } => self.lock(run, *epoch, *no, names),
+            Request::Print {
+                run,
+                epoch,
+                no,
+                prints,
+            } => Ok(self
+                .print(run, (*epoch, *no), prints)?
+                .map(|()| Reply::Done)),
             Request::LimitPages(pages) => {
                 let sql = format!("PRAGMA max_page_count = {pages}");
                 self.conn.query_row(&sql, [], |_| Ok(Ok(Reply::Done)))

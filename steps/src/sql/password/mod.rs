@@ -20,9 +20,9 @@ use seal::Sealed;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
     step::{
-        Cause, Effect, Failure, Fidelity, Mark, Outcome, ParamError, Preview, PreviewContext,
-        Probed, Redo, Resume, Revealed, Step, StepContext, StepHost, StepKind, StepTraits, Target,
-        UndoSupport,
+        Cause, Effect, Failure, Fidelity, Figure, Mark, Outcome, ParamError, Preview,
+        PreviewContext, Probed, Redo, Resume, Revealed, Step, StepContext, StepHost, StepKind,
+        StepTraits, Target, UndoSupport,
         params::{TargetName, Text},
     },
     value::{Duration, Value, to_value},
@@ -390,6 +390,10 @@ impl Step for SetPassword {
     type Capture = PasswordCapture;
     type State = ();
     type Output = PasswordOutput;
+
+    fn figures(output: &PasswordOutput) -> Vec<Figure> {
+        vec![Figure::text("role", "role", output.role.as_str())]
+    }
 
     async fn preview(&self, cx: &PreviewContext) -> Result<Preview, Failure> {
         let target = of(cx.target(&self.0.target)?)?;

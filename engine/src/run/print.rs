@@ -1,0 +1,479 @@
+//! What steps print, on its way to the journal: without the content of secrets, within a cap, in small batches.
+//!
+//! A step only appends to a text in memory. Whole lines are cleaned and written every [`PACE`], and all that is left when
+//! the execution ends, before its report goes out: once the end is durable, so is what was printed before it.
+use super::{drive::spawn, driver::Shared};
+use crate::{
+    journal::{JournalError, Printed, Prints},
+    secret::Redactor,
+    step::{Phase, Stream},
+    value::{Duration, Timestamp},
+};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// How often what was printed is written.
+const PACE: Duration = Duration::from_millis(150);
+/// A program that printed nothing for this long is not in the middle of something that spans lines.
+const QUIET: Duration = Duration::from_millis(50);
+/// Bytes of an execution that are kept from its beginning.
+const HEAD: usize = 64 << 10;
+/// Bytes of an execution that are kept from its end.
+const TAIL: usize = 192 << 10;
+/// Bytes that are kept of a run. Beyond, only the last lines of executions that fail are.
+const OF_RUN: u64 = 16 << 20;
+/// Bytes of the last lines that are kept beyond the run's cap.
+const LAST: usize = 4 << 10;
+/// A piece is written and forgotten as a whole.
+const PIECE: usize = 16 << 10;
+/// Text is cleaned at once where there is so much of it, which makes a chatty program wait.
+const MOST_RAW: usize = 256 << 10;
+/// Text that is held back so that no secret is parted is never longer.
+const MOST_HELD: usize = 8 << 10;
+
+/// Which execution prints.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Who {
+    pub(super) node: Arc<str>,
+    pub(super) phase: Phase,
+    pub(super) attempt: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Piece {
+    stream: Stream,
+    at: Timestamp,
+    text: String,
+}
+
+/// How much of what is pending may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Take {
+    /// More comes: a secret may be parted by the end of what is there.
+    Busy,
+    /// All whole lines.
+    Quiet,
+    /// Everything.
+    End,
+}
+
+/// What an execution has printed and is not cleaned yet.
+#[derive(Default)]
+struct Raw {
+    /// Whole lines, in the order in which they came.
+    pieces: Vec<Piece>,
+    /// Lines without their end, by stream.
+    rest: HashMap<Stream, (Timestamp, String)>,
+    bytes: usize,
+    last_at: Option<Timestamp>,
+}
+
+impl Raw {
+    fn push(&mut self, stream: Stream, text: &str, now: Timestamp, redactor: &Redactor) {
+        self.last_at = Some(now);
+        self.bytes += text.len();
+        let (at, mut line) = self
+            .rest
+            .remove(&stream)
+            .unwrap_or_else(|| (now, String::new()));
+        line.push_str(text);
+        // Some programs draw their progress with a bare carriage return.
+        let whole = line.rfind(['\n', '\r']).map_or(0, |end| end + 1);
+        let rest = line.split_off(whole);
+        if !line.is_empty() {
+            self.add(stream, line, at);
+        }
+        if rest.len() > PIECE {
+            let held = redactor.longest().min(MOST_HELD);
+            let end = redactor.parted(&rest, rest.len() - held);
+            let (now_text, later) = rest.split_at_checked(end).unwrap_or((&rest, ""));
+            if !now_text.is_empty() {
+                self.add(stream, now_text.to_owned(), now);
+            }
+            self.rest.insert(stream, (now, later.to_owned()));
+        } else if !rest.is_empty() {
+            self.rest.insert(stream, (now, rest));
+        }
+    }
+
+    fn add(&mut self, stream: Stream, text: String, at: Timestamp) {
+        match self.pieces.last_mut() {
+            Some(last) if last.stream == stream && last.text.len() + text.len() <= PIECE => {
+                last.text.push_str(&text);
+            }
+            Some(_) | None => self.pieces.push(Piece { stream, at, text }),
+        }
+    }
+
+    /// What may be cleaned now.
+    fn take(&mut self, take: Take, redactor: &Redactor) -> Vec<Piece> {
+        let mut taken = std::mem::take(&mut self.pieces);
+        match take {
+            Take::End => {
+                let rest = std::mem::take(&mut self.rest);
+                taken.extend(rest.into_iter().map(|(stream, (at, text))| Piece {
+                    stream,
+                    at,
+                    text,
+                }));
+            }
+            Take::Quiet => {}
+            Take::Busy => {
+                let held = redactor.longest().min(MOST_HELD);
+                if held > 0
+                    && let Some(mut last) = taken.pop()
+                {
+                    let upto = last.text.len().saturating_sub(held);
+                    let end = redactor.parted(&last.text, upto);
+                    let end = last
+                        .text
+                        .get(..end)
+                        .and_then(|text| text.rfind(['\n', '\r']))
+                        .map_or(0, |end| end + 1);
+                    let later = last.text.split_off(end);
+                    let (stream, at) = (last.stream, last.at);
+                    if !last.text.is_empty() {
+                        taken.push(last);
+                    }
+                    self.pieces.push(Piece {
+                        stream,
+                        at,
+                        text: later,
+                    });
+                }
+            }
+        }
+        let left = self.pieces.iter().map(|piece| piece.text.len());
+        let rests = self.rest.values().map(|(_, text)| text.len());
+        self.bytes = left.chain(rests).sum();
+        taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+}
+
+/// What is kept of an execution: its beginning, its end, and how much is missing between them.
+#[derive(Default)]
+struct Kept {
+    /// Clean pieces that are not written, and whether they belong to the beginning.
+    unwritten: VecDeque<(bool, Piece)>,
+    head: usize,
+    /// Places and lengths of what is written of the end.
+    tail: VecDeque<(u64, usize)>,
+    tail_bytes: usize,
+    /// Places to empty.
+    forget: Vec<u64>,
+    cut: u64,
+    cut_said: u64,
+    /// The place between beginning and end.
+    cut_no: Option<(u64, Timestamp, Stream)>,
+    /// Beyond the run's cap: the last lines.
+    last: VecDeque<Piece>,
+}
+
+impl Kept {
+    fn push(&mut self, piece: Piece, run_is_full: bool) {
+        let len = piece.text.len();
+        if run_is_full {
+            self.cut += len as u64;
+            self.last.push_back(piece);
+            let mut bytes: usize = self.last.iter().map(|piece| piece.text.len()).sum();
+            while bytes > LAST && self.last.len() > 1 {
+                bytes -= self.last.pop_front().map_or(0, |piece| piece.text.len());
+            }
+            return;
+        }
+        let is_head = self.cut_no.is_none() && self.cut == 0 && self.head + len <= HEAD;
+        if is_head {
+            self.head += len;
+        } else {
+            // From here on there is an end, even if this one would still have found room.
+            self.head = HEAD;
+            self.tail_bytes += len;
+        }
+        self.unwritten.push_back((is_head, piece));
+        while self.tail_bytes > TAIL {
+            let gone = if let Some((no, len)) = self.tail.pop_front() {
+                self.forget.push(no);
+                len
+            } else {
+                let Some(at) = self.unwritten.iter().position(|(is_head, _)| !is_head) else {
+                    break;
+                };
+                self.unwritten
+                    .remove(at)
+                    .map_or(0, |(_, piece)| piece.text.len())
+            };
+            self.tail_bytes -= gone;
+            self.cut += gone as u64;
+        }
+    }
+
+    /// The execution is over: beyond the run's cap, a failure brings its last lines.
+    fn end(&mut self, failed: bool) {
+        let last = std::mem::take(&mut self.last);
+        if failed {
+            for piece in last {
+                self.cut = self.cut.saturating_sub(piece.text.len() as u64);
+                self.unwritten.push_back((false, piece));
+            }
+        }
+    }
+
+    /// Gives everything that is to be written its place.
+    fn write(&mut self, who: &Who, next: &mut u64, now: Timestamp, into: &mut Prints) {
+        let mut place = || {
+            *next += 1;
+            *next
+        };
+        let said = |no, at, stream, cut, text| Printed {
+            no,
+            at,
+            node: who.node.to_string(),
+            phase: who.phase,
+            attempt: who.attempt,
+            stream,
+            cut,
+            text,
+        };
+        into.forget.append(&mut self.forget);
+        for (is_head, piece) in std::mem::take(&mut self.unwritten) {
+            if !is_head && self.cut_no.is_none() {
+                self.cut_no = Some((place(), piece.at, piece.stream));
+            }
+            let no = place();
+            if !is_head {
+                self.tail.push_back((no, piece.text.len()));
+            }
+            into.keep
+                .push(said(no, piece.at, piece.stream, 0, piece.text));
+        }
+        if self.cut != self.cut_said {
+            let (no, at, stream) = *self
+                .cut_no
+                .get_or_insert_with(|| (place(), now, Stream::Stdout));
+            self.cut_said = self.cut;
+            into.keep
+                .push(said(no, at, stream, self.cut, String::new()));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Source {
+    raw: Raw,
+    kept: Kept,
+}
+
+impl Source {
+    fn clean(&mut self, take: Take, redactor: &Redactor, run_is_full: bool) {
+        for piece in self.raw.take(take, redactor) {
+            let text = redactor.string(piece.text);
+            self.kept.push(Piece { text, ..piece }, run_is_full);
+        }
+    }
+}
+
+/// Where the next piece goes, and how much there is already.
+struct Writing {
+    last: u64,
+    bytes: u64,
+}
+
+/// Writes what the steps of one run print.
+pub(super) struct Printer {
+    run: String,
+    epoch: u64,
+    shared: Arc<Shared>,
+    redactor: Arc<Redactor>,
+    sources: Mutex<HashMap<Who, Source>>,
+    writing: tokio::sync::Mutex<Option<Writing>>,
+    is_full: AtomicBool,
+    /// The lease is another's: nothing more is kept.
+    is_over: AtomicBool,
+    is_awake: AtomicBool,
+}
+
+impl Printer {
+    pub(super) fn new(
+        run: String,
+        epoch: u64,
+        shared: Arc<Shared>,
+        redactor: Arc<Redactor>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            run,
+            epoch,
+            shared,
+            redactor,
+            sources: Mutex::default(),
+            writing: tokio::sync::Mutex::new(None),
+            is_full: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            is_awake: AtomicBool::new(false),
+        })
+    }
+
+    fn sources(&self) -> MutexGuard<'_, HashMap<Who, Source>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn print(self: &Arc<Self>, who: &Who, stream: Stream, text: &str) {
+        if text.is_empty() || self.is_over.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.shared.clock.now();
+        {
+            let mut sources = self.sources();
+            if !sources.contains_key(who) {
+                sources.insert(who.clone(), Source::default());
+            }
+            let Some(source) = sources.get_mut(who) else {
+                return;
+            };
+            source.raw.push(stream, text, now, &self.redactor);
+            if source.raw.bytes > MOST_RAW {
+                let full = self.is_full.load(Ordering::Relaxed);
+                source.clean(Take::Busy, &self.redactor, full);
+            }
+        }
+        self.wake();
+    }
+
+    /// One task writes for all executions of the run, as long as there is something to write.
+    fn wake(self: &Arc<Self>) {
+        if self.is_awake.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let this: Weak<Self> = Arc::downgrade(self);
+        let clock = self.shared.clock.clone();
+        spawn(async move {
+            loop {
+                clock.sleep_until(PACE.after(clock.now())).await;
+                let Some(printer) = this.upgrade() else {
+                    return;
+                };
+                printer.flush(None).await;
+                if printer.has_more() {
+                    continue;
+                }
+                printer.is_awake.store(false, Ordering::SeqCst);
+                // What came between the two lines above woke nobody.
+                if !printer.has_more() || printer.is_awake.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn has_more(&self) -> bool {
+        !self.is_over.load(Ordering::Relaxed)
+            && self
+                .sources()
+                .values()
+                .any(|source| !source.raw.is_empty() || !source.kept.unwritten.is_empty())
+    }
+
+    /// An execution is over: what it printed is durable when this returns.
+    pub(super) async fn end(&self, who: &Who, failed: bool) {
+        if self.sources().contains_key(who) {
+            self.flush(Some((who, failed))).await;
+        }
+    }
+
+    /// Writes what is there; of an execution that has ended, everything.
+    async fn flush(&self, ended: Option<(&Who, bool)>) {
+        let mut writing = self.writing.lock().await;
+        if writing.is_none() {
+            // A journal that cannot be read fails the run elsewhere.
+            let size = self
+                .shared
+                .journal
+                .printed_size(&self.run)
+                .await
+                .unwrap_or_default();
+            *writing = Some(Writing {
+                last: size.last,
+                bytes: size.bytes,
+            });
+        }
+        let Some(writing) = writing.as_mut() else {
+            return;
+        };
+        let now = self.shared.clock.now();
+        let mut prints = Prints::default();
+        let full = writing.bytes > OF_RUN;
+        self.is_full.store(full, Ordering::Relaxed);
+        {
+            let mut sources = self.sources();
+            for (who, source) in sources.iter_mut() {
+                match ended {
+                    Some((over, failed)) if over == who => {
+                        source.clean(Take::End, &self.redactor, full);
+                        source.kept.end(failed);
+                    }
+                    Some(_) => continue,
+                    None => {
+                        let quiet = source
+                            .raw
+                            .last_at
+                            .is_none_or(|last| Duration::between(last, now) >= QUIET);
+                        let take = if quiet { Take::Quiet } else { Take::Busy };
+                        source.clean(take, &self.redactor, full);
+                    }
+                }
+                source.kept.write(who, &mut writing.last, now, &mut prints);
+            }
+            if let Some((who, _)) = ended {
+                sources.remove(who);
+            }
+        }
+        if prints == Prints::default() {
+            return;
+        }
+        let bytes: usize = prints.keep.iter().map(|one| one.text.len()).sum();
+        let lost: Vec<(Who, u64)> = prints
+            .keep
+            .iter()
+            .map(|one| {
+                let who = Who {
+                    node: one.node.as_str().into(),
+                    phase: one.phase,
+                    attempt: one.attempt,
+                };
+                (who, one.text.len() as u64)
+            })
+            .collect();
+        match self
+            .shared
+            .journal
+            .print(&self.run, self.epoch, prints)
+            .await
+        {
+            Ok(()) => writing.bytes += bytes as u64,
+            Err(JournalError::LeaseLost { .. }) => {
+                self.is_over.store(true, Ordering::Relaxed);
+                self.sources().clear();
+            }
+            // What is printed decides nothing: the run goes on, and says how much is missing once it can be said.
+            Err(_) => {
+                let mut sources = self.sources();
+                for (who, bytes) in lost {
+                    if let Some(source) = sources.get_mut(&who) {
+                        source.kept.cut += bytes;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
