@@ -17,6 +17,7 @@
 //! | `start.rs` | how a node starts: its condition, its gate, its items, its parameters |
 //! | `scope.rs` | what comes next for a scope: compensation or clean-up, `finally`, its end |
 //! | `report.rs`, `inbox.rs` | what the driver and people say, as events |
+//! | `vote.rs` | votes on approvals |
 //! | `vars.rs`, `targets.rs` | what expressions and target names mean from where a step stands |
 // No `_` arm where state meets event: a new event or stage must be thought through everywhere.
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -39,6 +40,7 @@ mod table;
 mod targets;
 mod undo;
 mod vars;
+mod vote;
 
 pub use command::{Command, Submitted};
 pub use core::{IllegalEvent, Machine};
