@@ -38,13 +38,7 @@ pub(crate) async fn ask(
     command: Command,
     args: AskArgs,
 ) -> Result<Exit, CliError> {
-    let submitted = Submitted {
-        id: uuid::Uuid::now_v7().simple().to_string(),
-        run: run.to_owned(),
-        who: session.user(),
-        at: clock::now(),
-        command,
-    };
+    let submitted = session.asks(run, command);
     let from = session::summary(journal.as_ref(), run).await?.events + 1;
     journal.submit(submitted.clone()).await?;
     if args.queue {

@@ -412,7 +412,7 @@ impl Approval {
     ) -> Result<ApprovalOutput, Failure> {
         let names = |approve: bool| -> Vec<String> {
             let votes = decision.votes.iter().filter(|vote| vote.approve == approve);
-            votes.map(|vote| vote.who.clone()).collect()
+            votes.map(Vote::voter).collect()
         };
         let votes: Vec<Value> = decision.votes.iter().map(vote).collect();
         let output = ApprovalOutput {
@@ -456,7 +456,7 @@ impl Approval {
 
 fn vote(vote: &Vote) -> Value {
     Value::map([
-        ("who", Value::from(vote.who.as_str())),
+        ("who", Value::from(vote.voter().as_str())),
         ("at", Value::Timestamp(vote.at)),
         ("approve", Value::Bool(vote.approve)),
         (

@@ -120,6 +120,7 @@ async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<
             playbook: prepared.graph.playbook.clone(),
             environment: prepared.environment.clone(),
             by: session.user(),
+            account: Some(session.account()),
             started_at: clock::now(),
             url: None,
         },

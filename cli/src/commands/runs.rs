@@ -50,7 +50,7 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
     };
     let playbook = width(&|run| run.playbook.chars().count()).max(8);
     let environment = width(&|run| run.environment.chars().count()).max(3);
-    let by = width(&|run| run.by.chars().count()).max(2);
+    let by = width(&|run| run.starter().chars().count()).max(2);
     session.ui.line(
         &style.bold(
             format!(
@@ -69,7 +69,14 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
         let holder = run
             .holder
             .as_ref()
-            .map(|holder| format!("{} on {}, process {}", holder.user, holder.host, holder.pid))
+            .map(|holder| {
+                format!(
+                    "{} on {}, process {}",
+                    holder.who(),
+                    holder.host,
+                    holder.pid
+                )
+            })
             .unwrap_or_default();
         session.ui.line(
             format!(
@@ -81,7 +88,7 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
                 " ".repeat(12_usize.saturating_sub(run.state.len())),
                 stamp(run.started_at),
                 elapsed(run.started_at, end),
-                run.by,
+                run.starter(),
             )
             .trim_end(),
         );

@@ -38,7 +38,11 @@ pub(crate) fn render(
     fact("environment", started.run.environment.clone());
     fact(
         "started",
-        format!("{} by {}", stamp(started.run.started_at), started.run.by),
+        format!(
+            "{} by {}",
+            stamp(started.run.started_at),
+            started.run.starter()
+        ),
     );
     fact(
         "last event",
@@ -55,7 +59,7 @@ pub(crate) fn render(
             |holder| {
                 format!(
                     "{} on {}, process {}, since {}",
-                    holder.user,
+                    holder.who(),
                     holder.host,
                     holder.pid,
                     stamp(holder.since)

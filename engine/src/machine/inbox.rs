@@ -21,6 +21,7 @@ impl Machine {
         let Submitted {
             id,
             who,
+            account,
             at: sent,
             command,
             ..
@@ -30,6 +31,7 @@ impl Machine {
                 let mut bodies = vec![EventBody::CommandAccepted(CommandTaken {
                     id,
                     who,
+                    account,
                     sent,
                     command,
                 })];
@@ -40,6 +42,7 @@ impl Machine {
                 vec![EventBody::CommandRefused(CommandRefused {
                     id,
                     who,
+                    account,
                     sent,
                     command,
                     reason,
@@ -49,8 +52,16 @@ impl Machine {
         bodies.into_iter().map(|body| Event { at, body }).collect()
     }
 
+    /// Why a command would be refused at `now`; `None` if it would be accepted.
+    #[must_use]
+    pub fn would_refuse(&self, submitted: &Submitted, now: Timestamp) -> Option<String> {
+        self.judge(submitted, now.max(self.last_at)).err()
+    }
+
     fn judge(&self, submitted: &Submitted, now: Timestamp) -> Verdict {
-        let who = submitted.who.as_str();
+        // What the events below keep is text for people; only a vote asks who somebody is.
+        let sender = submitted.sender();
+        let who = sender.as_str();
         if let Some(finished) = &self.finished
             && !matches!(
                 submitted.command,

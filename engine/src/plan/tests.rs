@@ -283,6 +283,7 @@ fn request<'a>(graph: &'a Graph, registry: &'a Registry, inputs: Value) -> PlanR
             playbook: "demo".to_owned(),
             environment: "test".to_owned(),
             by: "tester".to_owned(),
+            account: None,
             started_at: at,
             url: None,
         },

@@ -130,6 +130,7 @@ impl Gathered {
             EventBody::LeaseTaken(taken) => self.drivers.push(DriverReport {
                 epoch: taken.epoch,
                 user: taken.holder.user.clone(),
+                account: taken.holder.account.clone(),
                 host: taken.holder.host.clone(),
                 pid: taken.holder.pid,
                 since: instant(taken.holder.since),
@@ -138,12 +139,14 @@ impl Gathered {
             EventBody::CommandAccepted(taken) => self.commands.push(CommandReport {
                 at: instant(taken.sent),
                 who: taken.who.clone(),
+                account: taken.account.clone(),
                 command: serde_json::to_value(&taken.command).unwrap_or_default(),
                 refused: None,
             }),
             EventBody::CommandRefused(taken) => self.commands.push(CommandReport {
                 at: instant(taken.sent),
                 who: taken.who.clone(),
+                account: taken.account.clone(),
                 command: serde_json::to_value(&taken.command).unwrap_or_default(),
                 refused: Some(taken.reason.clone()),
             }),
@@ -334,6 +337,7 @@ impl Report {
             owner: graph.owner.clone(),
             environment: started.run.environment.clone(),
             by: started.run.by.clone(),
+            account: started.run.account.clone(),
             started_at: instant(started.run.started_at),
             last_event_at: instant(machine.last_at()),
             took_ms: Duration::between(started.run.started_at, machine.last_at()).as_millis(),
@@ -523,6 +527,7 @@ impl Teller<'_> {
     fn vote(&self, vote: &Vote) -> VoteReport {
         VoteReport {
             who: vote.who.clone(),
+            account: vote.account.clone(),
             at: instant(vote.at),
             approve: vote.approve,
             reason: vote.reason.clone(),

@@ -185,7 +185,10 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
             S::Running,
             format!(
                 "run {} of {} started by {} in environment {}",
-                started.run.id, started.run.playbook, started.run.by, started.run.environment
+                started.run.id,
+                started.run.playbook,
+                started.run.starter(),
+                started.run.environment
             ),
         ),
         EventBody::LeaseTaken(taken) if taken.epoch > 1 => line(
@@ -193,7 +196,7 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
             S::Running,
             format!(
                 "resumed by {} on {}, process {}{}",
-                taken.holder.user,
+                taken.holder.who(),
                 taken.holder.host,
                 taken.holder.pid,
                 failovers(&taken.failovers)
@@ -369,7 +372,7 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
             line(
                 &voted.node,
                 S::Waiting,
-                format!("{} {word}{why}", voted.vote.who),
+                format!("{} {word}{why}", voted.vote.voter()),
             )
         }
         EventBody::Signalled(signal) => {
@@ -378,7 +381,11 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
         EventBody::CommandRefused(refused) => line(
             "",
             S::AwaitingApproval,
-            format!("refused what {} asked: {}", refused.who, refused.reason),
+            format!(
+                "refused what {} asked: {}",
+                refused.sender(),
+                refused.reason
+            ),
         ),
         EventBody::Resolved(resolved) => {
             let word = match (resolved.done, resolved.phase) {
