@@ -44,6 +44,7 @@ pub(crate) struct Global {
         global = true,
         value_name = "NAME",
         env = "WINDLASS_USER",
+        hide_env_values = true,
         value_parser = claimed,
         help_heading = "Global options"
     )]

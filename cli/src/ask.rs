@@ -15,9 +15,10 @@ use windlass_engine::{
 };
 
 /// How often the journal is asked whether the answer is there.
-const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 /// How long the answer of a process that drives is waited for.
-const PATIENCE: windlass_engine::value::Duration = windlass_engine::value::Duration::from_secs(10);
+pub(crate) const PATIENCE: windlass_engine::value::Duration =
+    windlass_engine::value::Duration::from_secs(10);
 
 /// What every command that asks something takes.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -40,6 +41,18 @@ pub(crate) async fn ask(
 ) -> Result<Exit, CliError> {
     let submitted = session.asks(run, command);
     let from = session::summary(journal.as_ref(), run).await?.events + 1;
+    submit(session, journal, submitted, from, args).await
+}
+
+/// Asks what was made already; its answer stands at `from` or later.
+pub(crate) async fn submit(
+    session: &Session,
+    journal: Arc<dyn Journal>,
+    submitted: Submitted,
+    from: u64,
+    args: AskArgs,
+) -> Result<Exit, CliError> {
+    let run = submitted.run.as_str();
     journal.submit(submitted.clone()).await?;
     if args.queue {
         session.ui.say(&format!(
@@ -87,7 +100,7 @@ pub(crate) async fn ask(
     }
 }
 
-fn refused(run: &str, reason: &str) -> CliError {
+pub(crate) fn refused(run: &str, reason: &str) -> CliError {
     CliError::new(Exit::Refused, format!("refused: {reason}"))
         .note("the refusal stands in the journal")
         .help(format!(
@@ -96,7 +109,7 @@ fn refused(run: &str, reason: &str) -> CliError {
         ))
 }
 
-async fn verdict(
+pub(crate) async fn verdict(
     journal: &dyn Journal,
     submitted: &Submitted,
     from: u64,
@@ -157,7 +170,7 @@ fn told(
     }
 }
 
-fn word(command: &Command) -> String {
+pub(crate) fn word(command: &Command) -> String {
     match command {
         Command::Vote {
             node,

@@ -5,7 +5,7 @@ use crate::{
     error::CliError,
     exit::Exit,
     session::{self, Session},
-    ui::{next, page, without_password, words},
+    ui::{inbox::Inbox, page, without_password, words},
 };
 use serde_json::{Value as Json, json};
 use windlass_engine::{
@@ -27,11 +27,14 @@ pub(crate) struct ShowArgs {
 pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliError> {
     let journal = session.journal_of_runs()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
-    let machine = session::machine(journal.as_ref(), &run).await?;
+    let events = journal.load(&run, 1).await?;
+    let machine = session::recover(&run, &events)?;
+    let inbox = Inbox::new(journal.inbox(Some(&run)).await?, &events);
+    drop(events);
     let summary = session::summary(journal.as_ref(), &run).await?;
     let now = activity::of(session, &machine).await;
     if args.json {
-        let page = as_json(&machine, &summary, &now);
+        let page = as_json(&machine, &summary, &inbox, &now);
         let text = serde_json::to_string_pretty(&page).map_err(|error| {
             CliError::new(Exit::Failed, format!("cannot write the run: {error}"))
         })?;
@@ -42,6 +45,7 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
             &machine,
             summary.holder.as_ref(),
             &now,
+            &inbox,
             clock::now(),
         );
         session.ui.print(&page);
@@ -49,8 +53,9 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
     Ok(Exit::Succeeded)
 }
 
-fn as_json(machine: &Machine, summary: &RunSummary, now: &Now) -> Json {
+fn as_json(machine: &Machine, summary: &RunSummary, inbox: &Inbox, now: &Now) -> Json {
     let started = machine.started();
+    let holder = summary.holder.as_ref();
     let targets: serde_json::Map<String, Json> = started
         .targets
         .iter()
@@ -70,7 +75,7 @@ fn as_json(machine: &Machine, summary: &RunSummary, now: &Now) -> Json {
         "engine": started.engine,
         "inputs": machine.inputs().to_plain_json(),
         "targets": targets,
-        "driven_by": summary.holder,
+        "driven_by": holder,
         "events": summary.events,
         "last_event_at": machine.last_at(),
         "ending": machine.ending(),
@@ -80,7 +85,9 @@ fn as_json(machine: &Machine, summary: &RunSummary, now: &Now) -> Json {
         "outputs": machine.outputs().to_plain_json(),
         "finally_failed": machine.finished().map(|finished| &finished.finally_failed),
         "steps": machine.instances().map(|instance| step(machine, instance)).collect::<Vec<_>>(),
-        "next": next::all(machine, summary.holder.as_ref())
+        "inbox": inbox.waiting_json(&started.run.id, holder),
+        "refused": inbox.refused_json(),
+        "next": page::all_next(machine, holder, inbox)
             .into_iter()
             .map(|next| json!({ "command": next.command, "what": next.what }))
             .collect::<Vec<_>>(),

@@ -1,8 +1,9 @@
 //! The terminal: the only place that prints.
 //!
-//! `style.rs` colours and glyphs, `words.rs` events in words with what answers them, `live.rs` the live tree, `page.rs` the page of `show`, `question.rs` what an approval asks, `summary.rs` the end of a run.
+//! `style.rs` colours and glyphs, `words.rs` events in words with what answers them, `live.rs` the live tree, `page.rs` the page of `show`, `question.rs` what an approval asks, `inbox.rs` what was asked and is not done, `summary.rs` the end of a run.
 pub(crate) mod again;
 pub(crate) mod diagnostics;
+pub(crate) mod inbox;
 pub(crate) mod live;
 pub(crate) mod next;
 pub(crate) mod page;

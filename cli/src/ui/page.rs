@@ -1,6 +1,10 @@
 //! The page of `windlass show`: all that on-call needs at 3 a.m.
 use super::{
-    Style, Ui, clock, cut, elapsed, indented, next, one_line,
+    Style, Ui, clock, cut, elapsed,
+    inbox::Inbox,
+    indented,
+    next::{self, Next},
+    one_line,
     question::question,
     span, stamp, summary, value_lines, without_password,
     words::{self, current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
@@ -20,6 +24,7 @@ pub(crate) fn render(
     machine: &Machine,
     holder: Option<&Holder>,
     servers: &Now,
+    inbox: &Inbox,
     now: Timestamp,
 ) -> String {
     let style = ui.out;
@@ -95,6 +100,7 @@ pub(crate) fn render(
     text.push_str(&steps(ui, machine, now));
     text.push_str(&running(ui, machine, servers, now));
     text.push_str(&asked(ui, machine, now));
+    text.push_str(&inbox.render(&started.run.id, holder, now, style));
     let troubles = summary::troubles(machine, style);
     if !troubles.is_empty() {
         text.push_str(&format!("{}\n{troubles}", style.bold("trouble")));
@@ -102,8 +108,19 @@ pub(crate) fn render(
     text.push_str(&probes(ui, machine));
     text.push_str(&done_so_far(ui, machine));
     text.push_str(&what_ends(ui, machine, holder));
-    text.push_str(&next::render(&next::all(machine, holder), style));
+    text.push_str(&next::render(&all_next(machine, holder, inbox), style));
     text
+}
+
+/// What can be done about the run; if something waits in its inbox, what takes that comes first.
+pub(crate) fn all_next(machine: &Machine, holder: Option<&Holder>, inbox: &Inbox) -> Vec<Next> {
+    let mut all = next::all(machine, holder);
+    if let Some(command) = inbox.taken_by(&machine.started().run.id, holder) {
+        all.retain(|next| next.command != command);
+        let what = "take what waits in its inbox".to_owned();
+        all.insert(0, Next { command, what });
+    }
+    all
 }
 
 fn target_line(target: &Target) -> String {

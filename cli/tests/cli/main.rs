@@ -16,3 +16,4 @@ mod pages;
 mod report;
 mod run;
 mod validate;
+mod votes;
