@@ -139,7 +139,7 @@ pub(crate) async fn ahead(journal: &dyn Journal, run: &str) -> Result<Machine, C
     Ok(machine)
 }
 
-fn replay(machine: &Machine, error: impl std::fmt::Display) -> CliError {
+pub(crate) fn replay(machine: &Machine, error: impl std::fmt::Display) -> CliError {
     RunError::Replay {
         run: machine.started().run.id.clone(),
         why: error.to_string(),

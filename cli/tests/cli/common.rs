@@ -5,7 +5,7 @@ use nix::{
 };
 use serde_json::Value as Json;
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
@@ -178,6 +178,37 @@ impl Lab {
 
     pub(crate) fn run(&self, args: &[&str]) -> Done {
         self.run_as("ana", args)
+    }
+
+    /// The binary on a terminal of its own, by ana, who types this; both streams come as one.
+    pub(crate) fn at_terminal(&self, args: &[&str], typed: &str) -> Done {
+        let words: Vec<String> = std::iter::once(WINDLASS)
+            .chain(args.iter().copied())
+            .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
+            .collect();
+        let mut command = Command::new("script");
+        command
+            .args([
+                "--quiet",
+                "--return",
+                "--command",
+                &words.join(" "),
+                "/dev/null",
+            ])
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LANG", "C.UTF-8")
+            .env("TERM", "dumb")
+            .env("WINDLASS_USER", "ana")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(typed.as_bytes()).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap().into()
     }
 
     pub(crate) fn spawn(&self, who: &str, args: &[&str]) -> Running {

@@ -15,5 +15,6 @@ mod operator;
 mod pages;
 mod report;
 mod run;
+mod terminal;
 mod validate;
 mod votes;
