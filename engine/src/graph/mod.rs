@@ -8,7 +8,7 @@ mod policy;
 mod render;
 mod secrets;
 
-pub use policy::{Backoff, OnFailure, Policy, Retry};
+pub use policy::{Backoff, OnFailure, OutsideWindow, Policy, Retry};
 
 use crate::{
     expr::{Expr, Template},

@@ -626,6 +626,7 @@ fn house() -> Graph {
     b.graph.policy = Policy {
         locks: vec!["orders".to_owned()],
         windows: vec!["Mon-Fri 09:00-17:00 UTC".to_owned()],
+        outside_window: crate::graph::OutsideWindow::Wait,
         max_duration: Some(Duration::from_secs(60)),
         on_failure: OnFailure::Undo,
     };
