@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use windlass_engine::{
     journal::RunSummary,
     machine::{Execution, Instance, Machine},
+    policy::windows::next_opening,
 };
 
 /// What `show` takes.
@@ -78,6 +79,8 @@ fn as_json(machine: &Machine, summary: &RunSummary, inbox: &Inbox, now: &Now) ->
         "driven_by": holder,
         "events": summary.events,
         "last_event_at": machine.last_at(),
+        "windows": machine.graph().policy.windows,
+        "window_opens": next_opening(&machine.graph().policy.windows, clock::now()).filter(|opens| *opens > clock::now()),
         "ending": machine.ending(),
         "paused": machine.paused(),
         "on_the_servers": now.seen.iter().map(|(target, activity)| json!({ "target": target, "activity": activity })).collect::<Vec<_>>(),
@@ -124,6 +127,7 @@ fn execution(execution: &Execution) -> Json {
         "input": execution.input.to_plain_json(),
         "wait": execution.wait,
         "not_before": execution.not_before,
+        "outside_window": execution.outside_window,
         "doubt": execution.doubt,
         "failure": execution.failure,
     })

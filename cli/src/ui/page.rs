@@ -14,6 +14,7 @@ use windlass_engine::{
     expr::{Template, TemplatePart},
     graph::{Body, Undo},
     machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
+    policy::windows::next_opening,
     step::{Activity, Phase, Target, WaitOn},
     value::{Duration, Timestamp, Value},
 };
@@ -84,6 +85,10 @@ pub(crate) fn render(
             .collect();
         fact("inputs", pairs.join("  "));
     }
+    let policy = &machine.graph().policy;
+    if !policy.windows.is_empty() && machine.finished().is_none() {
+        fact("windows", windows(&policy.windows, now));
+    }
     for failover in words::failovers(machine.failovers()) {
         fact("failover", failover);
     }
@@ -121,6 +126,20 @@ pub(crate) fn all_next(machine: &Machine, holder: Option<&Holder>, inbox: &Inbox
         all.insert(0, Next { command, what });
     }
     all
+}
+
+/// `Mon-Fri 09:00-17:00 UTC (closed: opens 2026-11-23 09:00:00Z, in 2d3h)`.
+fn windows(windows: &[String], now: Timestamp) -> String {
+    let standing = match next_opening(windows, now) {
+        Some(opens) if opens > now => format!(
+            "closed: opens {}, in {}",
+            stamp(opens),
+            span(Duration::between(now, opens))
+        ),
+        Some(_) => "open now".to_owned(),
+        None => "closed".to_owned(),
+    };
+    format!("{} ({standing})", windows.join("; "))
 }
 
 fn target_line(target: &Target) -> String {

@@ -56,6 +56,16 @@ impl Machine {
                 self.clear_sleep(id, Phase::Do);
                 self.gated.insert(id);
             }
+            EventBody::WindowClosed(e) => {
+                let id = self.find(&e.node)?;
+                // Why the attempt starts stays what it was: an interrupted one keeps its checkpoint.
+                let cause = self.get(id).forward.next_cause.unwrap_or(StartCause::First);
+                self.shift(id, Phase::Do, Trigger::Gate)?;
+                self.ready.remove(&id);
+                self.clear_sleep(id, Phase::Do);
+                self.sleep_until(id, Phase::Do, e.opens, cause);
+                self.get_mut(id).execution_mut(Phase::Do).outside_window = true;
+            }
             EventBody::Skipped(e) => self.on_skipped(e, at)?,
             EventBody::Doubted(e) => {
                 let id = self.find(&e.node)?;

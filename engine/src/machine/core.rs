@@ -426,6 +426,7 @@ impl Machine {
         let execution = self.get_mut(id).execution_mut(phase);
         execution.wait = None;
         execution.not_before = None;
+        execution.outside_window = false;
         self.gated.remove(&id);
     }
 

@@ -72,6 +72,15 @@ impl Machine {
                 Failure::new("run.ended", "ended before it took effect").cause(Cause::Interrupted);
             return Some(self.failed_event(id, phase, failure, Vec::new(), true));
         }
+        // A step begun anew is a start like any other: outside the windows its turn is given back, and then decided.
+        if phase == Phase::Do && self.window_opens(id, now).is_some() {
+            return Some(EventBody::RetryScheduled(RetryScheduled {
+                node: instance.path.clone(),
+                phase,
+                not_before: now,
+                cause: StartCause::Interrupted,
+            }));
+        }
         Some(EventBody::Started(Box::new(Started {
             node: instance.path.clone(),
             phase,

@@ -54,6 +54,8 @@ pub enum EventBody {
     RetryScheduled(RetryScheduled),
     /// A node waits: its gate does not hold.
     Gated(Gated),
+    /// A step that writes waits: the windows of the policy are closed.
+    WindowClosed(WindowClosed),
     /// A node does not run.
     Skipped(Skipped),
     /// It is not known whether a started step took effect; a probe follows.
@@ -374,6 +376,15 @@ pub struct Gated {
     pub node: NodePath,
     /// The gate, which is false.
     pub gate: Fact,
+}
+
+/// See [`EventBody::WindowClosed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowClosed {
+    /// The node.
+    pub node: NodePath,
+    /// When the next window opens: its turn comes again then.
+    pub opens: Timestamp,
 }
 
 /// See [`EventBody::Overran`].

@@ -18,6 +18,7 @@
 //! | `scope.rs` | what comes next for a scope: compensation or clean-up, `finally`, its end |
 //! | `report.rs`, `inbox.rs` | what the driver and people say, as events |
 //! | `vote.rs` | votes on approvals |
+//! | `window.rs` | whether the windows of the policy let a step start |
 //! | `vars.rs`, `targets.rs` | what expressions and target names mean from where a step stands |
 // No `_` arm where state meets event: a new event or stage must be thought through everywhere.
 #![deny(clippy::wildcard_enum_match_arm)]
@@ -41,6 +42,7 @@ mod targets;
 mod undo;
 mod vars;
 mod vote;
+mod window;
 
 pub use command::{Command, Submitted};
 pub use core::{IllegalEvent, Machine};

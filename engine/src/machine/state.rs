@@ -208,6 +208,8 @@ pub struct Execution {
     pub woken: Option<Woken>,
     /// When the next attempt may start.
     pub not_before: Option<Timestamp>,
+    /// Whether it waits for a window of the policy to open.
+    pub outside_window: bool,
     /// Why the next attempt starts.
     pub next_cause: Option<StartCause>,
     /// Why it is in doubt.

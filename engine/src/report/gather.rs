@@ -268,6 +268,7 @@ impl Gathered {
             | EventBody::Progressed(_)
             | EventBody::RetryScheduled(_)
             | EventBody::Gated(_)
+            | EventBody::WindowClosed(_)
             | EventBody::Skipped(_)
             | EventBody::Probed(_)
             | EventBody::Voted(_)

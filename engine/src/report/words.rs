@@ -138,6 +138,11 @@ pub fn waits_for(instance: &Instance, execution: &Execution, now: Timestamp) -> 
             clock(at, now)
         }
     };
+    if execution.outside_window
+        && let Some(at) = execution.not_before
+    {
+        return Some(format!("for its window, which opens at {}", until(at)));
+    }
     if execution.stage == Stage::Backoff {
         return Some(match execution.not_before {
             Some(at) => format!("attempt {} at {}", execution.attempt + 1, until(at)),
@@ -315,6 +320,16 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
             &gated.node,
             S::Backoff,
             format!("waits: its gate does not hold: {}", gated.gate.expr),
+        ),
+        EventBody::WindowClosed(closed) => line(
+            &closed.node,
+            S::Backoff,
+            format!(
+                "waits for its window ({}), which opens at {} (in {})",
+                machine.graph().policy.windows.join("; "),
+                clock(closed.opens, now),
+                span(Duration::between(now, closed.opens))
+            ),
         ),
         EventBody::Skipped(skipped) => {
             if skipped.phase == Phase::Undo {
