@@ -23,10 +23,10 @@ pub(crate) const PATIENCE: windlass_engine::value::Duration =
 /// What every command that asks something takes.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct AskArgs {
-    /// Only put it into the run's inbox; whoever drives the run next takes it
+    /// Only record it in the run's inbox; the next process that drives the run takes it
     #[arg(long)]
     pub(crate) queue: bool,
-    /// Tell the events as JSON, one a line, where this process drives the run
+    /// Print the events as JSON, one a line, if this process drives the run
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -56,7 +56,7 @@ pub(crate) async fn submit(
     journal.submit(submitted.clone()).await?;
     if args.queue {
         session.ui.say(&format!(
-            "queued: the next process that drives the run takes it; `windlass resume {}` does so now",
+            "recorded: it waits in the run's inbox until a process drives the run; `windlass resume {}` drives it now",
             short(run)
         ));
         return Ok(Exit::Succeeded);
@@ -94,7 +94,7 @@ pub(crate) async fn submit(
             }
             Err(error) => {
                 return Err(CliError::from(error)
-                    .note("what was asked is in the run's inbox, and stays there"));
+                    .note("the command waits in the run's inbox; the next process that drives the run takes it"));
             }
         }
     }
@@ -102,9 +102,9 @@ pub(crate) async fn submit(
 
 pub(crate) fn refused(run: &str, reason: &str) -> CliError {
     CliError::new(Exit::Refused, format!("refused: {reason}"))
-        .note("the refusal stands in the journal")
+        .note("the refusal is recorded in the journal; nothing else was changed")
         .help(format!(
-            "`windlass show {}` says where the run stands",
+            "`windlass show {}` shows the run and what can be done",
             short(run)
         ))
 }
@@ -143,7 +143,7 @@ async fn answer(
         }
         if clock::now() > deadline {
             session.ui.say(&format!(
-                "queued: the process that drives the run has not taken it yet; `windlass watch {}` follows it",
+                "recorded: the process that drives the run has not taken it yet; `windlass watch {}` follows the run",
                 short(&submitted.run)
             ));
             return Ok(Exit::Succeeded);
@@ -160,7 +160,7 @@ fn told(
     match verdict {
         Ok(_) => {
             session.ui.say(&format!(
-                "accepted: {}; `windlass watch {}` follows it",
+                "accepted: {}; `windlass watch {}` follows the run",
                 word(&submitted.command),
                 short(&submitted.run)
             ));
@@ -181,16 +181,18 @@ pub(crate) fn word(command: &Command) -> String {
             node,
             approve: false,
             ..
-        } => format!("{node} is rejected"),
-        Command::Signal { name, .. } => format!("signal {name} is delivered"),
+        } => format!("{node} has your rejection"),
+        Command::Signal { name, .. } => format!("signal {name}"),
         Command::Pause { .. } => "the run starts nothing new".to_owned(),
-        Command::Unpause => "the run goes on".to_owned(),
-        Command::Cancel { undo: true, .. } => "the run ends, and what it did is undone".to_owned(),
-        Command::Cancel { undo: false, .. } => "the run ends, and what it did is left".to_owned(),
+        Command::Unpause => "the run starts steps again".to_owned(),
+        Command::Cancel { undo: true, .. } => {
+            "the run ends, and what it did is being undone".to_owned()
+        }
+        Command::Cancel { undo: false, .. } => "the run ends, and what it did stays".to_owned(),
         Command::Resolve { node, .. } => format!("{node} is settled"),
-        Command::Retry { node } => format!("{node} is tried again"),
-        Command::Skip { node, .. } => format!("{node} is passed over"),
+        Command::Retry { node } => format!("{node} runs again"),
+        Command::Skip { node, .. } => format!("{node} is skipped"),
         Command::SetInput { name, .. } => format!("input {name} is changed"),
-        Command::Undo => "what the run did is undone".to_owned(),
+        Command::Undo => "what the run did is being undone".to_owned(),
     }
 }

@@ -192,7 +192,7 @@ impl From<&RunError> for CliError {
             RunError::Locked(LockHeld::Journal(_)) => Self::new(Exit::Failed, message),
             RunError::OutsideWindow(_) => Self::new(Exit::Refused, message)
                 .note("`policy.windows` of the playbook says when it may start; nothing was started")
-                .help("start it inside a window; `windlass plan` shows when the next one opens"),
+                .help("start it again inside a window"),
             RunError::Secret { help, .. } => {
                 let error = Self::new(Exit::Refused, message)
                     .note("nothing was started: what it left on the servers could not be kept out of the journal");

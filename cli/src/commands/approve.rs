@@ -21,7 +21,7 @@ pub(crate) struct ApproveArgs {
     /// An answer, as QUESTION=VALUE; options by their numbers, such as victims=1,3
     #[arg(long = "answer", value_name = "QUESTION=VALUE", value_parser = pair)]
     answers: Vec<(String, String)>,
-    /// Why
+    /// Why; it is recorded with the vote
     #[arg(long, value_name = "REASON")]
     because: Option<String>,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub(crate) struct RejectArgs {
     run: String,
     /// The step that asks, by its path; may be left out where only one does
     step: Option<String>,
-    /// Why
+    /// Why; it is recorded with the vote
     #[arg(long, value_name = "REASON")]
     because: Option<String>,
     #[command(flatten)]

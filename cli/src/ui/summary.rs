@@ -225,11 +225,13 @@ pub(crate) fn render(
         .filter(|instance| instance.role == Role::Step)
     {
         let (_, execution) = super::words::current(instance);
-        if matches!(
-            execution.stage,
-            windlass_engine::machine::Stage::Waiting
-                | windlass_engine::machine::Stage::AwaitingApproval
-        ) && let Some(waits) = super::words::waits_for(instance, execution, now)
+        if (execution.outside_window
+            || matches!(
+                execution.stage,
+                windlass_engine::machine::Stage::Waiting
+                    | windlass_engine::machine::Stage::AwaitingApproval
+            ))
+            && let Some(waits) = super::words::waits_for(instance, execution, now)
         {
             text.push_str(&format!(
                 "  {} {} {waits}\n",

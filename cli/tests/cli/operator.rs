@@ -183,7 +183,7 @@ fn what_another_process_is_asked_is_answered_by_it() {
         &["signal", "last", "go", "--payload", "{\"i\": 1}"],
     )
     .exits(0)
-    .says("accepted: signal go is delivered");
+    .says("accepted: signal go");
     running.wait().exits(0).says("refused what bruno asked");
     watching
         .wait()

@@ -43,10 +43,15 @@ impl Machine {
             return Err(format!("{node} asks for no approval"));
         };
         if *digest != self.started.digest {
-            return Err("the vote is for another plan: its digest is not this run's".to_owned());
+            return Err(
+                "the vote is for another plan: its digest is not the digest of this run".to_owned(),
+            );
         }
         if *shown_hash != request.shown_hash {
-            return Err("what is shown with the question has changed since; look again".to_owned());
+            return Err(
+                "the question shows something else now than the voter saw; read it and vote again"
+                    .to_owned(),
+            );
         }
         if let Some(deadline) = wait.deadline
             && submitted.at > deadline
@@ -257,7 +262,7 @@ fn check_answer(question: &Question, answer: &str) -> Result<Value, String> {
             }
             if chosen.len() < *min as usize || chosen.len() > *max as usize {
                 return Err(format!(
-                    "{} chosen, but between {min} and {max} must be",
+                    "the number of chosen options is {}; it must be between {min} and {max}",
                     chosen.len()
                 ));
             }

@@ -167,7 +167,7 @@ pub fn next_opening(windows: &[String], now: Timestamp) -> Option<Timestamp> {
 /// Whether a run may start now; without windows it always may.
 ///
 /// # Errors
-/// The windows, in words, where `now` lies in none of them.
+/// The windows, in words, and when the next one opens, if `now` lies in none of them.
 pub fn check(windows: &[String], now: Timestamp) -> Result<(), String> {
     if windows.is_empty() {
         return Ok(());
@@ -177,7 +177,11 @@ pub fn check(windows: &[String], now: Timestamp) -> Result<(), String> {
             return Ok(());
         }
     }
-    Err(windows.join("; "))
+    let all = windows.join("; ");
+    Err(match next_opening(windows, now) {
+        Some(opens) => format!("{all}; the next one opens at {opens:.0}"),
+        None => all,
+    })
 }
 
 #[cfg(test)]
