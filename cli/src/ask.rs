@@ -16,6 +16,8 @@ use windlass_engine::{
 
 /// How often the journal is asked whether the answer is there.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
+/// How often it is asked anew whether a process still drives the run: the list of runs costs more than one run.
+const RENEW: windlass_engine::value::Duration = windlass_engine::value::Duration::from_secs(1);
 /// How long the answer of a process that drives is waited for.
 pub(crate) const PATIENCE: windlass_engine::value::Duration =
     windlass_engine::value::Duration::from_secs(10);
@@ -62,8 +64,25 @@ pub(crate) async fn submit(
         return Ok(Exit::Succeeded);
     }
     let deadline = PATIENCE.after(clock::now());
+    let waits =
+        "the command waits in the run's inbox; the next process that drives the run takes it";
     loop {
-        let driver = drive::driver(session, &journal)?;
+        // Whoever drives the run answers: then neither the environment nor a target is needed here.
+        let summary = session::summary(journal.as_ref(), run).await?;
+        if summary.holder.is_some() {
+            let soon = RENEW.after(clock::now()).min(deadline);
+            while clock::now() <= soon {
+                if let Some(verdict) = verdict(journal.as_ref(), &submitted, from).await? {
+                    return told(session, &submitted, verdict);
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            if clock::now() > deadline {
+                return answer(session, journal.as_ref(), &submitted, from, deadline).await;
+            }
+            continue;
+        }
+        let driver = drive::driver(session, &journal).map_err(|error| error.note(waits))?;
         let options = DriveOptions {
             leave_when_waiting: true,
         };
@@ -79,24 +98,17 @@ pub(crate) async fn submit(
                     None => answer(session, journal.as_ref(), &submitted, from, deadline).await,
                 };
             }
-            // Somebody drives it: they answer.
-            Err(RunError::Journal(JournalError::LeaseHeld { .. })) => {
-                if let Some(verdict) = verdict(journal.as_ref(), &submitted, from).await? {
-                    return told(session, &submitted, verdict);
-                }
-                if clock::now() > deadline {
-                    return answer(session, journal.as_ref(), &submitted, from, deadline).await;
-                }
-                tokio::time::sleep(POLL).await;
-            }
+            // Another process was faster: it answers.
+            Err(RunError::Journal(JournalError::LeaseHeld { .. })) => {}
             Err(RunError::Over { .. }) => {
                 return answer(session, journal.as_ref(), &submitted, from, deadline).await;
             }
-            Err(error) => {
-                return Err(CliError::from(error)
-                    .note("the command waits in the run's inbox; the next process that drives the run takes it"));
-            }
+            Err(error) => return Err(CliError::from(error).note(waits)),
         }
+        if clock::now() > deadline {
+            return answer(session, journal.as_ref(), &submitted, from, deadline).await;
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -384,6 +384,34 @@ mod tests {
     }
 
     #[test]
+    fn what_was_stored_before_accounts_is_read() {
+        let read = |text: &str| serde_json::from_str::<EventBody>(text).unwrap();
+        let vote = r#"{"voted":{"node":"a","vote":{"who":"ana","at":"2026-01-01T00:00:00Z","approve":true,"shown_hash":"h"}}}"#;
+        let taken = r#"{"command_accepted":{"id":"c","who":"ana","sent":"2026-01-01T00:00:00Z","command":"unpause"}}"#;
+        let lease = r#"{"lease_taken":{"epoch":2,"holder":{"user":"ana","host":"h","pid":1,"since":"2026-01-01T00:00:00Z"}}}"#;
+        let (
+            EventBody::Voted(voted),
+            EventBody::CommandAccepted(taken),
+            EventBody::LeaseTaken(lease),
+        ) = (read(vote), read(taken), read(lease))
+        else {
+            panic!("other events");
+        };
+        assert_eq!(
+            (voted.vote.account.as_ref(), voted.vote.voter()),
+            (None, "ana".to_owned())
+        );
+        assert_eq!(
+            (taken.account.as_ref(), taken.sender()),
+            (None, "ana".to_owned())
+        );
+        assert_eq!(
+            (lease.holder.account.as_ref(), lease.holder.who()),
+            (None, "ana".to_owned())
+        );
+    }
+
+    #[test]
     fn a_claim_does_not_take_another_persons_vote_away() {
         let (eve, root) = (
             account(2),
