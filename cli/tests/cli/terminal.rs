@@ -108,6 +108,29 @@ fn the_rehearsal_of_an_undo_is_what_the_undo_then_does() {
         .says("undone, in this order: each[1], each[0], table");
 }
 
+/// What was in flight when the process was killed is part of the picture: a wait ends, and the rest is undone.
+#[test]
+fn the_undo_of_a_run_that_was_killed_is_shown_as_it_will_be() {
+    let lab = Lab::new();
+    let slow = UNDONE.replace(
+        "finally:",
+        "  - id: pause\n    uses: wait.for\n    with: { duration: 1h }\nfinally:",
+    );
+    lab.write("p.yaml", &slow);
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("pause", "waiting");
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    running.wait();
+    lab.at_terminal(&["undo", "last"], "n\n")
+        .exits(2)
+        .says("1. each[1]")
+        .says("3. table")
+        .says("then finally: log");
+    lab.at_terminal(&["undo", "last"], "y\n")
+        .exits(0)
+        .says("undone, in this order: each[1], each[0], table");
+}
+
 #[test]
 fn what_stays_after_an_undo_is_said_before_it() {
     let lab = Lab::new();

@@ -160,6 +160,25 @@ fn a_vote_needs_neither_the_environment_nor_its_secrets() {
     lab.run(&["resume", "last"]).exits(0);
 }
 
+/// Whoever drives the run answers: who asks opens nothing but the journal.
+#[test]
+fn a_run_that_a_process_drives_is_cancelled_from_an_account_without_the_environment() {
+    let lab = asking("      expires: 1h");
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("sign_off", "awaiting_approval");
+    std::fs::rename(lab.path("windlass.yaml"), lab.path("away.yaml")).unwrap();
+    let journal = ["--journal", ".windlass/journal.db"];
+    let cancel = ["cancel", "last", "--undo", "--because", "wrong day"];
+    lab.run_as("mallory", &[&cancel[..], &journal].concat())
+        .exits(0)
+        .says("accepted: the run ends, and what it did is being undone");
+    running
+        .wait()
+        .exits(1)
+        .says("cancelled by mallory, undoing");
+    assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 0);
+}
+
 #[test]
 fn the_answer_is_json_where_json_is_asked_for() {
     let lab = waiting("      expires: 1h");

@@ -143,15 +143,26 @@ mod tests {
     }
 
     fn said(body: &EventBody) -> Option<String> {
-        Some(match body {
-            EventBody::Started(e) => format!("{:?} {} {:?}", e.phase, e.node, e.cause),
-            EventBody::WindowClosed(e) => format!("closed {} until {}", e.node, e.opens),
-            EventBody::Failed(e) => format!("failed {} {}", e.node, e.failure.code),
-            EventBody::Doubted(e) => format!("doubted {}", e.node),
-            EventBody::Finished(e) => format!("{:?}", e.outcome),
-            EventBody::RetryScheduled(e) => format!("retry {}", e.node),
-            _ => return None,
-        })
+        let mut said = None;
+        if let EventBody::Started(e) = body {
+            said = Some(format!("{:?} {} {:?}", e.phase, e.node, e.cause));
+        }
+        if let EventBody::WindowClosed(e) = body {
+            said = Some(format!("closed {} until {}", e.node, e.opens));
+        }
+        if let EventBody::Failed(e) = body {
+            said = Some(format!("failed {} {}", e.node, e.failure.code));
+        }
+        if let EventBody::Doubted(e) = body {
+            said = Some(format!("doubted {}", e.node));
+        }
+        if let EventBody::Finished(e) = body {
+            said = Some(format!("{:?}", e.outcome));
+        }
+        if let EventBody::RetryScheduled(e) = body {
+            said = Some(format!("retry {}", e.node));
+        }
+        said
     }
 
     fn report(machine: &mut Machine, report: Report, now: &str) {
@@ -186,8 +197,10 @@ mod tests {
         let mut run = machine("wait", "ask_operator");
         assert_eq!(settle(&mut run, FRIDAY_16), ["Do look First"]);
         report(&mut run, done(), FRIDAY_18);
-        let closed = format!("closed one until {MONDAY_9}");
-        assert_eq!(settle(&mut run, FRIDAY_18), [closed.clone()]);
+        assert_eq!(
+            settle(&mut run, FRIDAY_18),
+            [format!("closed one until {MONDAY_9}")]
+        );
         assert_eq!(run.state(), RunState::Waiting);
         assert_eq!(run.next_timer(), Some(at(MONDAY_9)));
         assert_eq!(settle(&mut run, "2026-11-22T12:00:00Z"), [""; 0]);
