@@ -66,7 +66,7 @@ fn targets(machine: &Machine) -> Vec<(&String, &Target)> {
     let busy: Vec<&Execution> = machine
         .instances()
         .flat_map(|instance| [&*instance.forward, &*instance.undo])
-        .filter(|execution| matches!(execution.stage, Stage::Running | Stage::InDoubt))
+        .filter(|execution| matches!(execution.stage(), Stage::Running | Stage::InDoubt))
         .collect();
     let known = (!busy.is_empty()).then(|| machine.started().targets.iter());
     let derived = busy.iter().flat_map(|execution| &execution.targets);

@@ -98,6 +98,10 @@ pub(crate) enum Command {
     Unpause(commands::pause::UnpauseArgs),
     /// End a run
     Cancel(commands::cancel::CancelArgs),
+    /// End a stopped or stuck run as it is
+    Close(commands::close::CloseArgs),
+    /// Change an input of a run
+    Set(commands::set::SetArgs),
     /// Undo what a finished, stopped or paused run did
     Undo(commands::undo::UndoArgs),
     /// List the runs

@@ -206,5 +206,6 @@ pub(crate) fn word(command: &Command) -> String {
         Command::Skip { node, .. } => format!("{node} is skipped"),
         Command::SetInput { name, .. } => format!("input {name} is changed"),
         Command::Undo => "what the run did is being undone".to_owned(),
+        Command::Close { .. } => "the run is over as it is".to_owned(),
     }
 }

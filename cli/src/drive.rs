@@ -140,7 +140,7 @@ fn stopping(reporter: &Reporter<'_>, run: &str) -> String {
             .instances()
             .filter(|instance| {
                 instance.role == Role::Step
-                    && crate::ui::words::current(instance).1.stage == Stage::Running
+                    && crate::ui::words::current(instance).1.stage() == Stage::Running
             })
             .map(|instance| instance.path.to_string())
             .collect()

@@ -72,7 +72,7 @@ pub(crate) fn rehearse(
             .map_err(|error| replay(&machine, error))?;
     }
     let command = session.asks(&machine.started().run.id.clone(), Command::Undo);
-    if let Some(reason) = machine.would_refuse(&command, now) {
+    if let Err(reason) = machine.accepts(&command, now) {
         return Ok(Err(reason));
     }
     for event in machine.command(&command, now) {
@@ -97,7 +97,7 @@ pub(crate) fn rehearse(
         if matches!(machine.state(), RunState::Finished(_)) {
             break;
         }
-        let Some(wanted) = machine.wanted().first().copied() else {
+        let Some(wanted) = machine.wanted().next() else {
             match machine.next_timer().filter(|at| *at > now) {
                 Some(at) => now = at,
                 None => break,
@@ -116,7 +116,7 @@ pub(crate) fn rehearse(
     }
     let doubts = machine
         .instances()
-        .filter(|instance| current(instance).1.stage == Stage::InDoubt)
+        .filter(|instance| current(instance).1.stage() == Stage::InDoubt)
         .map(|instance| instance.path.to_string())
         .collect();
     let stays = machine
@@ -125,7 +125,7 @@ pub(crate) fn rehearse(
         .map(|instance| {
             let why = if is_impossible(&machine, instance) {
                 "cannot be undone"
-            } else if instance.undo.stage == Stage::Failed {
+            } else if instance.undo.stage() == Stage::Failed {
                 "its undo fails"
             } else {
                 "is needed by a step that cannot be undone"

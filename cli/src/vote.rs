@@ -163,13 +163,13 @@ fn take(machine: &mut Machine, command: &Submitted) -> Result<(), CliError> {
 /// Why the machine would refuse a command; where it would not, the command is taken.
 fn refusal(machine: &mut Machine, command: &Submitted) -> Result<Option<String>, CliError> {
     // What the question itself says about its end is clearer than what has become of the step after it.
-    if let Some(reason) = machine.would_refuse(command, command.at) {
+    if let Some(reason) = machine.accepts(command, command.at).err() {
         return Ok(Some(reason));
     }
     machine
         .settle(command.at)
         .map_err(|error| replay(machine, error))?;
-    let reason = machine.would_refuse(command, command.at);
+    let reason = machine.accepts(command, command.at).err();
     if reason.is_none() {
         take(machine, command)?;
     }
@@ -250,12 +250,10 @@ fn standing(machine: &Machine, command: &Command) -> String {
 fn unheard(machine: &Machine, signal: &str) -> Option<String> {
     let waits: Vec<(&str, &str)> = machine
         .instances()
-        .filter_map(
-            |instance| match &words::current(instance).1.wait.as_ref()?.on {
-                WaitOn::Signal(name) => Some((&*instance.path, name.as_str())),
-                WaitOn::Approval(_) | WaitOn::Timer(_) => None,
-            },
-        )
+        .filter_map(|instance| match &words::current(instance).1.wait()?.on {
+            WaitOn::Signal(name) => Some((&*instance.path, name.as_str())),
+            WaitOn::Approval(_) | WaitOn::Timer(_) => None,
+        })
         .collect();
     if waits.iter().any(|(_, name)| *name == signal) {
         return None;
@@ -272,8 +270,8 @@ fn unheard(machine: &Machine, signal: &str) -> Option<String> {
 /// What a step asks people now.
 pub(crate) fn asked(instance: &Instance) -> Option<&ApprovalRequest> {
     let (_, execution) = words::current(instance);
-    match &execution.wait.as_ref()?.on {
-        WaitOn::Approval(request) if execution.stage == Stage::AwaitingApproval => {
+    match &execution.wait()?.on {
+        WaitOn::Approval(request) if execution.stage() == Stage::AwaitingApproval => {
             Some(request.as_ref())
         }
         WaitOn::Approval(_) | WaitOn::Timer(_) | WaitOn::Signal(_) => None,

@@ -3,6 +3,7 @@ pub mod drill;
 pub mod fuzz;
 pub mod program;
 pub mod servers;
+pub mod simulation;
 
 use std::{io, path::Path, sync::Arc};
 use windlass_engine::{

@@ -255,7 +255,9 @@ async fn judge(journal: &MemoryJournal, run: &str, graph: &Graph, what: &str) {
         let expected = match instance.state {
             NodeState::Succeeded => (true, false),
             NodeState::Undone => (true, true),
-            NodeState::Pending | NodeState::Failed | NodeState::Skipped => (false, false),
+            NodeState::Pending | NodeState::Failed | NodeState::Skipped | NodeState::Ended => {
+                (false, false)
+            }
             other => panic!("{what}: {} is {other:?} at the end", instance.path),
         };
         assert_eq!((done, undone), expected, "{what}: {}", instance.path);

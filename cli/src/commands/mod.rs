@@ -2,6 +2,7 @@
 pub(crate) mod approve;
 pub(crate) mod audit;
 pub(crate) mod cancel;
+pub(crate) mod close;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod explain;
@@ -18,6 +19,7 @@ pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod runs;
 pub(crate) mod schema;
+pub(crate) mod set;
 pub(crate) mod show;
 pub(crate) mod signal;
 pub(crate) mod skip;
@@ -47,6 +49,8 @@ pub(crate) fn dispatch(session: &Session, command: Command) -> Result<Exit, CliE
         Command::Pause(args) => block_on(pause::pause(session, &args)),
         Command::Unpause(args) => block_on(pause::unpause(session, &args)),
         Command::Cancel(args) => block_on(cancel::run(session, &args)),
+        Command::Close(args) => block_on(close::run(session, &args)),
+        Command::Set(args) => block_on(set::run(session, &args)),
         Command::Undo(args) => block_on(undo::run(session, &args)),
         Command::Runs(args) => block_on(runs::run(session, &args)),
         Command::Show(args) => block_on(show::run(session, &args)),

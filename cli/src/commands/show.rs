@@ -120,15 +120,15 @@ fn execution(execution: &Execution) -> Json {
         return Json::Null;
     }
     json!({
-        "stage": execution.stage,
+        "stage": execution.stage(),
         "attempts": execution.attempt,
         "started_at": execution.started_at,
         "deadline": execution.deadline,
         "input": execution.input.to_plain_json(),
-        "wait": execution.wait,
-        "not_before": execution.not_before,
-        "outside_window": execution.outside_window,
-        "doubt": execution.doubt,
+        "wait": execution.wait(),
+        "not_before": execution.not_before(),
+        "outside_window": execution.outside_window(),
+        "doubt": execution.doubt(),
         "failure": execution.failure,
     })
 }

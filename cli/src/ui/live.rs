@@ -139,6 +139,7 @@ pub(crate) fn tree(
                     | NodeState::Running
                     | NodeState::Succeeded
                     | NodeState::Skipped
+                    | NodeState::Ended
                     | NodeState::Undoing
                     | NodeState::Undone => style.dim(&more),
                 }
@@ -235,8 +236,8 @@ fn row(ui: &Ui, machine: &Machine, instance: &Instance, now: Timestamp, tick: us
         (None, Some(last)) => last.to_owned(),
         (_, None) => instance.path.to_string(),
     };
-    let end = match execution.stage {
-        Stage::Succeeded | Stage::Failed | Stage::Skipped if phase == Phase::Do => {
+    let end = match execution.stage() {
+        Stage::Succeeded | Stage::Failed | Stage::Skipped | Stage::Ended if phase == Phase::Do => {
             instance.finished_at.unwrap_or(now)
         }
         Stage::Idle
@@ -247,12 +248,10 @@ fn row(ui: &Ui, machine: &Machine, instance: &Instance, now: Timestamp, tick: us
         | Stage::InDoubt
         | Stage::Succeeded
         | Stage::Skipped
-        | Stage::Failed => now,
+        | Stage::Failed
+        | Stage::Ended => now,
     };
-    let is_settled = matches!(
-        execution.stage,
-        Stage::Succeeded | Stage::Skipped | Stage::Failed
-    );
+    let is_settled = execution.stage().is_settled();
     let time = match (execution.first_started_at, phase, is_settled) {
         // When an undo ended is not kept with the instance.
         (Some(_), Phase::Undo, true) | (None, _, _) => String::new(),
@@ -262,13 +261,13 @@ fn row(ui: &Ui, machine: &Machine, instance: &Instance, now: Timestamp, tick: us
     if execution.attempt > 1 {
         more.push(format!("attempt {}", execution.attempt));
     }
-    match execution.stage {
+    match execution.stage() {
         Stage::Backoff | Stage::Waiting | Stage::AwaitingApproval => {
             more.extend(waits_for(instance, execution, now));
         }
         Stage::InDoubt => more.push(format!(
             "in doubt: {}",
-            execution.doubt.as_deref().map(one_line).unwrap_or_default()
+            execution.doubt().map(one_line).unwrap_or_default()
         )),
         Stage::Failed => more.extend(
             execution
@@ -276,7 +275,7 @@ fn row(ui: &Ui, machine: &Machine, instance: &Instance, now: Timestamp, tick: us
                 .as_ref()
                 .map(|failure| one_line(&failure.message)),
         ),
-        Stage::Skipped => more.extend(instance.skipped.as_deref().map(one_line)),
+        Stage::Skipped | Stage::Ended => more.extend(instance.skipped.as_deref().map(one_line)),
         Stage::Running if phase == Phase::Do && instance.role == Role::Step => {
             more.push(kind_of(machine, instance).to_owned());
         }
@@ -294,7 +293,8 @@ fn row(ui: &Ui, machine: &Machine, instance: &Instance, now: Timestamp, tick: us
         | NodeState::InDoubt
         | NodeState::Succeeded
         | NodeState::Skipped
-        | NodeState::Failed => {}
+        | NodeState::Failed
+        | NodeState::Ended => {}
     }
     Row {
         depth,
@@ -304,7 +304,7 @@ fn row(ui: &Ui, machine: &Machine, instance: &Instance, now: Timestamp, tick: us
         time,
         more: more.join(" · "),
         command: next::answer(machine, instance)
-            .filter(|_| matches!(execution.stage, Stage::Waiting | Stage::AwaitingApproval)),
+            .filter(|_| matches!(execution.stage(), Stage::Waiting | Stage::AwaitingApproval)),
         settled: matches!(
             instance.state,
             NodeState::Succeeded | NodeState::Skipped | NodeState::Undone

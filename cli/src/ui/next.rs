@@ -1,12 +1,10 @@
 //! The exact next commands.
-use super::{
-    again,
-    words::{current, remains},
-};
-use crate::error::short;
+use super::{again, words::current};
+use crate::{clock, error::short};
 use windlass_engine::{
-    machine::{Holder, Instance, Machine, Outcome, Role, RunState, Stage},
+    machine::{Command, Holder, Instance, Machine, Role, RunState, Stage, Submitted},
     step::{Phase, Question, WaitOn},
+    value::Value,
 };
 
 /// A command that can be copied, and what it does.
@@ -46,7 +44,7 @@ pub(crate) fn quoted(path: &str) -> String {
 pub(crate) fn answer(machine: &Machine, instance: &Instance) -> Option<String> {
     let (_, execution) = current(instance);
     let run = run_of(machine);
-    match &execution.wait.as_ref()?.on {
+    match &execution.wait()?.on {
         WaitOn::Timer(_) => None,
         WaitOn::Signal(name) => Some(again::command(&format!(
             "windlass signal {run} {}",
@@ -76,14 +74,34 @@ fn example(question: &Question) -> String {
     }
 }
 
-/// What can be done about one instance.
-pub(crate) fn about(machine: &Machine, instance: &Instance) -> Vec<Next> {
+/// How many steps the list speaks of. A loop may have thousands that failed, and each answer is tried on a copy of the run.
+const MANY: usize = 6;
+
+/// Whether the machine would take a command now.
+fn takes(machine: &Machine, command: Command) -> bool {
+    let submitted = Submitted {
+        id: String::new(),
+        run: machine.started().run.id.clone(),
+        who: String::new(),
+        account: None,
+        at: clock::now(),
+        command,
+    };
+    machine.accepts(&submitted, submitted.at).is_ok()
+}
+
+/// What can be done about one instance: what the machine would take.
+fn about(machine: &Machine, instance: &Instance) -> Vec<Next> {
     let (phase, execution) = current(instance);
     let run = run_of(machine);
     let node = quoted(&instance.path);
     let mut all = Vec::new();
-    match execution.stage {
+    match execution.stage() {
         Stage::AwaitingApproval => {
+            let deadline = execution.wait().and_then(|wait| wait.deadline);
+            if deadline.is_some_and(|deadline| deadline < clock::now()) {
+                return all;
+            }
             if let Some(command) = answer(machine, instance) {
                 all.push(next(command, "approve"));
             }
@@ -97,136 +115,186 @@ pub(crate) fn about(machine: &Machine, instance: &Instance) -> Vec<Next> {
                 all.push(next(command, "send the signal that it waits for"));
             }
         }
-        Stage::InDoubt => {
-            let (done, not) = match phase {
-                Phase::Do => ("it happened", "it did not happen, and cannot any more"),
-                Phase::Undo => ("it is undone", "it is not undone"),
-            };
-            let output = if phase == Phase::Do && is_read(machine, instance) {
-                " --output '{…}'"
-            } else {
-                ""
-            };
-            all.push(next(
-                format!("windlass resolve {run} {node} --done{output} --because \"…\""),
-                done,
-            ));
-            all.push(next(
-                format!("windlass resolve {run} {node} --not-done --because \"…\""),
-                not,
-            ));
-            all.push(next(
-                format!("windlass retry {run} {node}"),
-                "ask its probe again",
-            ));
-        }
-        Stage::Failed if phase == Phase::Undo => {
-            all.push(next(
-                format!("windlass retry {run} {node}"),
-                "try its undo again",
-            ));
-            all.push(next(
-                format!("windlass resolve {run} {node} --done --because \"…\""),
-                "it was undone by hand",
-            ));
-        }
-        Stage::Failed if asks_about(machine, instance) => {
-            all.push(next(format!("windlass retry {run} {node}"), "try it again"));
-            all.push(next(
-                format!("windlass skip {run} {node} --because \"…\""),
-                "go on without it",
-            ));
-        }
+        Stage::InDoubt | Stage::Failed => all.extend(answers(machine, instance, phase)),
         Stage::Idle
         | Stage::Running
         | Stage::Backoff
         | Stage::Succeeded
         | Stage::Skipped
-        | Stage::Failed => {}
+        | Stage::Ended => {}
     }
     all
 }
 
-/// Whether an expression of the playbook reads this step's output.
-fn is_read(machine: &Machine, instance: &Instance) -> bool {
-    let Some(node) = super::words::node_of(machine, instance) else {
-        return false;
+/// The answers to a failure or a doubt that the machine would take.
+fn answers(machine: &Machine, instance: &Instance, phase: Phase) -> Vec<Next> {
+    let run = run_of(machine);
+    let node = quoted(&instance.path);
+    let in_doubt = current(instance).1.stage() == Stage::InDoubt;
+    let needed = (phase == Phase::Do)
+        .then(|| machine.needed_output(&instance.path))
+        .flatten();
+    let given = needed.as_ref().map_or(Value::Null, |_| Value::from("…"));
+    let output = needed.map_or(String::new(), |skeleton| format!(" --output '{skeleton}'"));
+    let resolve = |done| Command::Resolve {
+        node: instance.path.to_string(),
+        done,
+        output: given.clone(),
+        because: String::new(),
     };
-    // The stored form holds every expression as its source text.
-    serde_json::to_string(&machine.graph().nodes)
-        .is_ok_and(|text| text.contains(&format!("steps.{}.output", node.id)))
+    let retry = Command::Retry {
+        node: instance.path.to_string(),
+    };
+    let skip = Command::Skip {
+        node: instance.path.to_string(),
+        output: given.clone(),
+        because: String::new(),
+    };
+    let (tried, done, not_done, skipped) = match (phase, in_doubt) {
+        (Phase::Do, true) => (
+            "ask its probe again",
+            "it happened",
+            "it did not happen, and cannot any more",
+            "",
+        ),
+        (Phase::Undo, true) => (
+            "ask its probe again",
+            "it is undone",
+            "it is not undone",
+            "",
+        ),
+        (Phase::Do, false) => (
+            "try it again",
+            "a person has done it since",
+            "",
+            "continue without it",
+        ),
+        (Phase::Undo, false) => (
+            "try its undo again",
+            "it was undone by hand",
+            "",
+            "leave it as it is, and what it needs",
+        ),
+    };
+    let candidates = [
+        (retry, format!("windlass retry {run} {node}"), tried),
+        (
+            resolve(true),
+            format!("windlass resolve {run} {node} --done{output} --because \"…\""),
+            done,
+        ),
+        (
+            resolve(false),
+            format!("windlass resolve {run} {node} --not-done --because \"…\""),
+            not_done,
+        ),
+        (
+            skip,
+            format!("windlass skip {run} {node}{output} --because \"…\""),
+            skipped,
+        ),
+    ];
+    candidates
+        .into_iter()
+        .filter(|(command, _, _)| takes(machine, command.clone()))
+        .map(|(_, command, what)| next(command, what))
+        .collect()
 }
 
-/// Whether the run is held by the failure of this step.
-fn asks_about(machine: &Machine, instance: &Instance) -> bool {
-    if instance.role != Role::Step {
-        return false;
-    }
-    match machine.state() {
-        RunState::Paused => machine.paused().is_some_and(|paused| paused.who.is_none()),
-        RunState::Finished(Outcome::Stopped) => true,
-        RunState::Finished(
-            Outcome::Succeeded | Outcome::Failed | Outcome::Compensated | Outcome::Cancelled,
-        )
-        | RunState::Running
-        | RunState::Waiting
-        | RunState::Compensating
-        | RunState::Stuck => false,
+/// Whether a step waits for a person.
+fn is_open(instance: &Instance) -> bool {
+    match current(instance).1.stage() {
+        Stage::AwaitingApproval | Stage::Waiting | Stage::InDoubt | Stage::Failed => true,
+        Stage::Idle
+        | Stage::Running
+        | Stage::Backoff
+        | Stage::Succeeded
+        | Stage::Skipped
+        | Stage::Ended => false,
     }
 }
 
 /// What can be done about the run, the most useful first.
 pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
     let run = run_of(machine);
-    let mut all: Vec<Next> = machine
+    let mut open = machine
         .instances()
-        .filter(|instance| instance.role == Role::Step)
+        .filter(|instance| instance.role == Role::Step && is_open(instance));
+    let mut all: Vec<Next> = open
+        .by_ref()
+        .take(MANY)
         .flat_map(|instance| about(machine, instance))
         .collect();
-    match machine.state() {
-        RunState::Finished(outcome) => match outcome {
-            Outcome::Succeeded | Outcome::Failed | Outcome::Stopped => {
-                if machine
-                    .instances()
-                    .any(|instance| remains(machine, instance))
-                {
-                    all.push(next(format!("windlass undo {run}"), "undo what it did"));
-                }
-            }
-            Outcome::Compensated | Outcome::Cancelled => {}
-        },
-        RunState::Paused if machine.paused().is_some_and(|paused| paused.who.is_some()) => {
-            all.push(next(format!("windlass unpause {run}"), "go on"));
-        }
-        RunState::Running
-        | RunState::Waiting
-        | RunState::Paused
-        | RunState::Compensating
-        | RunState::Stuck => {}
+    let more = open.count();
+    if more > 0 {
+        all.push(next(
+            format!("windlass show {run} --json"),
+            format!("{more} more steps wait for an answer"),
+        ));
     }
-    if !matches!(machine.state(), RunState::Finished(_)) {
-        match (machine.state(), holder) {
-            (RunState::Running | RunState::Waiting | RunState::Compensating, None) => {
+    let state = machine.state();
+    if !matches!(state, RunState::Finished(_)) {
+        let is_driven = holder.is_some();
+        if takes(machine, Command::Unpause) {
+            all.push(next(format!("windlass unpause {run}"), "let it continue"));
+        }
+        match state {
+            RunState::Running | RunState::Waiting | RunState::Compensating if !is_driven => {
                 let what = if machine.cancelled().is_some() {
                     "let it end: it is cancelled"
                 } else {
-                    "go on from where it stands"
+                    "continue from its place"
                 };
                 all.push(next(format!("windlass resume {run}"), what));
             }
-            (_, Some(_)) => all.push(next(format!("windlass watch {run}"), "follow it")),
-            (RunState::Paused | RunState::Stuck | RunState::Finished(_), None) => {}
+            RunState::Running
+            | RunState::Waiting
+            | RunState::Compensating
+            | RunState::Paused
+            | RunState::Stuck
+            | RunState::Finished(_) => {}
         }
-        let is_ending = matches!(machine.state(), RunState::Compensating | RunState::Stuck);
-        if !is_ending && machine.cancelled().is_none() {
-            all.push(next(
-                format!("windlass cancel {run} --undo"),
-                "end it and undo what it did",
-            ));
-            all.push(next(
-                format!("windlass cancel {run} --leave"),
-                "end it and leave what it did",
-            ));
+        if is_driven {
+            all.push(next(format!("windlass watch {run}"), "follow it"));
+        }
+    }
+    let cancel = |undo| Command::Cancel {
+        undo,
+        force: false,
+        because: None,
+    };
+    let close = Command::Close {
+        because: String::new(),
+    };
+    let ends = [
+        (
+            Command::Undo,
+            matches!(state, RunState::Finished(_)),
+            format!("windlass undo {run}"),
+            "undo what it did",
+        ),
+        (
+            cancel(true),
+            true,
+            format!("windlass cancel {run} --undo"),
+            "end it and undo what it did",
+        ),
+        (
+            cancel(false),
+            true,
+            format!("windlass cancel {run} --leave"),
+            "end it and leave what it did",
+        ),
+        (
+            close,
+            true,
+            format!("windlass close {run} --because \"…\""),
+            "it is settled by hand: end it as it is",
+        ),
+    ];
+    for (command, applies, text, what) in ends {
+        if applies && takes(machine, command) {
+            all.push(next(text, what));
         }
     }
     all

@@ -93,7 +93,7 @@ pub(crate) fn render(
         fact("failover", failover);
     }
     if let Some(why) = machine.ending() {
-        fact("ending", one_line(why));
+        fact("ending", one_line(&why));
     }
     if !started.targets.is_empty() {
         text.push_str(&format!("{}\n", style.bold("targets")));
@@ -184,7 +184,7 @@ fn steps(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
         let (phase, execution) = current(instance);
         let time = match (execution.first_started_at, instance.finished_at, phase) {
             (Some(from), Some(to), Phase::Do) => elapsed(from, to),
-            (Some(from), _, _) if execution.stage.is_active() => elapsed(from, now),
+            (Some(from), _, _) if execution.stage().is_active() => elapsed(from, now),
             _ => String::new(),
         };
         let mut more = vec![kind_of(machine, instance).to_owned()];
@@ -217,7 +217,7 @@ fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String 
         .filter(|instance| instance.role == Role::Step)
     {
         let (phase, execution) = current(instance);
-        if !matches!(execution.stage, Stage::Running | Stage::InDoubt) {
+        if !matches!(execution.stage(), Stage::Running | Stage::InDoubt) {
             continue;
         }
         let what = match phase {
@@ -226,7 +226,7 @@ fn running(ui: &Ui, machine: &Machine, servers: &Now, now: Timestamp) -> String 
         };
         text.push_str(&format!(
             "{} {what}{} ({})\n",
-            style.bold(if execution.stage == Stage::InDoubt {
+            style.bold(if execution.stage() == Stage::InDoubt {
                 "in doubt"
             } else {
                 "running"
@@ -311,10 +311,10 @@ fn asked(ui: &Ui, machine: &Machine, now: Timestamp) -> String {
     let mut text = String::new();
     for instance in machine.instances() {
         let (_, execution) = current(instance);
-        let Some(wait) = &execution.wait else {
+        let Some(wait) = execution.wait() else {
             continue;
         };
-        match (&wait.on, execution.stage) {
+        match (&wait.on, execution.stage()) {
             (WaitOn::Approval(request), Stage::AwaitingApproval) => {
                 text.push_str(&format!(
                     "{} {}\n",
@@ -351,7 +351,7 @@ fn probes(ui: &Ui, machine: &Machine) -> String {
     let mut text = String::new();
     for instance in machine
         .instances()
-        .filter(|i| current(i).1.stage == Stage::InDoubt)
+        .filter(|i| current(i).1.stage() == Stage::InDoubt)
     {
         let phase = current(instance).0;
         let probe = machine
@@ -430,7 +430,7 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
     let mut text = format!("{}\n", style.bold("done so far"));
     let doubts: Vec<String> = machine
         .instances()
-        .filter(|instance| current(instance).1.stage == Stage::InDoubt)
+        .filter(|instance| current(instance).1.stage() == Stage::InDoubt)
         .map(|instance| instance.path.to_string())
         .collect();
     if !doubts.is_empty() {
@@ -511,7 +511,7 @@ fn what_ends(ui: &Ui, machine: &Machine, holder: Option<&Holder>) -> String {
     }
     let running = machine
         .instances()
-        .filter(|i| i.role == Role::Step && current(i).1.stage == Stage::Running)
+        .filter(|i| i.role == Role::Step && current(i).1.stage() == Stage::Running)
         .count();
     let mut text = format!("{}\n", ui.out.bold("to end it"));
     if let Some(holder) = holder {

@@ -77,7 +77,7 @@ impl Style {
     /// In the colour of a state.
     pub(crate) fn state(self, state: NodeState, text: &str) -> String {
         match state {
-            NodeState::Pending | NodeState::Skipped => self.dim(text),
+            NodeState::Pending | NodeState::Skipped | NodeState::Ended => self.dim(text),
             NodeState::Running => self.cyan(text),
             NodeState::Backoff
             | NodeState::Waiting
@@ -142,7 +142,7 @@ impl Glyphs {
             (NodeState::InDoubt, _) => "?",
             (NodeState::Succeeded, true) => "✓",
             (NodeState::Succeeded, false) => "+",
-            (NodeState::Skipped, _) => "-",
+            (NodeState::Skipped | NodeState::Ended, _) => "-",
             (NodeState::Failed, true) => "✗",
             (NodeState::Failed, false) => "x",
             (NodeState::Undoing, true) => "↶",

@@ -81,7 +81,7 @@ pub(crate) fn failure(machine: &Machine, instance: &Instance, style: Style) -> S
 pub(crate) fn doubt(machine: &Machine, instance: &Instance, style: Style) -> Option<String> {
     let (what, execution) = [("", &instance.forward), ("undo of ", &instance.undo)]
         .into_iter()
-        .find(|(_, execution)| execution.stage == windlass_engine::machine::Stage::InDoubt)?;
+        .find(|(_, execution)| execution.stage() == windlass_engine::machine::Stage::InDoubt)?;
     let mut text = format!(
         "  {} {what}{}: it is not known whether attempt {} took effect\n",
         style.magenta("in doubt"),
@@ -91,7 +91,7 @@ pub(crate) fn doubt(machine: &Machine, instance: &Instance, style: Style) -> Opt
     if let Some(place) = place_of(machine, instance) {
         text.push_str(&format!("    {} {place}\n", style.blue("-->")));
     }
-    if let Some(why) = &execution.doubt {
+    if let Some(why) = execution.doubt() {
         text.push_str(&format!("    = {}\n", super::one_line(why)));
     }
     if let Some(mark) = &execution.mark {
@@ -116,8 +116,8 @@ pub(crate) fn troubles(machine: &Machine, style: Style) -> String {
         {
             continue;
         }
-        let forward = instance.forward.stage == windlass_engine::machine::Stage::Failed;
-        let undo = instance.undo.stage == windlass_engine::machine::Stage::Failed;
+        let forward = instance.forward.stage() == windlass_engine::machine::Stage::Failed;
+        let undo = instance.undo.stage() == windlass_engine::machine::Stage::Failed;
         if forward || undo {
             text.push_str(&failure(machine, instance, style));
         }
@@ -225,9 +225,9 @@ pub(crate) fn render(
         .filter(|instance| instance.role == Role::Step)
     {
         let (_, execution) = super::words::current(instance);
-        if (execution.outside_window
+        if (execution.outside_window()
             || matches!(
-                execution.stage,
+                execution.stage(),
                 windlass_engine::machine::Stage::Waiting
                     | windlass_engine::machine::Stage::AwaitingApproval
             ))
@@ -238,7 +238,7 @@ pub(crate) fn render(
                 style.yellow("waits:"),
                 instance.path
             ));
-            if let Some(WaitOn::Approval(request)) = execution.wait.as_ref().map(|wait| &wait.on) {
+            if let Some(WaitOn::Approval(request)) = execution.wait().map(|wait| &wait.on) {
                 text.push_str(&question(request, instance, style));
             }
         }

@@ -47,6 +47,7 @@ pub(crate) fn command(command: &Command) -> String {
         Command::Skip { node, .. } => format!("skip {node}"),
         Command::SetInput { name, .. } => format!("set {name}"),
         Command::Undo => "undo".to_owned(),
+        Command::Close { .. } => "close".to_owned(),
     };
     one_line(&text)
 }

@@ -5,6 +5,7 @@
 //! names, outputs and `finally`, and is what compensation undoes as a whole.
 mod order;
 mod policy;
+pub(crate) mod readers;
 mod render;
 mod secrets;
 

@@ -1,9 +1,14 @@
 //! The only mutator: each event, and what those of scopes and of the run do.
+//!
+//! An event changes the executions that it is about (`shift`), which keeps every count; then what was touched finds its line
+//! on the agenda anew. Nothing else moves.
 use super::{
-    core::{Ending, IllegalEvent, Machine, ROOT, ScopePhase},
+    agenda::Rank,
+    core::{IllegalEvent, Machine, ScopePhase},
     event::*,
-    state::{InstanceId, Role, Stage, Work},
-    table::Trigger,
+    execution::{At, Change},
+    state::InstanceId,
+    tree::ROOT,
 };
 use crate::{step::Phase, value::Value};
 use std::sync::Arc;
@@ -15,27 +20,39 @@ impl Machine {
     /// Where the event cannot follow what was applied before. The machine must then be dropped.
     pub fn apply(&mut self, event: &Event) -> Result<(), IllegalEvent> {
         self.last_at = self.last_at.max(event.at);
+        self.take(event)?;
+        self.refresh();
+        self.seq += 1;
+        // Small runs are checked whole in debug builds; for a large one that would take as long as the run has events.
+        #[cfg(debug_assertions)]
+        if self.tree.len() < 8 {
+            self.check().map_err(|what| self.misplaced(&what))?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: &Event) -> Result<(), IllegalEvent> {
         let at = event.at;
         match &event.body {
             EventBody::RunStarted(_) => return Err(IllegalEvent::NotStarted { seq: self.seq + 1 }),
-            EventBody::LeaseTaken(e) => self.on_lease(e),
+            EventBody::LeaseTaken(e) => self.on_lease(e)?,
             EventBody::Expanded(e) => self.on_expanded(e)?,
             EventBody::Started(e) => self.on_started(e, at)?,
             EventBody::Captured(e) => {
-                let id = self.running(&e.node, e.phase, e.attempt)?;
-                self.get_mut(id).execution_mut(e.phase).capture = Some(e.capture.clone());
+                let id = self.noted(&e.node, e.phase, e.attempt)?;
+                self.execution_mut(id, e.phase).capture = Some(e.capture.clone());
             }
             EventBody::Marked(e) => {
-                let id = self.running(&e.node, e.phase, e.attempt)?;
-                let execution = self.get_mut(id).execution_mut(e.phase);
+                let id = self.noted(&e.node, e.phase, e.attempt)?;
+                let execution = self.execution_mut(id, e.phase);
                 if let Some(capture) = &e.mark.capture {
                     execution.capture = Some(capture.clone());
                 }
                 execution.mark = Some(e.mark.clone());
             }
             EventBody::Progressed(e) => {
-                let id = self.running(&e.node, e.phase, e.attempt)?;
-                let execution = self.get_mut(id).execution_mut(e.phase);
+                let id = self.noted(&e.node, e.phase, e.attempt)?;
+                let execution = self.execution_mut(id, e.phase);
                 execution.state = Some(e.state.clone());
                 execution.woken = None;
             }
@@ -45,125 +62,82 @@ impl Machine {
             EventBody::Failed(e) => self.on_failed(e, at)?,
             EventBody::RetryScheduled(e) => {
                 let id = self.find(&e.node)?;
-                self.unwant(id, e.phase);
-                self.shift(id, e.phase, Trigger::ScheduleRetry)?;
-                self.sleep_until(id, e.phase, e.not_before, e.cause);
+                self.execution_mut(id, e.phase).next_cause = Some(e.cause);
+                let until = e.not_before;
+                self.shift(id, e.phase, Change::Retry { until })?;
             }
             EventBody::Gated(e) => {
                 let id = self.find(&e.node)?;
-                self.shift(id, Phase::Do, Trigger::Gate)?;
-                self.ready.remove(&id);
-                self.clear_sleep(id, Phase::Do);
-                self.gated.insert(id);
+                self.shift(id, Phase::Do, Change::Gate)?;
             }
             EventBody::WindowClosed(e) => {
                 let id = self.find(&e.node)?;
                 // Why the attempt starts stays what it was: an interrupted one keeps its checkpoint.
-                let cause = self.get(id).forward.next_cause.unwrap_or(StartCause::First);
-                self.shift(id, Phase::Do, Trigger::Gate)?;
-                self.ready.remove(&id);
-                self.clear_sleep(id, Phase::Do);
-                self.sleep_until(id, Phase::Do, e.opens, cause);
-                self.get_mut(id).execution_mut(Phase::Do).outside_window = true;
+                self.shift(id, Phase::Do, Change::Shut { until: e.opens })?;
             }
             EventBody::Skipped(e) => self.on_skipped(e, at)?,
             EventBody::Doubted(e) => {
                 let id = self.find(&e.node)?;
-                self.unwant(id, e.phase);
-                self.shift(id, e.phase, Trigger::Doubt)?;
-                self.get_mut(id).execution_mut(e.phase).doubt = Some(e.why.clone());
-                self.want(id, e.phase, Work::Probe);
+                self.shift(id, e.phase, Change::Doubt(e.why.clone()))?;
             }
             EventBody::Probed(e) => {
                 let id = self.find(&e.node)?;
-                self.shift(id, e.phase, Trigger::Probe)?;
-                self.unwant(id, e.phase);
-                match &e.in_doubt {
-                    None => {
-                        self.standing.remove(&(id, e.phase));
-                        self.not_done.insert((id, e.phase));
-                    }
-                    Some(why) => {
-                        self.get_mut(id).execution_mut(e.phase).doubt = Some(why.clone());
-                        self.standing.insert((id, e.phase));
-                    }
-                }
+                self.shift(id, e.phase, Change::Probe(e.in_doubt.clone()))?;
             }
             EventBody::Voted(e) => {
                 let id = self.find(&e.node)?;
-                self.get_mut(id).votes.push(e.vote.clone());
+                self.tree.get_mut(id).votes.push(e.vote.clone());
             }
             EventBody::Signalled(e) => {
                 self.signals
                     .entry(e.name.clone())
                     .or_default()
                     .push(e.payload.clone());
+                self.touch_rank(Rank::Sleeps);
+                self.touch_rank(Rank::Timer);
             }
             EventBody::CommandAccepted(_) | EventBody::CommandRefused(_) => {}
             EventBody::Resolved(e) => self.on_resolved(e, at)?,
             EventBody::RetryOrdered(e) => self.on_retry_ordered(e, at)?,
-            EventBody::InputEdited(e) => {
-                let mut map = self.inputs.as_map().cloned().unwrap_or_default();
-                map.insert(e.name.as_str().into(), e.value.clone());
-                self.inputs = Value::Map(Arc::new(map));
-                for id in std::mem::take(&mut self.gated) {
-                    self.sleep_until(id, Phase::Do, at, StartCause::First);
-                }
-            }
-            EventBody::Paused(e) => {
-                self.paused = Some(e.clone());
-                self.attention.clear();
-            }
+            EventBody::InputEdited(e) => self.on_input(e)?,
+            EventBody::Paused(e) => self.on_paused(e)?,
             EventBody::Unpaused(_) => self.paused = None,
-            EventBody::Cancelled(e) => self.on_cancelled(e),
-            EventBody::Overran(e) => {
+            EventBody::Cancelled(e) => self.on_cancelled(e)?,
+            EventBody::Overran(_) => {
                 self.overran = true;
-                let undo = match self.graph.policy.on_failure {
-                    crate::graph::OnFailure::Undo => true,
-                    crate::graph::OnFailure::Pause
-                    | crate::graph::OnFailure::Stop
-                    | crate::graph::OnFailure::Continue
-                    | crate::graph::OnFailure::Ignore => false,
-                };
-                self.end_scope(
-                    ROOT,
-                    &format!("the run took longer than max_duration ({})", e.limit),
-                    undo,
-                );
+                self.touch_inside(ROOT);
             }
             EventBody::CompensationStarted(e) => {
                 let scope = self.find(&e.scope)?;
-                self.close_open(scope);
                 self.set_phase(scope, ScopePhase::Undoing)?;
-                self.open_undo(scope);
+                self.open_undo(scope)?;
             }
             EventBody::CleanupStarted(e) => {
                 let scope = self.find(&e.scope)?;
                 self.set_phase(scope, ScopePhase::Cleaning)?;
-                self.open_undo(scope);
+                self.open_undo(scope)?;
             }
             EventBody::FinallyStarted(e) => {
                 let scope = self.find(&e.scope)?;
-                self.close_open(scope);
                 self.set_phase(scope, ScopePhase::Finally)?;
                 if let Some(state) = self.scopes.get_mut(&scope) {
                     state.outcome = Some(e.outcome);
                 }
-                self.start_finally(scope);
             }
             EventBody::Finished(e) => {
                 if self.finished.is_some() {
                     return Err(self.misplaced("the run is over already"));
                 }
                 self.set_phase(ROOT, ScopePhase::Over)?;
-                self.enter(ROOT, Phase::Do, Stage::Succeeded);
-                self.get_mut(ROOT).finished_at = Some(at);
+                self.tree.get_mut(ROOT).finished_at = Some(at);
                 self.finished = Some((**e).clone());
                 self.paused = None;
+                self.shift(ROOT, Phase::Do, Change::Succeed)?;
+                self.touch_inside(ROOT);
             }
             EventBody::Reopened(e) => self.on_reopened(e)?,
+            EventBody::Closed(e) => self.closed = Some(e.clone()),
         }
-        self.seq += 1;
         Ok(())
     }
 
@@ -181,129 +155,99 @@ impl Machine {
         })
     }
 
-    fn set_phase(&mut self, scope: InstanceId, phase: ScopePhase) -> Result<(), IllegalEvent> {
-        let before = self.scope_phase(scope);
-        let allowed = match phase {
-            ScopePhase::Forward => false,
-            ScopePhase::Undoing | ScopePhase::Cleaning => before == ScopePhase::Forward,
-            ScopePhase::Finally => {
-                matches!(
-                    before,
-                    ScopePhase::Forward | ScopePhase::Undoing | ScopePhase::Cleaning
-                )
-            }
-            ScopePhase::Over => before == ScopePhase::Finally,
-        };
-        if !allowed {
-            return Err(self.misplaced(&format!("a scope cannot go from {before:?} to {phase:?}")));
-        }
-        if let Some(state) = self.scopes.get_mut(&scope) {
-            state.phase = phase;
-        }
-        self.due_scopes.insert(scope);
-        Ok(())
+    pub(super) fn execution_mut(
+        &mut self,
+        id: InstanceId,
+        phase: Phase,
+    ) -> &mut super::execution::Execution {
+        self.tree.get_mut(id).execution_mut(phase)
     }
 
-    fn on_lease(&mut self, e: &LeaseTaken) {
+    fn on_lease(&mut self, e: &LeaseTaken) -> Result<(), IllegalEvent> {
         self.epoch = e.epoch;
         self.failovers.clone_from(&e.failovers);
-        self.busy_since = self.last_at;
-        // What was in flight is lost; what a probe could not settle is asked anew.
-        let lost: Vec<_> = std::mem::take(&mut self.wanted).into_iter().collect();
-        for wanted in lost {
-            match wanted.work {
-                Work::Execute => {
-                    self.lost.insert((wanted.instance, wanted.phase));
-                }
-                Work::Probe => self.want(wanted.instance, wanted.phase, Work::Probe),
-            }
+        // The time in which no process drove the run does not count.
+        self.watch.since = self.last_at;
+        // What was in flight under the lease before is lost.
+        for rank in [Rank::Runs, Rank::Told] {
+            self.touch_rank(rank);
         }
-        // A forced cancel takes steps out of `wanted` while they still run.
-        for index in 0..self.nodes.len() {
-            let id = InstanceId(u32::try_from(index).unwrap_or(u32::MAX));
-            if self.get(id).role != Role::Step {
-                continue;
-            }
-            for phase in [Phase::Do, Phase::Undo] {
-                if self.get(id).execution(phase).stage == Stage::Running {
-                    self.lost.insert((id, phase));
-                }
-            }
+        // A server that could not be asked may answer this process.
+        let doubts: Vec<_> = self.agenda.of_rank(Rank::Doubt).copied().collect();
+        for (_, _, id, phase) in doubts {
+            self.shift(id, phase, Change::AskAgain)?;
         }
-        for (id, phase) in std::mem::take(&mut self.standing) {
-            self.want(id, phase, Work::Probe);
-        }
-    }
-
-    pub(super) fn close_scope(&mut self, call: InstanceId) -> Result<(), IllegalEvent> {
-        if self.scope_phase(call) == ScopePhase::Finally {
-            self.set_phase(call, ScopePhase::Over)?;
-        }
-        self.due_scopes.remove(&call);
         Ok(())
     }
 
-    fn on_cancelled(&mut self, e: &Cancelled) {
-        let again = self.cancelled.is_some();
-        self.cancelled = Some(e.clone());
-        self.paused = None;
-        let why = format!("cancelled by {}", e.who);
-        let ending = Ending {
-            why,
-            undo: e.undo,
-            cancelled: true,
-            force: e.force,
-            skip_finally: again && e.force,
+    fn on_input(&mut self, e: &InputEdited) -> Result<(), IllegalEvent> {
+        let mut map = self.inputs.as_map().cloned().unwrap_or_default();
+        map.insert(e.name.as_str().into(), e.value.clone());
+        self.inputs = Value::Map(Arc::new(map));
+        let gated: Vec<_> = self.agenda.of_rank(Rank::Gated).copied().collect();
+        for (_, _, id, phase) in gated {
+            self.shift(id, phase, Change::Again)?;
+        }
+        Ok(())
+    }
+
+    fn on_paused(&mut self, e: &Paused) -> Result<(), IllegalEvent> {
+        if e.who.is_some() {
+            self.paused = Some(e.clone());
+            return Ok(());
+        }
+        // For a failure. Journals of before do not say which: it was for all that asked then.
+        let asking: Vec<InstanceId> = match &e.node {
+            Some(node) => vec![self.find(node)?],
+            None => self.asking.iter().copied().collect(),
         };
-        let scopes: Vec<InstanceId> = self.scopes.keys().copied().collect();
-        for scope in scopes {
-            if self.scope_phase(scope) == ScopePhase::Forward || scope == ROOT {
-                if let Some(state) = self.scopes.get_mut(&scope) {
-                    state.ending = Some(ending.clone());
-                }
-                self.due_scopes.insert(scope);
+        for id in asking {
+            if matches!(self.get(id).forward.at, At::Failed { .. }) {
+                self.shift(id, Phase::Do, Change::Announce)?;
             }
         }
+        Ok(())
+    }
+
+    fn on_cancelled(&mut self, e: &Cancelled) -> Result<(), IllegalEvent> {
+        self.sum_failed(|machine| machine.cancelled = Some(e.clone()))?;
+        self.paused = None;
+        if self.scope_phase(ROOT) == ScopePhase::Finally
+            && let Some(state) = self.scopes.get_mut(&ROOT)
+        {
+            state.turns_back = e.undo;
+        }
+        self.touch_inside(ROOT);
         if e.force {
-            // No longer wanted: the driver ends them on the server and reports.
-            let forward: Vec<_> = self
-                .wanted
-                .iter()
-                .filter(|w| w.phase == Phase::Do)
-                .copied()
-                .collect();
-            for wanted in forward {
-                if wanted.work == Work::Execute {
-                    self.wanted.remove(&wanted);
+            // Their statements end on the servers, and they report. An undo is given up only by a cancel that leaves.
+            let runs: Vec<_> = self.agenda.of_rank(Rank::Runs).copied().collect();
+            for (_, _, id, phase) in runs {
+                if phase == Phase::Do || !e.undo {
+                    self.shift(id, phase, Change::Tell)?;
                 }
             }
         }
+        Ok(())
     }
 
     fn on_reopened(&mut self, e: &Reopened) -> Result<(), IllegalEvent> {
         if self.finished.take().is_none() {
             return Err(self.misplaced("the run is not over"));
         }
-        self.enter(ROOT, Phase::Do, Stage::Running);
-        self.get_mut(ROOT).finished_at = None;
-        self.cancelled = None;
-        self.reset_finally(ROOT);
-        let state = self.scopes.entry(ROOT).or_default();
-        state.phase = ScopePhase::Forward;
-        state.outcome = None;
-        state.finally_failed.clear();
-        state.blocked = false;
-        state.ending = e.undo.then(|| Ending {
-            why: format!("undo ordered by {}", e.who),
-            undo: true,
-            cancelled: false,
-            force: false,
-            skip_finally: false,
-        });
-        if !e.undo {
-            self.reopen_closed();
+        self.shift(ROOT, Phase::Do, Change::Reopen)?;
+        self.tree.get_mut(ROOT).finished_at = None;
+        self.touch_inside(ROOT);
+        if e.only_finally {
+            if let Some(state) = self.scopes.get_mut(&ROOT) {
+                state.phase = ScopePhase::Finally;
+            }
+            return Ok(());
         }
-        self.due_scopes.insert(ROOT);
-        Ok(())
+        self.sum_failed(|machine| machine.cancelled = None)?;
+        self.undo_ordered = e.undo.then(|| e.who.clone());
+        if e.undo {
+            return self.set_phase(ROOT, ScopePhase::Forward);
+        }
+        self.go_forward(ROOT)
     }
 }

@@ -1,17 +1,21 @@
-//! The machine's construction: from a run's first event, by replay, and the instances that are added as nodes open.
+//! The machine's construction: from a run's first event, by replay; and the instances that are added as nodes open.
 use super::{
-    core::{IllegalEvent, Machine, Meta, ScopeState, UndoMark},
-    event::{EVENT_FORMAT, Event, EventBody, NodePath, RunStarted},
-    state::{Execution, Instance, InstanceId, NodeState, Role, Signals, Stage},
+    agenda::Agenda,
+    core::{IllegalEvent, Machine, ScopeState},
+    event::{EVENT_FORMAT, Event, EventBody, RunStarted},
+    execution::Change,
+    state::{InstanceId, Role, Signals},
+    tally::{Tally, Watch},
+    tree::{ROOT, Tree},
 };
 use crate::{
     graph::{Body, NodeId, Scope},
     step::Phase,
-    value::{Duration, Timestamp, Value},
+    value::{Timestamp, Value},
 };
 use indexmap::IndexMap;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -44,150 +48,82 @@ impl Machine {
             });
         }
         let graph = started.graph.clone();
-        let mut dependents = vec![Vec::new(); graph.nodes.len()];
-        let mut positions = vec![0; graph.nodes.len()];
-        let mut lists = vec![graph.root.all()];
-        for (index, node) in graph.nodes.iter().enumerate() {
-            let id = NodeId(u32::try_from(index).unwrap_or(u32::MAX));
-            for need in &node.needs {
-                if let Some(list) = dependents.get_mut(need.index()) {
-                    list.push(id);
-                }
-            }
-            lists.push(graph.children(id));
-        }
-        for list in lists {
-            for (position, id) in list.iter().enumerate() {
-                if let Some(slot) = positions.get_mut(id.index()) {
-                    *slot = position;
-                }
-            }
-        }
-        let instances = graph.nodes.len() + 1;
         let mut machine = Self {
             inputs: started.inputs.clone(),
             started: Arc::new(started.clone()),
-            graph: graph.clone(),
-            dependents: Arc::new(dependents),
-            positions: Arc::new(positions),
-            nodes: Vec::with_capacity(instances),
-            meta: Vec::with_capacity(instances),
-            by_path: HashMap::with_capacity(instances),
-            scopes: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            closing: BTreeSet::new(),
-            due_scopes: BTreeSet::new(),
-            timers: BTreeSet::new(),
-            lost: BTreeSet::new(),
-            not_done: BTreeSet::new(),
-            attention: BTreeSet::new(),
-            undo_ready: BTreeSet::new(),
+            tree: Tree::new(graph.clone()),
+            tallies: vec![Tally::default()],
+            scopes: [(ROOT, ScopeState::default())].into(),
+            agenda: Agenda::default(),
+            asking: BTreeSet::new(),
             undo_chains: BTreeMap::new(),
-            undo_failed: BTreeSet::new(),
-            standing: BTreeSet::new(),
-            gated: BTreeSet::new(),
             signals: Signals::new(),
-            listening: BTreeMap::new(),
-            wanted: BTreeSet::new(),
             paused: None,
             cancelled: None,
+            undo_ordered: None,
             finished: None,
+            closed: None,
             starts: 0,
             seq: 1,
             last_at: at,
             epoch: 1,
             failovers: IndexMap::new(),
-            busy: 0,
-            busy_since: at,
-            busy_total: Duration::ZERO,
+            watch: Watch::new(at),
             overran: false,
+            graph,
         };
-        let root = machine.add(NewInstance {
-            path: "".into(),
-            def: None,
-            parent: None,
-            role: Role::Root,
-            position: 0,
-            in_finally: false,
-            item: None,
-        });
-        machine.get_mut(root).execution_mut(Phase::Do).stage = Stage::Running;
-        machine.get_mut(root).state = NodeState::Running;
-        machine.get_mut(root).started_at = Some(at);
-        machine.scopes.insert(root, ScopeState::default());
-        machine.open_lists(root, &graph.root);
+        machine.tree.get_mut(ROOT).started_at = Some(at);
+        machine.shift(ROOT, Phase::Do, Change::Start { epoch: 1 })?;
+        machine.open_scope(ROOT);
+        machine.refresh();
         Ok(machine)
     }
 
-    pub(super) fn add(&mut self, new: NewInstance) -> InstanceId {
-        let id = InstanceId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
-        let scope = match new.parent {
-            None => id,
-            Some(parent) => match self.get(parent).role {
-                Role::Root | Role::Call => parent,
-                Role::Foreach | Role::Group | Role::Step => self.meta(parent).scope,
-            },
-        };
-        if let Some(parent) = new.parent {
-            self.get_mut(parent).children.push(id);
+    /// What is inside a container that opens. One that was open before has it already.
+    pub(super) fn open(&mut self, id: InstanceId) {
+        let graph = self.graph.clone();
+        for child in self.get(id).children.clone() {
+            self.touch(child);
         }
-        self.by_path.insert(new.path.clone(), id);
-        self.nodes.push(Instance {
-            path: new.path,
-            def: new.def,
-            parent: new.parent,
-            state: NodeState::Pending,
-            forward: Execution::idle(),
-            undo: Execution::idle(),
-            output: Value::Null,
-            started_at: None,
-            finished_at: None,
-            item: new.item,
-            votes: Vec::new(),
-            skipped: None,
-            children: Vec::new(),
-            role: new.role,
-            took_effect: false,
-        });
-        self.meta.push(Meta {
-            scope,
-            position: new.position,
-            in_finally: new.in_finally,
-            waiting_on: 0,
-            unsettled: 0,
-            active: 0,
-            failed_items: 0,
-            next_item: 0,
-            failing: None,
-            closed_by_end: false,
-            expanded: false,
-            start_order: 0,
-            undo: UndoMark::default(),
-        });
-        id
-    }
-
-    /// Adds the instances of a scope: its steps and its `finally`.
-    pub(super) fn open_lists(&mut self, scope: InstanceId, def: &Scope) {
-        self.open_list(scope, &def.steps, false);
-        self.open_list(scope, &def.finally, true);
-        if def.steps.is_empty() {
-            self.due_scopes.insert(scope);
+        match (
+            self.get(id).role,
+            self.get(id).def.map(|def| &graph.node(def).body),
+        ) {
+            (Role::Group, Some(Body::Group { steps })) if self.get(id).children.is_empty() => {
+                self.add_list(id, steps, self.get(id).in_finally);
+            }
+            (Role::Call, _) => {
+                self.scopes.entry(id).or_default();
+                if self.get(id).children.is_empty() {
+                    self.open_scope(id);
+                }
+            }
+            // A foreach gets its items by an event.
+            (Role::Root | Role::Foreach | Role::Group | Role::Step, _) => {}
         }
     }
 
-    /// Adds the instances of a list below its container; those that need nothing are ready.
-    pub(super) fn open_list(&mut self, parent: InstanceId, list: &[NodeId], is_finally: bool) {
+    fn open_scope(&mut self, scope: InstanceId) {
+        let graph = self.graph.clone();
+        let def: &Scope = self
+            .get(scope)
+            .def
+            .and_then(|def| graph.scope(def))
+            .unwrap_or(&graph.root);
+        self.add_list(scope, &def.steps, false);
+        self.add_list(scope, &def.finally, true);
+    }
+
+    fn add_list(&mut self, parent: InstanceId, list: &[NodeId], in_finally: bool) {
         let graph = self.graph.clone();
         let base = self.get(parent).path.clone();
-        let in_finally =
-            is_finally || self.meta(parent).in_finally && self.get(parent).role != Role::Call;
+        let first = self.get(parent).children.len();
         for def in list {
             let node = graph.node(*def);
-            let path: NodePath = if base.is_empty() {
-                node.id.as_str().into()
+            let path = if base.is_empty() {
+                node.id.clone()
             } else {
-                format!("{base}/{}", node.id).into()
+                format!("{base}/{}", node.id)
             };
             let role = match (&node.foreach, &node.body) {
                 (Some(_), _) => Role::Foreach,
@@ -195,35 +131,58 @@ impl Machine {
                 (None, Body::Group { .. }) => Role::Group,
                 (None, Body::Call(_)) => Role::Call,
             };
-            let position = self.get(parent).children.len();
-            let id = self.add(NewInstance {
-                path,
-                def: Some(*def),
-                parent: Some(parent),
-                role,
-                position,
-                in_finally,
-                item: None,
-            });
-            if !is_finally {
-                self.meta_mut(id).waiting_on = node.needs.len();
-                if node.needs.is_empty() {
-                    self.ready.insert(id);
-                }
-            }
+            self.put(parent, *def, &path, role, in_finally, None);
         }
-        if !is_finally {
-            self.meta_mut(parent).unsettled += list.len();
+        // Once the list is whole: what a node needs may come after it.
+        for id in self
+            .get(parent)
+            .children
+            .iter()
+            .skip(first)
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            self.enlist(id);
         }
     }
-}
 
-pub(super) struct NewInstance {
-    pub path: NodePath,
-    pub def: Option<NodeId>,
-    pub parent: Option<InstanceId>,
-    pub role: Role,
-    pub position: usize,
-    pub in_finally: bool,
-    pub item: Option<(u32, Value)>,
+    /// The items of a foreach.
+    pub(super) fn add_items(&mut self, foreach: InstanceId, def: NodeId, items: &[Value]) {
+        let role = match &self.graph.node(def).body {
+            Body::Step(_) => Role::Step,
+            Body::Group { .. } => Role::Group,
+            Body::Call(_) => Role::Call,
+        };
+        let base = self.get(foreach).path.clone();
+        let in_finally = self.get(foreach).in_finally;
+        for (index, item) in items.iter().enumerate() {
+            let index = u32::try_from(index).unwrap_or(u32::MAX);
+            let item = Some((index, item.clone()));
+            let id = self.put(
+                foreach,
+                def,
+                &format!("{base}[{index}]"),
+                role,
+                in_finally,
+                item,
+            );
+            self.enlist(id);
+        }
+    }
+
+    fn put(
+        &mut self,
+        parent: InstanceId,
+        def: NodeId,
+        path: &str,
+        role: Role,
+        in_finally: bool,
+        item: Option<(u32, Value)>,
+    ) -> InstanceId {
+        let id = self.tree.put(parent, def, path, role, in_finally, item);
+        if self.tallies.len() < self.tree.len() as usize {
+            self.tallies.push(Tally::default());
+        }
+        id
+    }
 }

@@ -1,12 +1,14 @@
 //! What comes next: a pure decision. The driver asks until there is none.
 use super::{
-    core::{IllegalEvent, Machine, ScopePhase},
+    agenda::Rank,
+    core::{IllegalEvent, Machine},
     event::*,
-    state::{InstanceId, Role, Stage},
+    execution::{At, Stage},
+    state::{InstanceId, NodeState, Role},
 };
 use crate::{
     graph::Body,
-    step::{Cause, Certainty, Effect, Failure, Phase, Redo, WaitOn, Woken},
+    step::{Certainty, Effect, Failure, Phase, Redo, WaitOn, Woken},
     value::{Duration, Timestamp, Value},
 };
 
@@ -18,10 +20,12 @@ impl Machine {
             return None;
         }
         let now = now.max(self.last_at);
+        // In this order: what is lost, before anything is decided by it; what a person is asked, before anything starts; what
+        // ends, before what begins; what was under way, before what is new.
         let body = self
             .next_lost(now)
             .or_else(|| self.next_not_done(now))
-            .or_else(|| self.next_attention())
+            .or_else(|| self.next_question())
             .or_else(|| self.next_closing())
             .or_else(|| self.next_scope())
             .or_else(|| self.next_signal())
@@ -36,7 +40,7 @@ impl Machine {
     /// All events due at `now`, applied.
     ///
     /// # Errors
-    /// Never by its own decisions; an error is a defect of the engine, told instead of hidden.
+    /// Never by its own decisions; an error is a defect of the engine, reported instead of hidden.
     pub fn settle(&mut self, now: Timestamp) -> Result<Vec<Event>, IllegalEvent> {
         let mut events = Vec::new();
         while let Some(event) = self.next_event(now) {
@@ -46,9 +50,14 @@ impl Machine {
         Ok(events)
     }
 
+    /// Whether nothing new starts: a person paused the run, or a failure asks.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.paused.is_some() || self.agenda.has(Rank::Asks) || self.agenda.has(Rank::Asking)
+    }
+
     /// An execution that a driver left behind: nothing happened, or it is in doubt.
     fn next_lost(&self, now: Timestamp) -> Option<EventBody> {
-        let (id, phase) = *self.lost.first()?;
+        let (id, phase) = self.agenda.first(Rank::Lost)?;
         let instance = self.get(id);
         let execution = instance.execution(phase);
         let repeatable = self.redo(id, phase) == Redo::Repeatable;
@@ -67,10 +76,8 @@ impl Machine {
                 why: why.to_owned(),
             }));
         }
-        if phase == Phase::Do && self.is_halted(id) {
-            let failure =
-                Failure::new("run.ended", "ended before it took effect").cause(Cause::Interrupted);
-            return Some(self.failed_event(id, phase, failure, Vec::new(), true));
+        if self.is_cut_off(id, phase) {
+            return Some(self.ended_event(id, phase));
         }
         // A step begun anew is a start like any other: outside the windows its turn is given back, and then decided.
         if phase == Phase::Do && self.window_opens(id, now).is_some() {
@@ -99,23 +106,15 @@ impl Machine {
 
     /// A doubt that turned out as "not done": the failure before it decides, or it starts anew.
     fn next_not_done(&self, now: Timestamp) -> Option<EventBody> {
-        let (id, phase) = *self.not_done.first()?;
-        let execution = self.get(id).execution(phase);
-        let halted = phase == Phase::Do && self.is_halted(id);
-        let failure = execution
-            .failure
-            .clone()
-            .map(|f| f.certainty(Certainty::NoEffect));
+        let (id, phase) = self.agenda.first(Rank::NotDone)?;
+        let failure = self.get(id).execution(phase).failure.clone();
+        let failure = failure.map(|failure| failure.certainty(Certainty::NoEffect));
         match failure {
-            Some(failure) if halted || !self.may_retry(id, phase, &failure) => {
-                Some(self.failed_event(id, phase, failure, Vec::new(), true))
+            Some(failure) if self.may_retry(id, phase, &failure) => {
+                Some(self.retry_event(id, phase, now))
             }
-            None if halted => {
-                let failure = Failure::new("run.ended", "ended before it took effect")
-                    .cause(Cause::Interrupted);
-                Some(self.failed_event(id, phase, failure, Vec::new(), true))
-            }
-            Some(_) => Some(self.retry_event(id, phase, now)),
+            Some(failure) => Some(self.failed_event(id, phase, failure, Vec::new(), true)),
+            None if self.is_cut_off(id, phase) => Some(self.ended_event(id, phase)),
             None => Some(EventBody::RetryScheduled(RetryScheduled {
                 node: self.get(id).path.clone(),
                 phase,
@@ -125,39 +124,79 @@ impl Machine {
         }
     }
 
-    fn next_attention(&self) -> Option<EventBody> {
-        if self.paused.is_some() {
-            return None;
-        }
-        let id = *self.attention.first()?;
+    /// A failure that asks a person: the run is paused for it.
+    fn next_question(&self) -> Option<EventBody> {
+        let (id, _) = self.agenda.first(Rank::Asks)?;
         let instance = self.get(id);
-        let message = instance
-            .forward
-            .failure
-            .as_ref()
-            .map(|f| f.message.clone())
-            .unwrap_or_default();
+        let failure = instance.forward.failure.as_ref();
+        let message = failure.map_or("", |failure| failure.message.as_str());
         Some(EventBody::Paused(Paused {
             who: None,
             why: format!("{} failed: {message}", instance.path),
+            node: Some(instance.path.clone()),
         }))
     }
 
-    /// A foreach without its items, or a container whose inside has settled.
+    /// A foreach without its items, or a container whose inside has settled or failed.
     fn next_closing(&self) -> Option<EventBody> {
-        let id = *self.closing.iter().find(|id| !self.is_held(**id))?;
+        let (id, _) = self.agenda.first(Rank::Closing)?;
         let instance = self.get(id);
-        if let Some(failure) = self.meta(id).failing.clone() {
-            let failure = failure.certainty(Certainty::Partial);
+        if self.is_failing(id) {
+            let failure = self.failure_inside(id);
             return Some(self.failed_event(id, Phase::Do, failure, Vec::new(), true));
         }
-        if instance.role == Role::Foreach && instance.children.is_empty() && !self.meta(id).expanded
-        {
+        if instance.role == Role::Foreach && !instance.expanded {
             return Some(self.expand(id).unwrap_or_else(|failure| {
                 self.failed_event(id, Phase::Do, failure, Vec::new(), true)
             }));
         }
         Some(self.succeeded_event(id, Value::Null))
+    }
+
+    /// Why a container fails: the first failure inside, or too many.
+    fn failure_inside(&self, container: InstanceId) -> Failure {
+        let children = &self.get(container).children;
+        let broken = children
+            .iter()
+            .map(|id| self.get(*id))
+            .filter(|child| self.tally(container).broken > 0 && child.state == NodeState::Failed)
+            .min_by_key(|child| child.finished_at);
+        let Some((child, failure)) =
+            broken.and_then(|child| Some((child, child.forward.failure.clone()?)))
+        else {
+            let (failed, total) = (self.tally(container).failed, children.len());
+            let may = self.budget(container);
+            return Failure::new(
+                "foreach.too_many_failures",
+                format!("{failed} of {total} items failed; {may} may"),
+            )
+            .certainty(Certainty::Partial);
+        };
+        Failure {
+            message: format!("{}: {}", child.path, failure.message),
+            output: Value::Null,
+            certainty: Certainty::Partial,
+            ..failure
+        }
+    }
+
+    fn next_scope(&self) -> Option<EventBody> {
+        self.agenda
+            .of_rank(Rank::Scope)
+            .find_map(|(_, _, scope, _)| {
+                let turn = self.turn(*scope)?;
+                // A run that is held up begins nothing new, nor does it end by itself.
+                let begins = self.goes_forward(*scope);
+                (!begins || !self.is_held_up()).then(|| self.turn_event(*scope, turn))
+            })
+    }
+
+    fn ended_event(&self, id: InstanceId, phase: Phase) -> EventBody {
+        EventBody::Skipped(Skipped {
+            node: self.get(id).path.clone(),
+            phase,
+            why: SkipCause::Ended,
+        })
     }
 
     pub(super) fn succeeded_event(&self, id: InstanceId, output: Value) -> EventBody {
@@ -198,92 +237,56 @@ impl Machine {
     // ---- sleepers ------------------------------------------------------------------------------------
 
     fn next_signal(&self) -> Option<EventBody> {
-        let (name, payloads) = self
-            .signals
-            .iter()
-            .find(|(name, _)| self.listening.contains_key(*name))?;
-        let (id, phase) = *self.listening.get(name)?.first()?;
+        if self.is_held_up() {
+            return None;
+        }
+        let (id, phase) = self.agenda.first(Rank::Signal)?;
+        let WaitOn::Signal(name) = &self.get(id).execution(phase).wait()?.on else {
+            return None;
+        };
         Some(EventBody::Awoken(Awoken {
             node: self.get(id).path.clone(),
             phase,
-            by: Woken::Signal(payloads.first()?.clone()),
+            by: Woken::Signal(self.signals.get(name)?.first()?.clone()),
         }))
     }
 
     fn next_due(&self, now: Timestamp) -> Option<EventBody> {
-        if self.paused.is_some() {
+        if self.is_held_up() {
             return None;
         }
-        for (at, id, phase) in &self.timers {
-            if *at > now {
-                return None;
-            }
-            // What an ending scope leaves asleep is ended by `next_sleeper`.
-            if *phase == Phase::Do && self.is_halted(*id) {
-                continue;
-            }
-            let execution = self.get(*id).execution(*phase);
-            match execution.stage {
-                Stage::Backoff if *phase == Phase::Do => return Some(self.start(*id, now)),
-                Stage::Backoff => return Some(self.start_undo(*id, now)),
-                Stage::Waiting | Stage::AwaitingApproval => {
-                    let timer = execution
-                        .wait
-                        .as_ref()
-                        .is_some_and(|w| w.on == WaitOn::Timer(*at));
-                    let by = if timer { Woken::Timer } else { Woken::Deadline };
-                    return Some(EventBody::Awoken(Awoken {
-                        node: self.get(*id).path.clone(),
-                        phase: *phase,
-                        by,
-                    }));
-                }
-                Stage::Idle
-                | Stage::Running
-                | Stage::InDoubt
-                | Stage::Succeeded
-                | Stage::Skipped
-                | Stage::Failed => {}
-            }
+        let (_, at, id, phase) = self.agenda.of_rank(Rank::Timer).next()?;
+        if *at > now {
+            return None;
         }
-        None
+        let execution = self.get(*id).execution(*phase);
+        let Some(wait) = execution.wait() else {
+            return Some(match phase {
+                Phase::Do => self.start(*id, now),
+                Phase::Undo => self.start_undo(*id, now),
+            });
+        };
+        let by = match wait.on {
+            WaitOn::Timer(timer) if timer == *at => Woken::Timer,
+            WaitOn::Timer(_) | WaitOn::Signal(_) | WaitOn::Approval(_) => Woken::Deadline,
+        };
+        Some(EventBody::Awoken(Awoken {
+            node: self.get(*id).path.clone(),
+            phase: *phase,
+            by,
+        }))
     }
 
-    /// A scope that ends wakes nobody: sleepers are ended.
+    /// A scope that ends wakes nothing: what sleeps is ended.
     fn next_sleeper(&self) -> Option<EventBody> {
-        for (scope, state) in &self.scopes {
-            let Some(ending) = &state.ending else {
-                continue;
-            };
-            let over = match state.phase {
-                ScopePhase::Forward => true,
-                ScopePhase::Finally => ending.skip_finally,
-                ScopePhase::Undoing | ScopePhase::Cleaning | ScopePhase::Over => false,
-            };
-            if !over {
-                continue;
-            }
-            let Some(id) = state
-                .sleeping
-                .iter()
-                .find(|id| ending.skip_finally || !self.meta(**id).in_finally)
-            else {
-                continue;
-            };
-            debug_assert_eq!(self.meta(*id).scope, *scope);
-            let instance = self.get(*id);
-            if instance.forward.stage == Stage::Backoff
-                && let Some(failure) = instance.forward.failure.clone()
-            {
-                return Some(self.failed_event(*id, Phase::Do, failure, Vec::new(), true));
-            }
-            return Some(EventBody::Skipped(Skipped {
-                node: instance.path.clone(),
-                phase: Phase::Do,
-                why: SkipCause::Ended,
-            }));
+        let (id, phase) = self.agenda.first(Rank::Sleeper)?;
+        let execution = self.get(id).execution(phase);
+        if let (Phase::Do, At::Backoff { .. }, Some(failure)) =
+            (phase, &execution.at, execution.failure.clone())
+        {
+            return Some(self.failed_event(id, Phase::Do, failure, Vec::new(), true));
         }
-        None
+        Some(self.ended_event(id, phase))
     }
 
     fn next_overrun(&self, now: Timestamp) -> Option<EventBody> {
@@ -298,64 +301,28 @@ impl Machine {
         if self.paused.is_some() {
             return None;
         }
-        let id = *self.ready.iter().find(|id| !self.is_held(**id))?;
-        Some(self.start(id, now))
-    }
-
-    /// Whether an instance must not start or go on: its scope ends, is past its steps, or a container fails.
-    fn is_held(&self, id: InstanceId) -> bool {
-        if self.is_halted(id) {
-            return true;
-        }
-        let mut up = self.get(id).parent;
-        while let Some(container) = up {
-            if matches!(self.get(container).role, Role::Root | Role::Call) {
-                return false;
-            }
-            if self.meta(container).failing.is_some() {
-                return true;
-            }
-            up = self.get(container).parent;
-        }
-        false
-    }
-
-    /// Whether the scope of an instance no longer runs what the instance belongs to.
-    pub(super) fn is_halted(&self, id: InstanceId) -> bool {
-        let scope = self.meta(id).scope;
-        let Some(state) = self.scopes.get(&scope) else {
-            return true;
+        // What a person ordered runs although another failure asks.
+        let ordered = self.agenda.first(Rank::Ordered);
+        let ready = || {
+            self.agenda
+                .first(Rank::Ready)
+                .filter(|_| !self.is_held_up())
         };
-        if self.meta(id).in_finally && self.finally_of(id) == Some(scope) {
-            let skipped = state
-                .ending
-                .as_ref()
-                .is_some_and(|ending| ending.skip_finally);
-            return state.phase != ScopePhase::Finally || skipped;
-        }
-        state.phase != ScopePhase::Forward || state.ending.is_some()
-    }
-
-    /// The scope in whose `finally` an instance stands, if it is the scope that the instance is in.
-    fn finally_of(&self, id: InstanceId) -> Option<InstanceId> {
-        let mut at = id;
-        loop {
-            if self.is_finally_step(at) {
-                return self.get(at).parent;
-            }
-            let parent = self.get(at).parent?;
-            if matches!(self.get(parent).role, Role::Root | Role::Call) {
-                return None;
-            }
-            at = parent;
-        }
+        let (id, _) = ordered.or_else(ready)?;
+        // A foreach stands for the item that comes next.
+        let id = match self.tree.stage(id, Phase::Do) {
+            Stage::Running => self.next_item(id)?,
+            _ => id,
+        };
+        Some(self.start(id, now))
     }
 
     fn next_undo(&self, now: Timestamp) -> Option<EventBody> {
         if self.paused.is_some() {
             return None;
         }
-        Some(self.start_undo(*self.undo_ready.first()?, now))
+        let (id, _) = self.agenda.first(Rank::Undo)?;
+        Some(self.start_undo(id, now))
     }
 
     // ---- policies ------------------------------------------------------------------------------------
@@ -373,13 +340,13 @@ impl Machine {
         })
     }
 
-    fn marks(&self, id: InstanceId, phase: Phase) -> bool {
+    pub(super) fn marks(&self, id: InstanceId, phase: Phase) -> bool {
         self.action(id, phase)
             .is_some_and(|action| action.traits.marks)
     }
 
     pub(super) fn may_retry(&self, id: InstanceId, phase: Phase, failure: &Failure) -> bool {
-        if phase == Phase::Do && self.is_halted(id) {
+        if self.is_cut_off(id, phase) {
             return false;
         }
         let Some(retry) = self.retry_policy(id, phase) else {

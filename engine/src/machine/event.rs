@@ -92,8 +92,10 @@ pub enum EventBody {
     FinallyStarted(FinallyStarted),
     /// The run is over.
     Finished(Box<Finished>),
-    /// A finished run is undone, or a stopped one goes on, by a person's order.
+    /// A finished run is undone, or a stopped one continues, by a person's order.
     Reopened(Reopened),
+    /// A stopped or stuck run is over as it is, by a person's order.
+    Closed(Closed),
 }
 
 /// See [`EventBody::RunStarted`].
@@ -566,10 +568,13 @@ pub struct InputEdited {
 /// See [`EventBody::Paused`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
-    /// Who, where a person did.
+    /// Who, if a person did.
     pub who: Option<String>,
     /// Why.
     pub why: String,
+    /// The node whose failure asks, if that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodePath>,
 }
 
 /// See [`EventBody::Unpaused`].
@@ -584,7 +589,7 @@ pub struct Unpaused {
 pub struct Cancelled {
     /// Whether what was done is undone.
     pub undo: bool,
-    /// Whether running steps are ended too, instead of awaited. A second cancel forces, and skips `finally`.
+    /// Whether running steps are ended too, instead of awaited.
     pub force: bool,
     /// Who.
     pub who: String,
@@ -669,6 +674,18 @@ pub struct Finished {
 pub struct Reopened {
     /// Who.
     pub who: String,
-    /// Whether it is undone now; otherwise it goes on where it stopped.
+    /// Whether it is undone now; otherwise it continues where it stopped.
     pub undo: bool,
+    /// Only for a step of its `finally`: nothing else of the run goes forward again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_finally: bool,
+}
+
+/// See [`EventBody::Closed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Who.
+    pub who: String,
+    /// On what grounds.
+    pub because: String,
 }

@@ -1,468 +1,651 @@
-//! What the events of one execution do: its starts, its waits and answers, how it ends.
-use super::{
-    construct::NewInstance,
-    core::{IllegalEvent, Machine},
-    event::*,
-    state::{InstanceId, Role, Stage, Work},
-    table::Trigger,
-};
+//! One execution of a node, forward or undo: where it is, and the one setter, which is the table of all transitions.
+use super::event::StartCause;
 use crate::{
-    graph::{Body, Undo},
-    step::{Certainty, Effect, Phase, WaitOn, Woken},
-    value::Timestamp,
+    step::{Failure, Mark, Target, Wait, WaitOn, Woken},
+    value::{Timestamp, Value},
 };
+use indexmap::IndexMap;
+use std::sync::{Arc, LazyLock};
 
-impl Machine {
-    fn attempt_is(&self, id: InstanceId, phase: Phase, attempt: u32) -> Result<(), IllegalEvent> {
-        let current = self.get(id).execution(phase).attempt;
-        if current == attempt {
-            return Ok(());
+/// Where an execution is. Forward and undo go through the same places.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) enum At {
+    #[default]
+    Idle,
+    /// An attempt runs, or the group, call or foreach is open.
+    Running {
+        /// The lease under which it started. Under a later one nobody runs it any more: it is lost.
+        epoch: u64,
+        /// It is to end: a forced cancel.
+        told: bool,
+    },
+    Backoff {
+        until: Timestamp,
+        /// The windows of the policy are closed until then; it has not failed.
+        shut: bool,
+    },
+    /// Its gate is closed; an edited input opens it.
+    Gated,
+    Asleep(Box<Wait>),
+    InDoubt {
+        why: String,
+        asked: Asked,
+    },
+    Succeeded,
+    Skipped,
+    Failed {
+        /// The failure had ended its scope, which goes forward again: now it asks.
+        asks: bool,
+        /// The run was paused for it, once.
+        announced: bool,
+    },
+    /// The end of its scope overtook it: neither passed nor failed. Pending again if the scope goes forward again.
+    Ended,
+}
+
+/// How far a doubt is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The probe is to be asked.
+    Wanted,
+    /// The probe could not settle it: a person is needed.
+    InVain,
+    /// It did not happen, and cannot any more.
+    NotDone,
+}
+
+/// What moves an execution.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Change {
+    Start {
+        epoch: u64,
+    },
+    Gate,
+    /// The windows of the policy are closed.
+    Shut {
+        until: Timestamp,
+    },
+    Note,
+    Suspend(Box<Wait>),
+    Wake {
+        epoch: u64,
+    },
+    Succeed,
+    NextPart {
+        until: Timestamp,
+    },
+    FailAttempt,
+    Fail,
+    Retry {
+        until: Timestamp,
+    },
+    Skip,
+    End,
+    Doubt(String),
+    Probe(Option<String>),
+    AskAgain,
+    ResolveDone,
+    ResolveNotDone,
+    /// Forward it is pending again, for its needs may have to run first; an undo starts at once.
+    OrderRetry {
+        at_once: Option<Timestamp>,
+    },
+    Tell,
+    Announce,
+    Ask,
+    Reopen,
+    Again,
+}
+
+/// The place of an execution by name, for lists, pages and the printed table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Not started.
+    #[default]
+    Idle,
+    /// An attempt runs, or the group, call or foreach is open.
+    Running,
+    /// Waits for its next attempt, or for its gate.
+    Backoff,
+    /// Sleeps until a time or a signal.
+    Waiting,
+    /// Sleeps until people decide.
+    AwaitingApproval,
+    /// It is not known whether it took effect.
+    InDoubt,
+    /// Done.
+    Succeeded,
+    /// Did not run.
+    Skipped,
+    /// Failed for good.
+    Failed,
+    /// The run ended before it could settle.
+    Ended,
+}
+
+impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 10] = [
+        Self::Idle,
+        Self::Running,
+        Self::Backoff,
+        Self::Waiting,
+        Self::AwaitingApproval,
+        Self::InDoubt,
+        Self::Succeeded,
+        Self::Skipped,
+        Self::Failed,
+        Self::Ended,
+    ];
+
+    /// Whether it sleeps: nothing is in flight, and something may wake it.
+    #[must_use]
+    pub fn is_asleep(self) -> bool {
+        matches!(self, Self::Backoff | Self::Waiting | Self::AwaitingApproval)
+    }
+
+    /// Whether it has started and not settled.
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        self.is_asleep() || matches!(self, Self::Running | Self::InDoubt)
+    }
+
+    /// Whether it came to its end.
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        !self.is_active() && self != Self::Idle
+    }
+}
+
+/// What moves an execution, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trigger {
+    /// An attempt starts, or a container opens.
+    Start,
+    /// The gate does not hold.
+    Gate,
+    /// The windows of the policy are closed.
+    Shut,
+    /// Something is journalled while it runs: a capture, a mark, a checkpoint, the items of a foreach.
+    Note,
+    /// It sleeps until a time, a signal or a decision.
+    Suspend,
+    /// It is called again.
+    Wake,
+    /// It succeeded.
+    Succeed,
+    /// One of several undo steps is done; the next follows.
+    NextPart,
+    /// An attempt failed; what follows in the same batch says how it continues.
+    FailAttempt,
+    /// It failed for good.
+    Fail,
+    /// The next attempt is set.
+    Retry,
+    /// It does not run.
+    Skip,
+    /// The end of its scope overtakes it.
+    End,
+    /// It is not known whether it took effect.
+    Doubt,
+    /// A probe answered, and settled nothing by itself.
+    Probe,
+    /// A doubt is put to its probe once more.
+    AskAgain,
+    /// A person says that it took effect.
+    ResolveDone,
+    /// A person says that it did not.
+    ResolveNotDone,
+    /// A person orders another attempt, or another probe.
+    OrderRetry,
+    /// It is to end: a forced cancel.
+    Tell,
+    /// The run is paused for its failure.
+    Announce,
+    /// Its failure asks, although it had ended the scope.
+    Ask,
+    /// A container is open again.
+    Reopen,
+    /// What was undone or ended is pending again.
+    Again,
+}
+
+impl Trigger {
+    /// Every trigger.
+    pub const ALL: [Self; 24] = [
+        Self::Start,
+        Self::Gate,
+        Self::Shut,
+        Self::Note,
+        Self::Suspend,
+        Self::Wake,
+        Self::Succeed,
+        Self::NextPart,
+        Self::FailAttempt,
+        Self::Fail,
+        Self::Retry,
+        Self::Skip,
+        Self::End,
+        Self::Doubt,
+        Self::Probe,
+        Self::AskAgain,
+        Self::ResolveDone,
+        Self::ResolveNotDone,
+        Self::OrderRetry,
+        Self::Tell,
+        Self::Announce,
+        Self::Ask,
+        Self::Reopen,
+        Self::Again,
+    ];
+}
+
+impl Change {
+    pub(super) fn trigger(&self) -> Trigger {
+        match self {
+            Self::Start { .. } => Trigger::Start,
+            Self::Gate => Trigger::Gate,
+            Self::Shut { .. } => Trigger::Shut,
+            Self::Note => Trigger::Note,
+            Self::Suspend(_) => Trigger::Suspend,
+            Self::Wake { .. } => Trigger::Wake,
+            Self::Succeed => Trigger::Succeed,
+            Self::NextPart { .. } => Trigger::NextPart,
+            Self::FailAttempt => Trigger::FailAttempt,
+            Self::Fail => Trigger::Fail,
+            Self::Retry { .. } => Trigger::Retry,
+            Self::Skip => Trigger::Skip,
+            Self::End => Trigger::End,
+            Self::Doubt(_) => Trigger::Doubt,
+            Self::Probe(_) => Trigger::Probe,
+            Self::AskAgain => Trigger::AskAgain,
+            Self::ResolveDone => Trigger::ResolveDone,
+            Self::ResolveNotDone => Trigger::ResolveNotDone,
+            Self::OrderRetry { .. } => Trigger::OrderRetry,
+            Self::Tell => Trigger::Tell,
+            Self::Announce => Trigger::Announce,
+            Self::Ask => Trigger::Ask,
+            Self::Reopen => Trigger::Reopen,
+            Self::Again => Trigger::Again,
         }
-        Err(IllegalEvent::Attempt {
-            seq: self.seq + 1,
-            node: self.get(id).path.to_string(),
-            current,
-            given: attempt,
+    }
+}
+
+impl At {
+    pub(super) fn stage(&self) -> Stage {
+        match self {
+            Self::Idle => Stage::Idle,
+            Self::Running { .. } => Stage::Running,
+            Self::Backoff { .. } | Self::Gated => Stage::Backoff,
+            Self::Asleep(wait) => match wait.on {
+                WaitOn::Timer(_) | WaitOn::Signal(_) => Stage::Waiting,
+                WaitOn::Approval(_) => Stage::AwaitingApproval,
+            },
+            Self::InDoubt { .. } => Stage::InDoubt,
+            Self::Succeeded => Stage::Succeeded,
+            Self::Skipped => Stage::Skipped,
+            Self::Failed { .. } => Stage::Failed,
+            Self::Ended => Stage::Ended,
+        }
+    }
+
+    /// The whole table: where a change leads from here; `None` where the two cannot meet.
+    fn after(&self, change: Change) -> Option<Self> {
+        use Change as C;
+        let failed = Self::Failed {
+            asks: false,
+            announced: false,
+        };
+        Some(match (self, change) {
+            // Running → Running: an attempt that the end of a driver interrupted starts anew.
+            // InDoubt → Running: journals of before started a settled doubt without a backoff.
+            (
+                Self::Idle
+                | Self::Backoff { .. }
+                | Self::Gated
+                | Self::Running { .. }
+                | Self::InDoubt { .. },
+                C::Start { epoch },
+            ) => Self::Running { epoch, told: false },
+            (Self::Idle | Self::Backoff { .. } | Self::Gated, C::Gate) => Self::Gated,
+            (Self::Idle | Self::Backoff { .. } | Self::Gated, C::Shut { until }) => {
+                Self::Backoff { until, shut: true }
+            }
+            (Self::Running { .. }, C::Note | C::FailAttempt) => self.clone(),
+            (Self::Running { .. }, C::Suspend(wait)) => Self::Asleep(wait),
+            // The lease of whoever wakes it: the attempt runs under that one from here on.
+            (Self::Asleep(_), C::Wake { epoch }) => Self::Running { epoch, told: false },
+            (Self::Running { .. } | Self::InDoubt { .. }, C::Succeed) => Self::Succeeded,
+            // Idle, Backoff: the last undo step has nothing to do, and those before it have done theirs.
+            (Self::Idle | Self::Backoff { .. }, C::Succeed) => Self::Succeeded,
+            (
+                Self::Running { .. } | Self::InDoubt { .. } | Self::Idle | Self::Backoff { .. },
+                C::NextPart { until },
+            ) => Self::Backoff { until, shut: false },
+            // Idle → Failed: an expression that is needed to start fails. Asleep → Failed: a cancel in `finally`.
+            (
+                Self::Idle
+                | Self::Running { .. }
+                | Self::Backoff { .. }
+                | Self::Gated
+                | Self::Asleep(_)
+                | Self::InDoubt { .. },
+                C::Fail,
+            ) => failed,
+            // Gated: a gate that is asked again.
+            (Self::Running { .. } | Self::InDoubt { .. } | Self::Gated, C::Retry { until }) => {
+                Self::Backoff { until, shut: false }
+            }
+            // Failed → Skipped: a person passes over it.
+            (
+                Self::Idle
+                | Self::Backoff { .. }
+                | Self::Gated
+                | Self::Asleep(_)
+                | Self::Failed { .. },
+                C::Skip,
+            ) => Self::Skipped,
+            // Running, InDoubt: nothing happened, and nothing will in a scope that ends.
+            (
+                Self::Running { .. }
+                | Self::Backoff { .. }
+                | Self::Gated
+                | Self::Asleep(_)
+                | Self::InDoubt { .. },
+                C::End,
+            ) => Self::Ended,
+            (Self::Running { .. }, C::Doubt(why)) => Self::InDoubt {
+                why,
+                asked: Asked::Wanted,
+            },
+            (Self::InDoubt { why, .. }, C::Probe(answer)) => match answer {
+                Some(why) => Self::InDoubt {
+                    why,
+                    asked: Asked::InVain,
+                },
+                None => Self::InDoubt {
+                    why: why.clone(),
+                    asked: Asked::NotDone,
+                },
+            },
+            (Self::InDoubt { why, .. }, C::ResolveNotDone) => Self::InDoubt {
+                why: why.clone(),
+                asked: Asked::NotDone,
+            },
+            (Self::InDoubt { why, .. }, C::AskAgain | C::OrderRetry { .. }) => Self::InDoubt {
+                why: why.clone(),
+                asked: Asked::Wanted,
+            },
+            (Self::InDoubt { .. } | Self::Failed { .. }, C::ResolveDone) => Self::Succeeded,
+            (Self::Failed { .. }, C::OrderRetry { at_once }) => {
+                at_once.map_or(Self::Idle, |until| Self::Backoff { until, shut: false })
+            }
+            (Self::Running { epoch, .. }, C::Tell) => Self::Running {
+                epoch: *epoch,
+                told: true,
+            },
+            (Self::Failed { asks, .. }, C::Announce) => Self::Failed {
+                asks: *asks,
+                announced: true,
+            },
+            (Self::Failed { .. }, C::Ask) => Self::Failed {
+                asks: true,
+                announced: false,
+            },
+            // Containers. What they are open for is inside them.
+            (Self::Succeeded | Self::Skipped | Self::Failed { .. } | Self::Ended, C::Reopen) => {
+                Self::Running {
+                    epoch: 0,
+                    told: false,
+                }
+            }
+            // Steps that were undone or ended; an undo that failed or was given up, and is asked for anew; `finally`; items that wait
+            // for a slot again; a gate that is asked again.
+            (
+                Self::Idle
+                | Self::Gated
+                | Self::Succeeded
+                | Self::Skipped
+                | Self::Failed { .. }
+                | Self::Ended,
+                C::Again,
+            ) => Self::Idle,
+            _ => return None,
         })
     }
+}
 
-    pub(super) fn running(
-        &mut self,
-        node: &str,
-        phase: Phase,
-        attempt: u32,
-    ) -> Result<InstanceId, IllegalEvent> {
-        let id = self.find(node)?;
-        self.attempt_is(id, phase, attempt)?;
-        self.shift(id, phase, Trigger::Note)?;
-        Ok(id)
+/// One execution of an instance: forward, or undo.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Execution {
+    pub(super) at: At,
+    /// The last attempt, from 1; 0 before the first.
+    pub attempt: u32,
+    /// Whether an attempt started since it was pending: its condition is decided.
+    pub(super) begun: bool,
+    /// Attempts that count against `retry`.
+    pub tries: u32,
+    /// Which undo step, where the undo has several.
+    pub part: u32,
+    /// When the first attempt started.
+    pub first_started_at: Option<Timestamp>,
+    /// When the last attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When the last attempt is over.
+    pub deadline: Option<Timestamp>,
+    /// Resolved parameters.
+    pub input: Value,
+    /// Derived targets as bound for the last attempt.
+    pub targets: IndexMap<String, Target>,
+    /// What was captured in the last attempt.
+    pub capture: Option<Value>,
+    /// The mark of the last attempt.
+    pub mark: Option<Mark>,
+    /// The last checkpoint.
+    pub state: Option<Value>,
+    /// What woke it, until the step is called with it.
+    pub woken: Option<Woken>,
+    /// Why the next attempt starts.
+    pub next_cause: Option<StartCause>,
+    /// The last failure.
+    pub failure: Option<Failure>,
+}
+
+impl Execution {
+    /// One that has not begun; all of them are the same one.
+    pub(super) fn idle() -> Arc<Self> {
+        static IDLE: LazyLock<Arc<Execution>> = LazyLock::new(Arc::default);
+        IDLE.clone()
     }
 
-    pub(super) fn on_expanded(&mut self, e: &Expanded) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        self.shift(id, Phase::Do, Trigger::Note)?;
-        let Some(def) = self.get(id).def else {
-            return Err(self.misplaced("the root has no items"));
-        };
-        let graph = self.graph.clone();
-        let node = graph.node(def);
-        let Some(foreach) = &node.foreach else {
-            return Err(self.misplaced("only a foreach has items"));
-        };
-        let role = match &node.body {
-            Body::Step(_) => Role::Step,
-            Body::Group { .. } => Role::Group,
-            Body::Call(_) => Role::Call,
-        };
-        let base = self.get(id).path.clone();
-        let in_finally = self.meta(id).in_finally;
-        for (position, item) in e.items.iter().enumerate() {
-            let index = u32::try_from(position).unwrap_or(u32::MAX);
-            self.add(NewInstance {
-                path: format!("{base}[{index}]").into(),
-                def: Some(def),
-                parent: Some(id),
-                role,
-                position,
-                in_finally,
-                item: Some((index, item.clone())),
-            });
-        }
-        self.meta_mut(id).expanded = true;
-        self.meta_mut(id).unsettled = e.items.len();
-        self.closing.remove(&id);
-        if e.items.is_empty() {
-            self.closing.insert(id);
-        }
-        for _ in 0..foreach.max_parallel.max(1) {
-            self.offer_item(id);
-        }
+    /// The only way from place to place.
+    pub(super) fn on(&mut self, change: Change) -> Result<(), (Stage, Trigger)> {
+        let (stage, trigger) = (self.at.stage(), change.trigger());
+        self.at = self.at.after(change).ok_or((stage, trigger))?;
         Ok(())
     }
 
-    pub(super) fn on_started(&mut self, e: &Started, at: Timestamp) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        let before = self.get(id).execution(e.phase).attempt;
-        if e.attempt != before + 1 {
-            return Err(IllegalEvent::Attempt {
-                seq: self.seq + 1,
-                node: e.node.to_string(),
-                current: before,
-                given: e.attempt,
-            });
-        }
-        self.unwant(id, e.phase);
-        self.shift(id, e.phase, Trigger::Start)?;
-        self.clear_sleep(id, e.phase);
-        self.lost.remove(&(id, e.phase));
-        self.starts += 1;
-        let order = self.starts;
-        let interrupted = e.cause == StartCause::Interrupted;
-        {
-            let execution = self.get_mut(id).execution_mut(e.phase);
-            execution.attempt = e.attempt;
-            execution.part = e.part;
-            if !interrupted {
-                execution.tries += 1;
-                execution.state = None;
-                execution.woken = None;
-            }
-            execution.first_started_at.get_or_insert(at);
-            execution.started_at = Some(at);
-            execution.deadline = e.deadline;
-            execution.input = e.input.clone();
-            execution.targets.clone_from(&e.targets);
-            execution.capture = None;
-            execution.mark = None;
-            execution.doubt = None;
-            execution.next_cause = None;
-        }
-        match e.phase {
-            Phase::Undo => {
-                self.undo_ready.remove(&id);
-                self.want(id, Phase::Undo, Work::Execute);
-            }
-            Phase::Do => {
-                self.ready.remove(&id);
-                self.get_mut(id).started_at.get_or_insert(at);
-                if self.meta(id).start_order == 0 {
-                    self.meta_mut(id).start_order = order;
-                }
-                self.open(id);
-            }
-        }
-        Ok(())
+    /// Where it is.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.at.stage()
     }
 
-    /// A step is wanted; a container gets what is inside it.
-    fn open(&mut self, id: InstanceId) {
-        let graph = self.graph.clone();
-        match self.get(id).role {
-            Role::Step => self.want(id, Phase::Do, Work::Execute),
-            Role::Foreach => {
-                self.closing.insert(id);
-            }
-            Role::Group => {
-                if let Some(Body::Group { steps }) =
-                    self.get(id).def.map(|def| &graph.node(def).body)
-                {
-                    self.open_list(id, steps, false);
-                    if steps.is_empty() {
-                        self.closing.insert(id);
-                    }
-                }
-            }
-            Role::Call => {
-                self.scopes.insert(id, super::core::ScopeState::default());
-                if let Some(Body::Call(call)) = self.get(id).def.map(|def| &graph.node(def).body) {
-                    self.open_lists(id, &call.scope);
-                }
-            }
-            Role::Root => {}
+    /// What it sleeps on.
+    #[must_use]
+    pub fn wait(&self) -> Option<&Wait> {
+        match &self.at {
+            At::Asleep(wait) => Some(wait),
+            _ => None,
         }
     }
 
-    pub(super) fn on_suspended(&mut self, e: &Suspended) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        self.attempt_is(id, e.phase, e.attempt)?;
-        self.unwant(id, e.phase);
-        let asks = matches!(e.wait.on, WaitOn::Approval(_));
-        self.shift(
-            id,
-            e.phase,
-            if asks {
-                Trigger::AskPeople
-            } else {
-                Trigger::Suspend
-            },
-        )?;
-        if asks {
-            self.get_mut(id).votes.clear();
+    /// Why it is in doubt.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&str> {
+        match &self.at {
+            At::InDoubt { why, .. } => Some(why),
+            _ => None,
         }
-        let execution = self.get_mut(id).execution_mut(e.phase);
-        execution.state = Some(e.state.clone());
-        execution.woken = None;
-        execution.wait = Some(e.wait.clone());
-        if let Some(deadline) = e.wait.deadline {
-            self.timers.insert((deadline, id, e.phase));
-        }
-        match &e.wait.on {
-            WaitOn::Timer(at) => {
-                self.timers.insert((*at, id, e.phase));
-            }
-            WaitOn::Signal(name) => {
-                self.listening
-                    .entry(name.clone())
-                    .or_default()
-                    .insert((id, e.phase));
-            }
-            WaitOn::Approval(_) => {}
-        }
-        Ok(())
     }
 
-    pub(super) fn on_awoken(&mut self, e: &Awoken) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        if let (Woken::Signal(_), Some(WaitOn::Signal(name))) = (
-            &e.by,
-            self.get(id)
-                .execution(e.phase)
-                .wait
-                .as_ref()
-                .map(|wait| &wait.on),
-        ) {
-            let name = name.clone();
-            if let Some(kept) = self.signals.get_mut(&name)
-                && !kept.is_empty()
-            {
-                kept.remove(0);
-                if kept.is_empty() {
-                    self.signals.remove(&name);
-                }
+    /// When the next attempt may start.
+    #[must_use]
+    pub fn not_before(&self) -> Option<Timestamp> {
+        match &self.at {
+            At::Backoff { until, .. } => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// Whether it waits for a window of the policy to open.
+    #[must_use]
+    pub fn outside_window(&self) -> bool {
+        matches!(self.at, At::Backoff { shut: true, .. })
+    }
+}
+
+/// The transitions that exist, by the names of their places and changes.
+#[must_use]
+pub fn transitions() -> Vec<(Stage, Trigger)> {
+    let mut all = Vec::new();
+    for at in places() {
+        for change in changes() {
+            let pair = (at.stage(), change.trigger());
+            if at.after(change).is_some() && !all.contains(&pair) {
+                all.push(pair);
             }
         }
-        self.shift(id, e.phase, Trigger::Wake)?;
-        self.clear_sleep(id, e.phase);
-        self.get_mut(id).execution_mut(e.phase).woken = Some(e.by.clone());
-        self.want(id, e.phase, Work::Execute);
-        Ok(())
+    }
+    all
+}
+
+/// One of each place.
+fn places() -> Vec<At> {
+    let wait = |on| At::Asleep(Box::new(Wait { on, deadline: None }));
+    vec![
+        At::Idle,
+        At::Running {
+            epoch: 1,
+            told: false,
+        },
+        At::Backoff {
+            until: Timestamp::UNIX_EPOCH,
+            shut: false,
+        },
+        At::Gated,
+        wait(WaitOn::Timer(Timestamp::UNIX_EPOCH)),
+        wait(WaitOn::Signal("go".to_owned())),
+        At::InDoubt {
+            why: "cut".to_owned(),
+            asked: Asked::InVain,
+        },
+        At::Succeeded,
+        At::Skipped,
+        At::Failed {
+            asks: false,
+            announced: false,
+        },
+        At::Ended,
+    ]
+}
+
+/// One of each change.
+fn changes() -> Vec<Change> {
+    let wait = Box::new(Wait {
+        on: WaitOn::Signal("go".to_owned()),
+        deadline: None,
+    });
+    vec![
+        Change::Start { epoch: 1 },
+        Change::Gate,
+        Change::Shut {
+            until: Timestamp::UNIX_EPOCH,
+        },
+        Change::Note,
+        Change::Suspend(wait),
+        Change::Wake { epoch: 1 },
+        Change::Succeed,
+        Change::NextPart {
+            until: Timestamp::UNIX_EPOCH,
+        },
+        Change::FailAttempt,
+        Change::Fail,
+        Change::Retry {
+            until: Timestamp::UNIX_EPOCH,
+        },
+        Change::Skip,
+        Change::End,
+        Change::Doubt("cut".to_owned()),
+        Change::Probe(None),
+        Change::AskAgain,
+        Change::ResolveDone,
+        Change::ResolveNotDone,
+        Change::OrderRetry { at_once: None },
+        Change::Tell,
+        Change::Announce,
+        Change::Ask,
+        Change::Reopen,
+        Change::Again,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(at: &At) -> String {
+        match at {
+            At::Gated => "Gated".to_owned(),
+            _ => format!("{:?}", at.stage()),
+        }
     }
 
-    pub(super) fn on_succeeded(
-        &mut self,
-        e: &Succeeded,
-        at: Timestamp,
-    ) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        self.attempt_is(id, e.phase, e.attempt)?;
-        self.unwant(id, e.phase);
-        if e.phase == Phase::Undo {
-            self.shift(id, Phase::Undo, Trigger::Succeed)?;
-            if e.part + 1 < self.undo_parts(id) {
-                self.next_part(id, e.part + 1, at);
-            } else {
-                self.undo_settled(id, false);
+    /// The whole truth table, every place by every change, as a person would review it.
+    #[test]
+    fn truth_table() {
+        let mut table = format!("{:<15}", "");
+        for at in places() {
+            table += &format!(" {:<10}", name(&at));
+        }
+        table = table.trim_end().to_owned() + "\n";
+        for change in changes() {
+            let mut row = format!("{:<15}", format!("{:?}", change.trigger()));
+            for at in places() {
+                let to = at.after(change.clone());
+                row += &format!(" {:<10}", to.map_or("-".to_owned(), |to| name(&to)));
             }
-            return Ok(());
+            table += &(row.trim_end().to_owned() + "\n");
         }
-        let role = self.get(id).role;
-        self.shift(id, Phase::Do, Trigger::Succeed)?;
-        self.closing.remove(&id);
-        let output = match role {
-            Role::Foreach => self.foreach_view(id),
-            Role::Group => self.group_view(id),
-            Role::Step | Role::Call | Role::Root => e.output.clone(),
-        };
-        let writes = self.writes(id);
-        let instance = self.get_mut(id);
-        instance.output = output;
-        instance.finished_at = Some(at);
-        instance.took_effect = writes || role != Role::Step;
-        instance.execution_mut(Phase::Do).failure = None;
-        if role == Role::Call {
-            self.close_scope(id)?;
-        }
-        self.settled(id, true);
-        Ok(())
+        insta::assert_snapshot!(table);
     }
 
-    /// How many steps the undo has.
-    fn undo_parts(&self, id: InstanceId) -> u32 {
-        match self.def(id).map(|node| &node.body) {
-            Some(Body::Step(step)) => match &step.undo {
-                Undo::Steps(parts) => u32::try_from(parts.len()).unwrap_or(u32::MAX),
-                Undo::Auto { .. } | Undo::None | Undo::Impossible => 1,
-            },
-            Some(Body::Group { .. } | Body::Call(_)) | None => 1,
-        }
+    #[test]
+    fn every_trigger_is_in_the_table() {
+        let triggers: Vec<Trigger> = changes().iter().map(Change::trigger).collect();
+        assert_eq!(triggers, Trigger::ALL);
     }
 
-    /// The undo's next step, in the same execution.
-    fn next_part(&mut self, id: InstanceId, part: u32, at: Timestamp) {
-        self.enter(id, Phase::Undo, Stage::Backoff);
-        {
-            let execution = self.get_mut(id).execution_mut(Phase::Undo);
-            execution.part = part;
-            execution.tries = 0;
-            execution.mark = None;
-        }
-        self.sleep_until(id, Phase::Undo, at, StartCause::First);
-    }
-
-    /// Whether a step has an effect to undo: its kind writes, or the playbook says how to undo it.
-    fn writes(&self, id: InstanceId) -> bool {
-        match self.def(id).map(|node| &node.body) {
-            Some(Body::Step(step)) => {
-                step.action.traits.effect != Effect::ReadOnly || matches!(step.undo, Undo::Steps(_))
-            }
-            Some(Body::Group { .. } | Body::Call(_)) | None => true,
-        }
-    }
-
-    pub(super) fn on_failed(&mut self, e: &Failed, at: Timestamp) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        if e.attempt != 0 {
-            self.attempt_is(id, e.phase, e.attempt)?;
-        }
-        self.get_mut(id).execution_mut(e.phase).failure = Some(e.failure.clone());
-        if e.phase == Phase::Do && self.get(id).role == Role::Step && self.writes(id) {
-            match (e.failure.certainty, e.is_final) {
-                (Certainty::NoEffect, _) => {}
-                // A doubt is settled first; "not done" leaves nothing to undo.
-                (Certainty::Unknown, false) => {}
-                (Certainty::Partial, _) | (Certainty::Unknown, true) => {
-                    self.get_mut(id).took_effect = true;
+    /// What has settled moves only by a person's order, or because its scope goes forward again.
+    #[test]
+    fn settled_is_settled() {
+        for at in places().into_iter().filter(|at| at.stage().is_settled()) {
+            for change in changes() {
+                let by_order = matches!(
+                    change.trigger(),
+                    Trigger::Skip
+                        | Trigger::ResolveDone
+                        | Trigger::OrderRetry
+                        | Trigger::Announce
+                        | Trigger::Ask
+                        | Trigger::Reopen
+                        | Trigger::Again
+                );
+                if !by_order {
+                    assert_eq!(at.after(change.clone()), None, "{at:?} {change:?}");
                 }
             }
         }
-        self.unwant(id, e.phase);
-        if !e.is_final {
-            return self.shift(id, e.phase, Trigger::FailAttempt);
-        }
-        self.ready.remove(&id);
-        self.closing.remove(&id);
-        self.undo_ready.remove(&id);
-        self.shift(id, e.phase, Trigger::Fail)?;
-        self.clear_sleep(id, e.phase);
-        if e.phase == Phase::Undo {
-            return Ok(());
-        }
-        let role = self.get(id).role;
-        let output = match role {
-            Role::Foreach => self.foreach_view(id),
-            Role::Group => self.group_view(id),
-            Role::Step | Role::Call | Role::Root => e.failure.output.clone(),
-        };
-        let instance = self.get_mut(id);
-        instance.finished_at = Some(at);
-        instance.output = output;
-        if role == Role::Call && self.scopes.contains_key(&id) {
-            self.close_scope(id)?;
-        }
-        self.failed(id, &e.failure);
-        Ok(())
-    }
-
-    pub(super) fn sleep_until(
-        &mut self,
-        id: InstanceId,
-        phase: Phase,
-        at: Timestamp,
-        cause: StartCause,
-    ) {
-        let execution = self.get_mut(id).execution_mut(phase);
-        execution.not_before = Some(at);
-        execution.next_cause = Some(cause);
-        self.timers.insert((at, id, phase));
-    }
-
-    pub(super) fn on_skipped(&mut self, e: &Skipped, at: Timestamp) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        let words = match &e.why {
-            SkipCause::When(fact) => format!("{} is {}", fact.expr, fact.value),
-            SkipCause::Ended => "the run ended before its turn".to_owned(),
-            SkipCause::Operator { who, because, .. } => format!("by {who}: {because}"),
-            SkipCause::NoEffect => "nothing to undo".to_owned(),
-            SkipCause::Blocked => "what needs it cannot be undone".to_owned(),
-        };
-        self.unwant(id, e.phase);
-        if e.phase == Phase::Undo {
-            self.undo_ready.remove(&id);
-            self.clear_sleep(id, Phase::Undo);
-            self.shift(id, Phase::Undo, Trigger::Skip)?;
-            if e.why == SkipCause::NoEffect {
-                let part = self.get(id).undo.part;
-                if part + 1 < self.undo_parts(id) {
-                    self.next_part(id, part + 1, at);
-                    return Ok(());
-                }
-                if self.get(id).undo.attempt > 0 {
-                    self.enter(id, Phase::Undo, Stage::Succeeded);
-                }
-            }
-            let left = matches!(e.why, SkipCause::Operator { .. } | SkipCause::Blocked);
-            if left {
-                self.get_mut(id).skipped = Some(format!("undo skipped {words}"));
-            }
-            self.undo_settled(id, left);
-            return Ok(());
-        }
-        let was_failed = self.get(id).forward.stage == Stage::Failed;
-        if was_failed {
-            self.reopen_around(id);
-        }
-        self.ready.remove(&id);
-        self.attention.remove(&id);
-        self.clear_sleep(id, Phase::Do);
-        self.shift(id, Phase::Do, Trigger::Skip)?;
-        let instance = self.get_mut(id);
-        instance.skipped = Some(words);
-        instance.finished_at = Some(at);
-        if let SkipCause::Operator { output, .. } = &e.why {
-            instance.output = output.clone();
-        }
-        self.settled(id, true);
-        Ok(())
-    }
-
-    pub(super) fn on_resolved(&mut self, e: &Resolved, at: Timestamp) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        self.unwant(id, e.phase);
-        if !e.done {
-            self.shift(id, e.phase, Trigger::ResolveNotDone)?;
-            self.standing.remove(&(id, e.phase));
-            self.not_done.insert((id, e.phase));
-            return Ok(());
-        }
-        let was_failed = self.get(id).execution(e.phase).stage == Stage::Failed;
-        if was_failed && e.phase == Phase::Do {
-            self.reopen_around(id);
-        }
-        self.shift(id, e.phase, Trigger::ResolveDone)?;
-        if e.phase == Phase::Undo {
-            self.undo_settled(id, false);
-            return Ok(());
-        }
-        self.attention.remove(&id);
-        let mark_output = self
-            .get(id)
-            .forward
-            .mark
-            .as_ref()
-            .map(|mark| mark.output.clone())
-            .unwrap_or_default();
-        let instance = self.get_mut(id);
-        instance.output = if e.output.is_null() {
-            mark_output
-        } else {
-            e.output.clone()
-        };
-        instance.finished_at = Some(at);
-        instance.took_effect = true;
-        self.settled(id, true);
-        Ok(())
-    }
-
-    pub(super) fn on_retry_ordered(
-        &mut self,
-        e: &RetryOrdered,
-        at: Timestamp,
-    ) -> Result<(), IllegalEvent> {
-        let id = self.find(&e.node)?;
-        self.unwant(id, e.phase);
-        if self.get(id).execution(e.phase).stage == Stage::InDoubt {
-            self.shift(id, e.phase, Trigger::OrderRetry)?;
-            self.standing.remove(&(id, e.phase));
-            self.want(id, e.phase, Work::Probe);
-            return Ok(());
-        }
-        if e.phase == Phase::Do {
-            self.reopen_around(id);
-            self.attention.remove(&id);
-        }
-        self.shift(id, e.phase, Trigger::OrderRetry)?;
-        self.get_mut(id).execution_mut(e.phase).tries = 0;
-        self.sleep_until(id, e.phase, at, StartCause::Operator);
-        Ok(())
     }
 }

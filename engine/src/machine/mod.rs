@@ -3,51 +3,53 @@
 //! | file | what |
 //! |---|---|
 //! | `event.rs` | what a run writes down |
-//! | `command.rs` | what other processes ask |
 //! | `state.rs` | what a run and its nodes are |
-//! | `table.rs` | the transitions of one execution |
-//! | `core.rs` | the machine's data, and how an execution moves from stage to stage |
+//! | `execution.rs` | one execution of a node: its places, and the table of all transitions |
+//! | `tree.rs` | who is where: containers, scopes, siblings |
+//! | `core.rs` | the machine's data |
 //! | `construct.rs` | its construction from the first event, by replay, and of instances as nodes open |
-//! | `query.rs` | what others ask of it |
+//! | `tally.rs` | the one setter, and the sums of what nodes contribute around them |
+//! | `agenda.rs` | what is due, as one ordered list |
+//! | `reaction.rs` | what a failure leads to |
 //! | `apply.rs` | the only mutator: each event, and what those of scopes and of the run do |
-//! | `execution.rs` | what the events of one execution do |
-//! | `settle.rs` | what a settled node sets free, what a failed one holds up |
+//! | `handlers.rs` | what the events of one execution do |
+//! | `scope.rs` | the life of a scope: forward, compensation or clean-up, `finally`, its end |
 //! | `undo.rs` | the order of compensation |
+//! | `reopen.rs` | forward again, by a person's order |
 //! | `decide.rs` | what comes next |
 //! | `start.rs` | how a node starts: its condition, its gate, its items, its parameters |
-//! | `scope.rs` | what comes next for a scope: compensation or clean-up, `finally`, its end |
-//! | `report.rs`, `inbox.rs` | what the driver and people say, as events |
-//! | `vote.rs` | votes on approvals |
 //! | `window.rs` | whether the windows of the policy let a step start |
-//! | `vars.rs`, `targets.rs` | what expressions and target names mean from where a step stands |
-// No `_` arm where state meets event: a new event or stage must be thought through everywhere.
-#![deny(clippy::wildcard_enum_match_arm)]
-
+//! | `report.rs` | what the driver reports, as events |
+//! | `operator/` | what people ask, as events or a refusal |
+//! | `query.rs` | what others ask of it |
+//! | `vars.rs`, `targets.rs` | what expressions and target names mean from where a step is |
+mod agenda;
 mod apply;
-mod command;
 mod construct;
 mod core;
 mod decide;
 mod event;
 mod execution;
-mod inbox;
+mod handlers;
+mod operator;
 mod query;
+mod reaction;
+mod reopen;
 mod report;
 mod scope;
-mod settle;
 mod start;
 mod state;
-mod table;
+mod tally;
 mod targets;
+mod tree;
 mod undo;
 mod vars;
-mod vote;
 mod window;
 
-pub use command::{Command, Submitted};
 pub use core::{IllegalEvent, Machine};
 pub use event::*;
+pub use execution::{Execution, Stage, Trigger, transitions};
+pub use operator::{Command, Submitted};
 pub use report::Report;
 pub use state::*;
-pub use table::{Trigger, next_stage};
 pub use vars::targets_value;

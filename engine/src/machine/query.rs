@@ -1,15 +1,19 @@
 //! What others ask of the machine: where the run stands, what is in it, what is wanted, when to look again.
 use super::{
-    core::{Machine, ROOT, ScopePhase},
-    event::{Cancelled, Failover, Finished, Paused, RunStarted},
-    state::{Instance, InstanceId, RunState, Stage, Wanted},
+    agenda::Rank,
+    core::{Machine, ScopePhase},
+    event::{Cancelled, Closed, Failover, Finished, Paused, RunStarted},
+    execution::Stage,
+    state::{Instance, InstanceId, RunState},
+    tree::ROOT,
 };
 use crate::{
     graph::Graph,
-    value::{Duration, Timestamp, Value},
+    step::Phase,
+    value::{Timestamp, Value},
 };
 use indexmap::IndexMap;
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 impl Machine {
     /// The first event.
@@ -63,10 +67,24 @@ impl Machine {
             .map_or(&NONE, |finished| &finished.outputs)
     }
 
-    /// Why it is paused.
+    /// Who paused it, and why. Failures that ask hold it up, too: [`Machine::questions`].
     #[must_use]
     pub fn paused(&self) -> Option<&Paused> {
         self.paused.as_ref()
+    }
+
+    /// Failures that hold the run up until a person answers each.
+    pub fn questions(&self) -> impl Iterator<Item = &Instance> {
+        [Rank::Asks, Rank::Asking]
+            .into_iter()
+            .flat_map(|rank| self.agenda.of_rank(rank))
+            .map(|(_, _, id, _)| self.get(*id))
+    }
+
+    /// Who closed it, and why.
+    #[must_use]
+    pub fn closed(&self) -> Option<&Closed> {
+        self.closed.as_ref()
     }
 
     /// Who cancelled it.
@@ -81,13 +99,10 @@ impl Machine {
         &self.failovers
     }
 
-    /// Why it is being ended or undone, where it is.
+    /// Why it is being ended or undone, if it is.
     #[must_use]
-    pub fn ending(&self) -> Option<&str> {
-        self.scopes
-            .get(&ROOT)
-            .and_then(|scope| scope.ending.as_ref())
-            .map(|ending| ending.why.as_str())
+    pub fn ending(&self) -> Option<String> {
+        self.ending_of(ROOT).map(|ending| self.why(ending))
     }
 
     /// All instances, parents before their children.
@@ -117,69 +132,43 @@ impl Machine {
     /// The id of a path.
     #[must_use]
     pub fn id_of(&self, path: &str) -> Option<InstanceId> {
-        self.by_path.get(path).copied()
+        self.tree.id_of(path)
     }
 
-    /// What should be in flight.
-    #[must_use]
-    pub fn wanted(&self) -> &BTreeSet<Wanted> {
-        &self.wanted
-    }
-
-    /// Whether an execution in flight is to be ended rather than awaited.
-    #[must_use]
-    pub fn is_wanted(&self, wanted: &Wanted) -> bool {
-        self.wanted.contains(wanted)
-    }
-
-    /// Where the run stands.
+    /// Where the run is.
     #[must_use]
     pub fn state(&self) -> RunState {
         if let Some(finished) = &self.finished {
             return RunState::Finished(finished.outcome);
         }
-        if !self.wanted.is_empty() {
-            return match self.scopes.get(&ROOT).map(|scope| scope.phase) {
-                Some(ScopePhase::Undoing) => RunState::Compensating,
-                _ if self.paused.is_some() => RunState::Paused,
+        let has = |ranks: &[Rank]| ranks.iter().any(|rank| self.agenda.has(*rank));
+        if has(&[Rank::Lost, Rank::Runs, Rank::Probed, Rank::Told]) {
+            return match self.scope_phase(ROOT) {
+                ScopePhase::Undoing => RunState::Compensating,
+                _ if self.is_held_up() => RunState::Paused,
                 _ => RunState::Running,
             };
         }
-        if !self.standing.is_empty() || !self.undo_failed.is_empty() {
+        if has(&[Rank::Doubt, Rank::UndoFailed]) {
             return RunState::Stuck;
         }
-        if self.paused.is_some() {
+        if self.is_held_up() {
             return RunState::Paused;
         }
-        if !self.timers.is_empty()
-            || !self.listening.is_empty()
-            || !self.gated.is_empty()
-            || self.is_asked()
-        {
+        if has(&[Rank::Timer, Rank::Sleeps, Rank::Gated]) {
             return RunState::Waiting;
         }
         RunState::Running
     }
 
-    fn is_asked(&self) -> bool {
-        self.scopes.values().any(|scope| {
-            scope
-                .sleeping
-                .iter()
-                .any(|id| self.get(*id).forward.stage == Stage::AwaitingApproval)
-        }) || self
-            .nodes
-            .iter()
-            .any(|instance| instance.undo.stage == Stage::AwaitingApproval)
-    }
-
     /// When the next timer is due.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
-        if self.finished.is_some() || self.paused.is_some() {
+        if self.finished.is_some() {
             return None;
         }
-        let sleeper = self.timers.first().map(|(at, ..)| *at);
+        let timers = || self.agenda.of_rank(Rank::Timer).next().map(|line| line.1);
+        let sleeper = if self.is_held_up() { None } else { timers() };
         let limit = self.overrun_at();
         match (sleeper, limit) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -187,19 +176,9 @@ impl Machine {
         }
     }
 
-    /// When `policy.max_duration` is over, as long as steps run.
-    pub(super) fn overrun_at(&self) -> Option<Timestamp> {
-        let limit = self.graph.policy.max_duration?;
-        let forward = self
-            .scopes
-            .get(&ROOT)
-            .is_some_and(|s| s.phase == ScopePhase::Forward && s.ending.is_none());
-        if self.overran || !forward || self.busy == 0 {
-            return None;
-        }
-        let left = limit
-            .as_millis()
-            .saturating_sub(self.busy_total.as_millis());
-        Some(Duration::from_millis(left.max(0)).after(self.busy_since))
+    /// The root's forward stage of a path, for tests that look from outside.
+    #[must_use]
+    pub fn stage_of(&self, path: &str, phase: Phase) -> Option<Stage> {
+        self.id_of(path).map(|id| self.tree.stage(id, phase))
     }
 }

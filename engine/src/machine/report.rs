@@ -1,9 +1,5 @@
 //! What the driver reports about an execution, as events.
-use super::{
-    core::Machine,
-    event::*,
-    state::{Stage, Wanted},
-};
+use super::{core::Machine, event::*, execution::Stage, state::Wanted};
 use crate::{
     step::{Certainty, Effect, Evidence, Failure, Mark, Phase, Probed as ProbeAnswer, Redo, Wait},
     value::{Timestamp, Value},
@@ -66,7 +62,7 @@ impl Machine {
             | Report::Done { .. }
             | Report::Failed { .. } => Stage::Running,
         };
-        if execution.attempt != attempt || execution.stage != expected {
+        if execution.attempt != attempt || execution.stage() != expected {
             return Vec::new();
         }
         let node = self.get(id).path.clone();

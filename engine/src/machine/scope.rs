@@ -1,88 +1,244 @@
-//! What comes next for a scope: compensation or clean-up, then its `finally`, then its end.
+//! The life of a scope: forward, then compensation or clean-up, then its `finally`, then its end.
 use super::{
-    core::{Machine, ROOT, ScopePhase},
+    core::{IllegalEvent, Machine, ScopePhase},
     event::*,
-    state::InstanceId,
+    execution::Change,
+    state::{InstanceId, Role},
+    tree::ROOT,
 };
 use crate::{
     expr::ExprError,
+    graph::OnFailure,
     step::{Certainty, Failure, Phase},
     value::Value,
 };
 
+/// Why a scope ends before its last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    Cancelled,
+    /// A run that was over is undone.
+    Ordered,
+    Overran,
+    Failed(InstanceId),
+}
+
+/// That a scope ends before its last step. It follows from what is written; nothing is kept of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub reason: Reason,
+    pub undo: bool,
+}
+
+/// What a scope turns to next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Undo,
+    Clean,
+    Finally,
+    Close,
+}
+
 impl Machine {
-    pub(super) fn next_scope(&self) -> Option<EventBody> {
-        self.due_scopes
-            .iter()
-            .find_map(|scope| self.scope_event(*scope))
+    /// Whether a scope ends, and how. What a person ordered for the run comes first, then what the scope itself came to, then
+    /// the scopes around it.
+    pub(super) fn ending_of(&self, scope: InstanceId) -> Option<Ending> {
+        let mut at = scope;
+        let mut found: Option<Ending> = None;
+        loop {
+            let own = self.own_ending(at);
+            found = match (found, own) {
+                // Nothing around it takes back that things are left as they are; and what has begun to undo does so.
+                (Some(inner), Some(outer)) if self.scope_phase(scope) == ScopePhase::Forward => {
+                    let undo = inner.undo && outer.undo;
+                    Some(Ending { undo, ..inner })
+                }
+                (inner, outer) => inner.or(outer),
+            };
+            if at == ROOT {
+                return self.ordered_ending().or(found);
+            }
+            // What is called from a `finally` runs whatever the scope around it came to.
+            if self.get(at).in_finally {
+                return found;
+            }
+            at = self.get(at).scope;
+        }
     }
 
-    fn scope_event(&self, scope: InstanceId) -> Option<EventBody> {
+    fn ordered_ending(&self) -> Option<Ending> {
+        if let Some(cancelled) = &self.cancelled {
+            return Some(Ending {
+                reason: Reason::Cancelled,
+                undo: cancelled.undo,
+            });
+        }
+        self.undo_ordered.as_ref().map(|_| Ending {
+            reason: Reason::Ordered,
+            undo: true,
+        })
+    }
+
+    /// Of several failures one that leaves things as they are outweighs one that undoes: undoing can still follow, and cannot
+    /// be taken back.
+    fn own_ending(&self, scope: InstanceId) -> Option<Ending> {
+        let fatal = self.scopes.get(&scope).map(|state| &state.fatal);
+        if let Some((_, first)) = fatal.and_then(|fatal| fatal.first()) {
+            let leaves = |id: InstanceId| {
+                self.reaction_now(id, false) == super::reaction::Reaction::End { undo: false }
+            };
+            let stops = fatal.is_some_and(|fatal| fatal.iter().any(|(_, id)| leaves(*id)));
+            return Some(Ending {
+                reason: Reason::Failed(*first),
+                undo: !stops,
+            });
+        }
+        (self.overran && scope == ROOT).then(|| Ending {
+            reason: Reason::Overran,
+            undo: self.graph.policy.on_failure == OnFailure::Undo,
+        })
+    }
+
+    /// Why a scope ends, for people.
+    pub(super) fn why(&self, ending: Ending) -> String {
+        match ending.reason {
+            Reason::Cancelled => {
+                let who = self.cancelled.as_ref().map_or("", |c| c.who.as_str());
+                format!("cancelled by {who}")
+            }
+            Reason::Ordered => {
+                let who = self.undo_ordered.as_deref().unwrap_or_default();
+                format!("undo ordered by {who}")
+            }
+            Reason::Overran => {
+                let limit = self.graph.policy.max_duration.unwrap_or_default();
+                format!("the run took longer than max_duration ({limit})")
+            }
+            Reason::Failed(id) => {
+                let instance = self.get(id);
+                let failure = instance.forward.failure.as_ref();
+                let message = failure.map_or("", |failure| failure.message.as_str());
+                format!("{} failed: {message}", instance.path)
+            }
+        }
+    }
+
+    /// Whether a scope still runs its steps.
+    pub(super) fn goes_forward(&self, scope: InstanceId) -> bool {
+        self.scope_phase(scope) == ScopePhase::Forward && self.ending_of(scope).is_none()
+    }
+
+    /// What a scope may turn to now; `None` as long as something in it must come to its end first.
+    pub(super) fn turn(&self, scope: InstanceId) -> Option<Turn> {
         let state = self.scopes.get(&scope)?;
-        let path = self.get(scope).path.clone();
-        let forward_active = self.meta(scope).active > 0;
+        let tally = self.tally(scope);
         match state.phase {
-            ScopePhase::Forward => {
-                if let Some(ending) = &state.ending {
-                    if forward_active {
-                        return None;
-                    }
-                    if ending.undo {
-                        return Some(EventBody::CompensationStarted(CompensationStarted {
-                            scope: path,
-                            why: ending.why.clone(),
-                        }));
-                    }
-                    return Some(self.finally_event(scope));
-                }
-                if self.meta(scope).unsettled > 0 || self.paused.is_some() {
-                    return None;
-                }
-                if self.has_scratch(scope) {
-                    return Some(EventBody::CleanupStarted(ScopeEvent { scope: path }));
-                }
-                Some(self.finally_event(scope))
-            }
-            ScopePhase::Undoing | ScopePhase::Cleaning => {
-                self.undo_is_over(scope).then(|| self.finally_event(scope))
-            }
-            ScopePhase::Finally => {
-                if forward_active || !self.finally_done(scope) {
-                    return None;
-                }
-                Some(if scope == ROOT {
-                    self.finish()
-                } else {
-                    self.close_call(scope)
-                })
-            }
+            ScopePhase::Forward => match self.ending_of(scope) {
+                Some(_) if tally.active > 0 => None,
+                Some(ending) if ending.undo => Some(Turn::Undo),
+                Some(_) => Some(Turn::Finally),
+                None if tally.open > 0 => None,
+                None if self.has_scratch(scope) => Some(Turn::Clean),
+                None => Some(Turn::Finally),
+            },
+            ScopePhase::Undoing => self.undo_is_over(scope).then_some(Turn::Finally),
+            // A cancel that undoes makes a whole compensation of a clean-up; what is being cleaned up comes to its end first.
+            ScopePhase::Cleaning => match self.ending_of(scope).filter(|_| scope == ROOT) {
+                Some(ending) if ending.undo => (tally.undoing == 0).then_some(Turn::Undo),
+                Some(_) | None => self.undo_is_over(scope).then_some(Turn::Finally),
+            },
+            ScopePhase::Finally if tally.active > 0 => None,
+            ScopePhase::Finally if state.turns_back => Some(Turn::Undo),
+            ScopePhase::Finally => self.finally_is_done(scope).then_some(Turn::Close),
             ScopePhase::Over => None,
         }
     }
 
-    fn finally_event(&self, scope: InstanceId) -> EventBody {
-        EventBody::FinallyStarted(FinallyStarted {
-            scope: self.get(scope).path.clone(),
-            outcome: self.scope_outcome(scope),
-        })
+    /// The event of a scope's turn.
+    pub(super) fn turn_event(&self, scope: InstanceId, turn: Turn) -> EventBody {
+        let path = self.get(scope).path.clone();
+        match turn {
+            Turn::Undo => EventBody::CompensationStarted(CompensationStarted {
+                scope: path,
+                why: self
+                    .ending_of(scope)
+                    .map_or_else(String::new, |ending| self.why(ending)),
+            }),
+            Turn::Clean => EventBody::CleanupStarted(ScopeEvent { scope: path }),
+            Turn::Finally => EventBody::FinallyStarted(FinallyStarted {
+                scope: path,
+                outcome: self.outcome_of(scope),
+            }),
+            Turn::Close if scope == ROOT => self.finish(),
+            Turn::Close => self.close_call(scope),
+        }
     }
 
-    fn scope_outcome(&self, scope: InstanceId) -> Outcome {
+    pub(super) fn set_phase(
+        &mut self,
+        scope: InstanceId,
+        to: ScopePhase,
+    ) -> Result<(), IllegalEvent> {
+        use ScopePhase as P;
+        let from = self.scope_phase(scope);
+        let allowed = match to {
+            P::Forward => true,
+            // Finally: a cancel there that undoes.
+            P::Undoing => matches!(from, P::Forward | P::Cleaning | P::Finally),
+            P::Cleaning => from == P::Forward,
+            P::Finally => matches!(from, P::Forward | P::Undoing | P::Cleaning),
+            // From anywhere: a run that is closed as it is.
+            P::Over => from == P::Finally || self.closed.is_some(),
+        };
+        let state = self.scopes.get_mut(&scope).filter(|_| allowed);
+        let Some(state) = state else {
+            return Err(self.misplaced(&format!("a scope cannot turn from {from:?} to {to:?}")));
+        };
+        state.phase = to;
+        if matches!(to, P::Forward | P::Undoing) {
+            state.turns_back = false;
+            state.outcome = None;
+        }
+        self.touch_inside(scope);
+        if matches!(from, P::Forward | P::Finally) && to != P::Over {
+            self.end_open(scope)?;
+        }
+        if matches!(from, P::Finally | P::Over) && matches!(to, P::Forward | P::Undoing) {
+            // It runs again at the end that comes now.
+            for step in self.tree.finally_steps(scope).collect::<Vec<_>>() {
+                self.pending_again(step)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the scope comes to, as it stands when its `finally` begins.
+    fn outcome_of(&self, scope: InstanceId) -> Outcome {
         let Some(state) = self.scopes.get(&scope) else {
             return Outcome::Stopped;
         };
-        match &state.ending {
-            None if state.soft_failure => Outcome::Failed,
+        match self.ending_of(scope) {
+            None if state.soft > 0 => Outcome::Failed,
             None => Outcome::Succeeded,
+            Some(Ending {
+                reason: Reason::Cancelled,
+                undo: false,
+            }) => Outcome::Cancelled,
             Some(_) if state.blocked => Outcome::Stopped,
-            Some(ending) if ending.cancelled => Outcome::Cancelled,
-            Some(ending) if ending.undo => Outcome::Compensated,
+            Some(Ending {
+                reason: Reason::Cancelled,
+                ..
+            }) => Outcome::Cancelled,
+            Some(Ending { undo: true, .. }) => Outcome::Compensated,
             Some(_) => Outcome::Stopped,
         }
     }
 
     fn finish(&self) -> EventBody {
-        let outcome = self.scope_outcome(ROOT);
+        let state = self.scopes.get(&ROOT);
+        let outcome = state
+            .and_then(|state| state.outcome)
+            .unwrap_or(Outcome::Stopped);
         let (outputs, output_error) = match outcome {
             Outcome::Succeeded | Outcome::Failed => match self.scope_outputs(ROOT) {
                 Ok(outputs) => (outputs, None),
@@ -90,15 +246,10 @@ impl Machine {
             },
             Outcome::Compensated | Outcome::Stopped | Outcome::Cancelled => (Value::Null, None),
         };
-        let finally_failed = self
-            .scopes
-            .get(&ROOT)
-            .map(|s| s.finally_failed.clone())
-            .unwrap_or_default();
         EventBody::Finished(Box::new(Finished {
             outcome,
             outputs,
-            finally_failed,
+            finally_failed: self.finally_failed(ROOT),
             output_error,
         }))
     }
@@ -119,12 +270,13 @@ impl Machine {
 
     /// A call ends as its scope did.
     fn close_call(&self, call: InstanceId) -> EventBody {
-        let outcome = self.scope_outcome(call);
+        let state = self.scopes.get(&call);
+        let outcome = state
+            .and_then(|state| state.outcome)
+            .unwrap_or(Outcome::Stopped);
         let why = self
-            .scopes
-            .get(&call)
-            .and_then(|s| s.ending.as_ref())
-            .map_or_else(|| "a step failed".to_owned(), |ending| ending.why.clone());
+            .ending_of(call)
+            .map_or_else(|| "a step failed".to_owned(), |ending| self.why(ending));
         let failure = |certainty| {
             Failure::new(format!("call.{}", outcome.as_str()), why.clone()).certainty(certainty)
         };
@@ -139,5 +291,46 @@ impl Machine {
             Outcome::Failed | Outcome::Stopped | Outcome::Cancelled => failure(Certainty::Partial),
         };
         self.failed_event(call, Phase::Do, failure, Vec::new(), true)
+    }
+
+    // ---- finally -------------------------------------------------------------------------------------
+
+    /// Whether it is a step's turn in its `finally`: those before it have settled, and no other is under way.
+    pub(super) fn is_finally_turn(&self, id: InstanceId) -> bool {
+        let steps = self.tree.finally_steps(self.get(id).scope);
+        let position = self.get(id).position;
+        steps.into_iter().all(|other| {
+            let stage = self.tree.stage(other, Phase::Do);
+            let is_before = self.get(other).position < position;
+            other == id || !stage.is_active() && (!is_before || stage.is_settled())
+        })
+    }
+
+    /// The end of a scope overtakes the groups and loops that are open in it.
+    fn end_open(&mut self, scope: InstanceId) -> Result<(), IllegalEvent> {
+        for id in self.tree.inside(scope) {
+            let instance = self.get(id);
+            let is_container = matches!(instance.role, Role::Group | Role::Foreach);
+            let is_open = instance.forward.stage() == super::Stage::Running;
+            if instance.scope == scope && is_container && is_open {
+                self.shift(id, Phase::Do, Change::End)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finally_is_done(&self, scope: InstanceId) -> bool {
+        self.tree
+            .finally_steps(scope)
+            .all(|id| self.tree.stage(id, Phase::Do).is_settled())
+    }
+
+    fn finally_failed(&self, scope: InstanceId) -> Vec<NodePath> {
+        let failed = |id: &InstanceId| self.tree.stage(*id, Phase::Do) == super::Stage::Failed;
+        self.tree
+            .finally_steps(scope)
+            .filter(failed)
+            .map(|id| self.get(id).path.clone())
+            .collect()
     }
 }

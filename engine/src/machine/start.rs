@@ -31,7 +31,7 @@ impl Machine {
         let is_item = instance.item.is_some();
         if let Some(when) = &node.when
             && !is_item
-            && instance.forward.attempt == 0
+            && !instance.forward.begun
         {
             let vars = self
                 .vars(id, Phase::Do, [when])
@@ -102,9 +102,13 @@ impl Machine {
                     .map(|t| t.after(now));
             }
             (Role::Call, Body::Call(call)) => {
-                started.input = self
-                    .call_inputs(id, node, call)
-                    .map_err(|f| (f, started.facts.clone()))?;
+                // An item that is open again keeps what it was called with.
+                started.input = if instance.forward.begun {
+                    instance.forward.input.clone()
+                } else {
+                    self.call_inputs(id, node, call)
+                        .map_err(|f| (f, started.facts.clone()))?
+                };
             }
             _ => {}
         }
@@ -222,17 +226,8 @@ impl Machine {
                 .and_then(|vars| truth("undo.when", when, &vars));
             match holds {
                 Err(failure) => return failed(failure),
-                Ok(false) if instance.undo.part == 0 && instance.undo.attempt == 0 => {
-                    return nothing();
-                }
                 // A later part that has nothing to do is a part that is done.
-                Ok(false) => {
-                    return EventBody::Skipped(Skipped {
-                        node: instance.path.clone(),
-                        phase: Phase::Undo,
-                        why: SkipCause::NoEffect,
-                    });
-                }
+                Ok(false) => return nothing(),
                 Ok(true) => started.facts.push(Fact {
                     what: "undo.when".to_owned(),
                     expr: when.source().to_owned(),

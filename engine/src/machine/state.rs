@@ -1,14 +1,14 @@
 //! The state of a run and of each node instance.
-use super::event::{NodePath, Outcome, StartCause};
+use super::{
+    event::{NodePath, Outcome},
+    execution::{Execution, Stage},
+};
 use crate::{
     graph::NodeId,
-    step::{Failure, Mark, Phase, Vote, Wait, Woken},
+    step::{Phase, Vote},
     value::{Timestamp, Value},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Index of an instance in a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +36,8 @@ pub enum NodeState {
     Skipped,
     /// Failed for good.
     Failed,
+    /// The run ended before it could settle.
+    Ended,
     /// Its undo runs (or waits, or is in doubt: see [`Instance::undo`]).
     Undoing,
     /// Undone.
@@ -44,64 +46,12 @@ pub enum NodeState {
     UndoFailed,
 }
 
-/// Where one execution of an instance stands. Forward and undo go through the same stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Not started.
-    #[default]
-    Idle,
-    /// An attempt runs, or the group, call or foreach is open.
-    Running,
-    /// Waits for its next attempt, or for its gate.
-    Backoff,
-    /// Sleeps until a time or a signal.
-    Waiting,
-    /// Sleeps until people decide.
-    AwaitingApproval,
-    /// It is not known whether it took effect.
-    InDoubt,
-    /// Done.
-    Succeeded,
-    /// Did not run.
-    Skipped,
-    /// Failed for good.
-    Failed,
-}
-
-impl Stage {
-    /// Every stage.
-    pub const ALL: [Self; 9] = [
-        Self::Idle,
-        Self::Running,
-        Self::Backoff,
-        Self::Waiting,
-        Self::AwaitingApproval,
-        Self::InDoubt,
-        Self::Succeeded,
-        Self::Skipped,
-        Self::Failed,
-    ];
-
-    /// Whether it sleeps: nothing is in flight, and something may wake it.
-    #[must_use]
-    pub fn is_asleep(self) -> bool {
-        matches!(self, Self::Backoff | Self::Waiting | Self::AwaitingApproval)
-    }
-
-    /// Whether it has started and not settled.
-    #[must_use]
-    pub fn is_active(self) -> bool {
-        self.is_asleep() || matches!(self, Self::Running | Self::InDoubt)
-    }
-}
-
 impl NodeState {
     /// The state of a node whose executions stand so.
     #[must_use]
     pub fn of(forward: Stage, undo: Stage) -> Self {
         match undo {
-            Stage::Idle | Stage::Skipped => match forward {
+            Stage::Idle | Stage::Skipped | Stage::Ended => match forward {
                 Stage::Idle => Self::Pending,
                 Stage::Running => Self::Running,
                 Stage::Backoff => Self::Backoff,
@@ -111,6 +61,7 @@ impl NodeState {
                 Stage::Succeeded => Self::Succeeded,
                 Stage::Skipped => Self::Skipped,
                 Stage::Failed => Self::Failed,
+                Stage::Ended => Self::Ended,
             },
             Stage::Running
             | Stage::Backoff
@@ -135,6 +86,7 @@ impl NodeState {
             Self::Succeeded => "succeeded",
             Self::Skipped => "skipped",
             Self::Failed => "failed",
+            Self::Ended => "ended",
             Self::Undoing => "undoing",
             Self::Undone => "undone",
             Self::UndoFailed => "undo_failed",
@@ -175,51 +127,8 @@ impl RunState {
     }
 }
 
-/// One execution of an instance: forward, or undo.
-#[derive(Debug, Clone, Default)]
-pub struct Execution {
-    /// Where it stands.
-    pub stage: Stage,
-    /// The last attempt, from 1; 0 before the first.
-    pub attempt: u32,
-    /// Attempts that count against `retry`.
-    pub tries: u32,
-    /// Which undo step, where the undo has several.
-    pub part: u32,
-    /// When the first attempt started.
-    pub first_started_at: Option<Timestamp>,
-    /// When the last attempt started.
-    pub started_at: Option<Timestamp>,
-    /// When the last attempt is over.
-    pub deadline: Option<Timestamp>,
-    /// Resolved parameters.
-    pub input: Value,
-    /// Derived targets as bound for the last attempt.
-    pub targets: indexmap::IndexMap<String, crate::step::Target>,
-    /// What was captured in the last attempt.
-    pub capture: Option<Value>,
-    /// The mark of the last attempt.
-    pub mark: Option<Mark>,
-    /// The last checkpoint.
-    pub state: Option<Value>,
-    /// What it sleeps on.
-    pub wait: Option<Wait>,
-    /// What woke it, until the step is called with it.
-    pub woken: Option<Woken>,
-    /// When the next attempt may start.
-    pub not_before: Option<Timestamp>,
-    /// Whether it waits for a window of the policy to open.
-    pub outside_window: bool,
-    /// Why the next attempt starts.
-    pub next_cause: Option<StartCause>,
-    /// Why it is in doubt.
-    pub doubt: Option<String>,
-    /// The last failure.
-    pub failure: Option<Failure>,
-}
-
 /// A node of the run: a graph node at a path.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
     /// Its path, such as `fill[17]/copy`; the root's is empty.
     pub path: NodePath,
@@ -245,20 +154,25 @@ pub struct Instance {
     pub votes: Vec<Vote>,
     /// Why it was skipped, in words.
     pub skipped: Option<String>,
-    /// Instances inside, in the order of the list or of the items; a call's `finally` comes last.
+    /// Instances inside, in the order of the list or of the items; a scope's `finally` comes last.
     pub children: Vec<InstanceId>,
     /// What it is.
     pub role: Role,
-    /// Whether it, or something inside, may have changed the world (a failure without effect has not).
+    /// Whether it may have changed the world, and has not been undone. A failure without effect has not.
     pub took_effect: bool,
-}
-
-impl Execution {
-    /// One that has not begun; all of them are the same one.
-    pub(super) fn idle() -> Arc<Self> {
-        static IDLE: LazyLock<Arc<Execution>> = LazyLock::new(Arc::default);
-        IDLE.clone()
-    }
+    /// Whether a person did it by hand: no capture was read.
+    pub by_hand: bool,
+    /// The scope that it is in; the root's is itself.
+    pub(super) scope: InstanceId,
+    /// Its place in its parent's list.
+    pub(super) position: u32,
+    pub(super) in_finally: bool,
+    /// Foreach: its items are there, even if there are none.
+    pub(super) expanded: bool,
+    /// When it started, among all starts of the run: items are undone in the reverse order.
+    pub(super) start_order: u64,
+    /// The scope whose compensation or clean-up undid it.
+    pub(super) undone_by: Option<InstanceId>,
 }
 
 impl Instance {

@@ -1,7 +1,8 @@
 //! Which target a name means, from where a step stands.
 use super::{
-    core::{Machine, ROOT},
+    core::Machine,
     state::{InstanceId, Role},
+    tree::ROOT,
 };
 use crate::{
     graph::{Body, TargetDecl, definition},
@@ -21,7 +22,7 @@ impl Machine {
 
     /// The name that the root playbook uses for a name of the scope that an instance is in.
     fn global_name(&self, id: InstanceId, name: &str) -> String {
-        self.global_in(self.meta(id).scope, name)
+        self.global_in(self.get(id).scope, name)
     }
 
     /// The same, for a name of this scope.
@@ -33,7 +34,7 @@ impl Machine {
             {
                 name.clone_from(outer);
             }
-            scope = self.meta(scope).scope;
+            scope = self.get(scope).scope;
         }
         name
     }
@@ -73,7 +74,7 @@ impl Machine {
         let home = global.rsplit_once('/').map_or("", |(home, _)| home);
         let mut at = id;
         loop {
-            let scope = self.meta(at).scope;
+            let scope = self.get(at).scope;
             if scope == ROOT || definition(&self.get(scope).path) == home {
                 return at;
             }

@@ -1,14 +1,16 @@
 //! What expressions see: `inputs`, `let` names, `steps`, `run`, items.
 use super::{
-    core::{Machine, ROOT, ScopePhase},
+    core::{Machine, ScopePhase},
+    execution::Stage,
     state::{Instance, InstanceId, Role},
+    tree::ROOT,
 };
 use crate::{
     expr::{Expr, ExprError, Vars},
     step::Phase,
     value::{Duration, Value},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What `steps.ID.error` reads.
 pub(super) fn error_value(instance: &Instance) -> Value {
@@ -107,13 +109,63 @@ impl Machine {
         Ok(vars)
     }
 
+    // ---- views ---------------------------------------------------------------------------------------
+
+    /// A foreach's output: a view that shares its items' outputs.
+    pub(super) fn foreach_view(&self, id: InstanceId) -> Value {
+        let mut succeeded = 0;
+        let mut failed = 0;
+        let items = self
+            .get(id)
+            .children
+            .iter()
+            .map(|child| {
+                let child = self.get(*child);
+                match child.forward.stage() {
+                    Stage::Succeeded => succeeded += 1,
+                    Stage::Failed => failed += 1,
+                    Stage::Idle
+                    | Stage::Running
+                    | Stage::Backoff
+                    | Stage::Waiting
+                    | Stage::AwaitingApproval
+                    | Stage::InDoubt
+                    | Stage::Skipped
+                    | Stage::Ended => {}
+                }
+                Value::map([
+                    (
+                        "item",
+                        child
+                            .item
+                            .as_ref()
+                            .map(|(_, item)| item.clone())
+                            .unwrap_or_default(),
+                    ),
+                    ("state", Value::from(child.state.as_str())),
+                    ("output", child.output.clone()),
+                    ("error", error_value(child)),
+                ])
+            })
+            .collect();
+        Value::map([
+            ("items", Value::List(Arc::new(items))),
+            ("succeeded", Value::Int(succeeded)),
+            ("failed", Value::Int(failed)),
+        ])
+    }
+
+    /// A group's output: the outputs of its steps by id.
+    pub(super) fn group_view(&self, id: InstanceId) -> Value {
+        Value::map(self.get(id).children.iter().filter_map(|child| {
+            let node = self.def(*child)?;
+            Some((node.id.clone(), self.get(*child).output.clone()))
+        }))
+    }
+
     /// The scope whose names an instance sees; a call itself sees those around it.
     fn scope_for(&self, id: InstanceId) -> InstanceId {
-        if id == ROOT {
-            ROOT
-        } else {
-            self.meta(id).scope
-        }
+        if id == ROOT { ROOT } else { self.get(id).scope }
     }
 
     /// The variables that a scope's own expressions (its outputs) need.
@@ -200,11 +252,8 @@ impl Machine {
             (None, Some(outcome)) => Value::from(outcome.as_str()),
             (None, None) => Value::Null,
         };
-        let failed = root.is_some_and(|scope| {
-            scope.soft_failure
-                || scope.ending.is_some()
-                || matches!(scope.phase, ScopePhase::Undoing)
-        });
+        let failed = self.ending_of(ROOT).is_some()
+            || root.is_some_and(|scope| scope.soft > 0 || scope.phase == ScopePhase::Undoing);
         Value::map([
             ("id", Value::from(run.id.as_str())),
             ("short_id", Value::from(run.short_id.as_str())),

@@ -35,7 +35,7 @@ impl Machine {
     fn is_in_finally(&self, id: InstanceId) -> bool {
         let mut at = Some(id);
         while let Some(current) = at {
-            if self.meta(current).in_finally {
+            if self.tree.finally_of(current).is_some() {
                 return true;
             }
             at = self.get(current).parent;
@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn report(machine: &mut Machine, report: Report, now: &str) {
-        let wanted = *machine.wanted().first().unwrap();
+        let wanted = machine.wanted().next().unwrap();
         for event in machine.report(&wanted, report, at(now)) {
             machine.apply(&event).unwrap();
         }
@@ -303,7 +303,7 @@ mod tests {
                     break;
                 }
                 now = Timestamp::from_second(now.as_second() + pass).unwrap();
-                let Some(wanted) = run.wanted().first().copied() else { continue };
+                let Some(wanted) = run.wanted().next() else { continue };
                 let answer = match (wanted.work, turn) {
                     (Work::Probe, _) => Report::Probed(Probed::NotDone),
                     // An undo that fails is stuck, which a person ends.
@@ -346,7 +346,7 @@ mod tests {
             let replayed = Machine::recover(&events).unwrap();
             let whole = |run: &Machine| {
                 let instances: Vec<String> = run.instances().map(|one| format!("{one:?}")).collect();
-                (instances, run.state(), run.next_timer(), run.wanted().clone())
+                (instances, run.state(), run.next_timer(), run.wanted().collect::<Vec<_>>())
             };
             prop_assert!(whole(&replayed) == whole(&run), "live is not the replay");
         }

@@ -283,7 +283,8 @@ impl Gathered {
             | EventBody::CleanupStarted(_)
             | EventBody::FinallyStarted(_)
             | EventBody::Finished(_)
-            | EventBody::Reopened(_) => {}
+            | EventBody::Reopened(_)
+            | EventBody::Closed(_) => {}
         }
     }
 }

@@ -42,8 +42,8 @@ fn line(node: &str, tone: NodeState, text: impl Into<String>) -> Option<Line> {
 /// The execution that an instance is in: its undo once that has begun.
 #[must_use]
 pub fn current(instance: &Instance) -> (Phase, &Execution) {
-    match instance.undo.stage {
-        Stage::Idle | Stage::Skipped => (Phase::Do, &instance.forward),
+    match instance.undo.stage() {
+        Stage::Idle | Stage::Skipped | Stage::Ended => (Phase::Do, &instance.forward),
         Stage::Running
         | Stage::Backoff
         | Stage::Waiting
@@ -138,18 +138,18 @@ pub fn waits_for(instance: &Instance, execution: &Execution, now: Timestamp) -> 
             clock(at, now)
         }
     };
-    if execution.outside_window
-        && let Some(at) = execution.not_before
+    if execution.outside_window()
+        && let Some(at) = execution.not_before()
     {
         return Some(format!("for its window, which opens at {}", until(at)));
     }
-    if execution.stage == Stage::Backoff {
-        return Some(match execution.not_before {
+    if execution.stage() == Stage::Backoff {
+        return Some(match execution.not_before() {
             Some(at) => format!("attempt {} at {}", execution.attempt + 1, until(at)),
             None => "waits for its gate".to_owned(),
         });
     }
-    let wait = execution.wait.as_ref()?;
+    let wait = execution.wait()?;
     let mut text = match &wait.on {
         WaitOn::Timer(at) => format!("until {}", until(*at)),
         WaitOn::Signal(name) => format!("for signal {name}"),
@@ -437,7 +437,7 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
             )
         }
         EventBody::Unpaused(unpaused) => {
-            line("", S::Running, format!("{} lets it go on", unpaused.who))
+            line("", S::Running, format!("{} lets it continue", unpaused.who))
         }
         EventBody::Cancelled(cancelled) => {
             let what = if cancelled.undo {
@@ -494,11 +494,18 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
         EventBody::Reopened(reopened) => {
             let what = if reopened.undo {
                 "undoes it"
+            } else if reopened.only_finally {
+                "lets its finally continue"
             } else {
-                "lets it go on"
+                "lets it continue"
             };
             line("", S::Running, format!("reopened: {} {what}", reopened.who))
         }
+        EventBody::Closed(closed) => line(
+            "",
+            S::Failed,
+            format!("closed by {}: {}", closed.who, closed.because),
+        ),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     journal::Lease,
     machine::{Event, IllegalEvent, Machine, Report, RunState, Wanted, Work},
     secret::RunSecrets,
-    step::{Certainty, Failure, Probed},
+    step::{Cause, Certainty, Failure, Probed},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -205,15 +205,28 @@ impl Drive {
                 cancel.cancel();
             }
         }
+        // An attempt that was started and told to end in one batch has not begun here: nobody else reports its end.
+        for wanted in self.machine.unwanted() {
+            if !self.in_flight.contains_key(&wanted) {
+                let failure = Failure::new("run.cancelled", "cancelled before it began")
+                    .cause(Cause::Cancelled);
+                let report = Report::Failed {
+                    failure,
+                    evidence: Vec::new(),
+                };
+                drop(
+                    self.tx
+                        .send(Message::Report(wanted, Box::new(report), None)),
+                );
+            }
+        }
         if self.stop.is_cancelled() {
             return;
         }
         let missing: Vec<Wanted> = self
             .machine
             .wanted()
-            .iter()
             .filter(|wanted| !self.in_flight.contains_key(wanted))
-            .copied()
             .collect();
         for wanted in missing {
             let cancel = CancellationToken::new();

@@ -200,6 +200,9 @@ pub(super) fn submitted(redactor: &Redactor, submitted: Submitted) -> Submitted 
             name,
             value: redactor.string(value),
         },
+        Command::Close { because } => Command::Close {
+            because: redactor.string(because),
+        },
         command @ (Command::Unpause | Command::Retry { .. } | Command::Undo) => command,
     };
     Submitted {

@@ -1,12 +1,7 @@
 //! Votes on approvals: who may vote, what an answer must be, when a quorum is there.
-use super::{
-    command::{Command, Submitted},
-    core::Machine,
-    event::*,
-    inbox::Verdict,
-    state::Stage,
-};
+use super::{Command, Submitted, Verdict};
 use crate::{
+    machine::{core::Machine, event::*, execution::Stage},
     step::{Account, ApprovalDecision, ApprovalRequest, Phase, Question, Vote, WaitOn, Woken},
     value::{Decimal, Value},
 };
@@ -27,13 +22,13 @@ impl Machine {
         };
         let id = self.named(node)?;
         let instance = self.get(id);
-        let phase = if instance.undo.stage == Stage::AwaitingApproval {
+        let phase = if instance.undo.stage() == Stage::AwaitingApproval {
             Phase::Undo
         } else {
             Phase::Do
         };
         let execution = instance.execution(phase);
-        let (Stage::AwaitingApproval, Some(wait)) = (execution.stage, &execution.wait) else {
+        let (Stage::AwaitingApproval, Some(wait)) = (execution.stage(), execution.wait()) else {
             return Err(format!(
                 "{node} is {}: it asks for no approval now",
                 instance.state.as_str()

@@ -89,6 +89,11 @@ pub enum Command {
     },
     /// Undo a run that is finished, stopped or paused.
     Undo,
+    /// End a stopped or stuck run as it is.
+    Close {
+        /// On what grounds.
+        because: String,
+    },
 }
 
 /// An entry of the inbox.

@@ -1,0 +1,140 @@
+//! Who reads the output of a step.
+use super::{Body, Graph, Node, NodeId, Scope, Undo};
+use crate::expr::Expr;
+
+/// An expression that reads the output of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reader {
+    /// The node that fails without it. The outputs of a playbook that is called are its call's; those of the root are `None`:
+    /// a run ends all the same.
+    pub node: Option<NodeId>,
+    /// The members that it reads: `rows_affected` of `steps.fill.output.rows_affected`.
+    pub member: Vec<String>,
+}
+
+/// All that read the output of a node. Names reach siblings, and what is inside them, up to the scope.
+pub(crate) fn of(graph: &Graph, node: NodeId) -> Vec<Reader> {
+    let id = &graph.node(node).id;
+    let parent = graph.node(node).parent;
+    let scope = scope_of(graph, node);
+    let mut readers = Vec::new();
+    let mut read = |reader: Option<NodeId>, expr: &Expr| {
+        for reference in through_lets(scope, expr) {
+            let [name, member, rest @ ..] = reference.as_slice() else {
+                continue;
+            };
+            if name == id && member == "output" {
+                readers.push(Reader {
+                    node: reader,
+                    member: rest.to_vec(),
+                });
+            }
+        }
+    };
+    for (index, other) in graph.nodes.iter().enumerate() {
+        let reader = NodeId(u32::try_from(index).unwrap_or(u32::MAX));
+        if reader != node && is_within(graph, reader, parent) {
+            for expr in expressions(other) {
+                read(Some(reader), expr);
+            }
+        }
+    }
+    // A playbook's outputs name its own steps.
+    if parent.is_none_or(|parent| graph.scope(parent).is_some()) {
+        for template in scope.outputs.values() {
+            for expr in template.expressions() {
+                read(parent, expr);
+            }
+        }
+    }
+    readers
+}
+
+/// What an output must hold at least, as JSON to be filled in.
+pub(crate) fn skeleton(readers: &[Reader]) -> String {
+    let mut whole = serde_json::Value::Null;
+    for reader in readers {
+        let mut at = &mut whole;
+        for member in &reader.member {
+            if !at.is_object() {
+                *at = serde_json::json!({});
+            }
+            at = &mut at[member.as_str()];
+        }
+    }
+    if whole.is_null() {
+        "…".to_owned()
+    } else {
+        whole.to_string()
+    }
+}
+
+fn scope_of(graph: &Graph, node: NodeId) -> &Scope {
+    let mut at = graph.node(node).parent;
+    while let Some(parent) = at {
+        if let Some(scope) = graph.scope(parent) {
+            return scope;
+        }
+        at = graph.node(parent).parent;
+    }
+    &graph.root
+}
+
+/// Whether a node is in a list or below it, and sees its names: a playbook that is called does not.
+fn is_within(graph: &Graph, node: NodeId, list: Option<NodeId>) -> bool {
+    let mut at = graph.node(node).parent;
+    loop {
+        if at == list {
+            return true;
+        }
+        match at {
+            Some(parent) if graph.scope(parent).is_none() => at = graph.node(parent).parent,
+            Some(_) | None => return false,
+        }
+    }
+}
+
+/// The paths below `steps` that an expression reads, by itself or by the `let` names in it.
+fn through_lets(scope: &Scope, expr: &Expr) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let mut seen = Vec::new();
+    let mut queue = vec![expr];
+    while let Some(expr) = queue.pop() {
+        for reference in expr.references() {
+            if reference.root == "steps" {
+                found.push(reference.path.clone());
+            } else if let Some(named) = scope.lets.get(&reference.root)
+                && !seen.contains(&&reference.root)
+            {
+                seen.push(&reference.root);
+                queue.push(named);
+            }
+        }
+    }
+    found
+}
+
+/// What a node evaluates. Its undo runs only if it ran itself, and may read what ran before it.
+fn expressions(node: &Node) -> Vec<&Expr> {
+    let mut all: Vec<&Expr> = node.when.iter().collect();
+    if let Some(foreach) = &node.foreach {
+        all.push(&foreach.items);
+        all.extend(&foreach.when);
+    }
+    match &node.body {
+        Body::Step(step) => {
+            all.extend(&step.gate);
+            all.extend(step.action.with.expressions());
+            all.extend(&step.action.expressions);
+            if let Undo::Steps(parts) = &step.undo {
+                for part in parts {
+                    all.extend(part.with.expressions());
+                    all.extend(&part.when);
+                }
+            }
+        }
+        Body::Group { .. } => {}
+        Body::Call(call) => all.extend(call.inputs.values().flat_map(|input| input.expressions())),
+    }
+    all
+}

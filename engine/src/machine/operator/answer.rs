@@ -1,0 +1,339 @@
+//! `retry`, `skip`, `resolve`: a person's answer to a step that failed, is in doubt or waits.
+use super::{Command, Submitted, Verdict};
+use crate::{
+    graph::{Body, NodeId, readers},
+    machine::{
+        core::{Machine, ScopePhase},
+        event::*,
+        execution::{Asked, At, Stage},
+        state::InstanceId,
+        tree::ROOT,
+    },
+    step::{Effect, Phase},
+    value::{Timestamp, Value},
+};
+
+impl Machine {
+    pub(super) fn judge_retry(&self, node: &str, who: &str) -> Verdict {
+        let (id, phase) = self.unsettled(node)?;
+        let instance = self.get(id);
+        let execution = instance.execution(phase);
+        if let At::InDoubt { asked, .. } = &execution.at {
+            return match asked {
+                Asked::InVain => Ok(vec![self.ordered(id, phase, who)]),
+                Asked::Wanted | Asked::NotDone => Err(format!(
+                    "the probe of {node} is being asked; wait for its answer"
+                )),
+            };
+        }
+        if phase == Phase::Undo {
+            return Ok(vec![self.ordered(id, phase, who)]);
+        }
+        if let Some(inside) = self.failed_inside(id) {
+            return Err(format!("{node} failed because of {inside}: `retry` that"));
+        }
+        let mut doing = self.forward_again(id, who)?;
+        doing.push(self.ordered(id, phase, who));
+        Ok(doing)
+    }
+
+    fn ordered(&self, id: InstanceId, phase: Phase, who: &str) -> EventBody {
+        EventBody::RetryOrdered(RetryOrdered {
+            node: self.get(id).path.clone(),
+            phase,
+            who: who.to_owned(),
+        })
+    }
+
+    /// The step inside a container for which the container failed.
+    fn failed_inside(&self, container: InstanceId) -> Option<&str> {
+        let failed = |id: &InstanceId| self.tree.stage(*id, Phase::Do) == Stage::Failed;
+        let inside = self.tree.inside(container).into_iter().filter(failed);
+        // The innermost: what is around it failed because of it.
+        let mut inside = inside.filter(|id| !self.tree.inside(*id).iter().any(failed));
+        inside.next().map(|id| &*self.get(id).path)
+    }
+
+    /// A retry that would fail at once without having run is no help: whoever orders it is told why instead.
+    pub(super) fn check_retry(
+        &self,
+        submitted: &Submitted,
+        tried: &Self,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        let Command::Retry { node } = &submitted.command else {
+            return Ok(());
+        };
+        let Some(id) = self.id_of(node) else {
+            return Ok(());
+        };
+        if tried.tree.stage(id, Phase::Do) != Stage::Idle || tried.tally(id).needs > 0 {
+            return Ok(());
+        }
+        match tried.start(id, at) {
+            EventBody::Failed(failed) => Err(format!(
+                "{node} would fail again at once: {}",
+                failed.failure.message
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The execution of a node that a person may settle: in doubt, or failed for good.
+    fn unsettled(&self, node: &str) -> Result<(InstanceId, Phase), String> {
+        let id = self.named(node)?;
+        let instance = self.get(id);
+        for phase in [Phase::Undo, Phase::Do] {
+            let stage = instance.execution(phase).stage();
+            // An undo that failed and was given up is no question any more; the step itself may be one.
+            let is_open = phase == Phase::Do || self.compensating(id).is_some();
+            if stage == Stage::InDoubt || stage == Stage::Failed && is_open {
+                return Ok((id, phase));
+            }
+        }
+        Err(format!(
+            "{node} is {}: there is nothing to settle",
+            instance.state.as_str()
+        ))
+    }
+
+    /// What lets the scopes around a failed node go forward again.
+    fn forward_again(&self, id: InstanceId, who: &str) -> Verdict {
+        let finallies: Vec<InstanceId> = std::iter::once(id)
+            .chain(self.tree.around(id))
+            .filter_map(|at| self.tree.finally_of(at))
+            .collect();
+        // The `finally` of a run that was cancelled runs like any other.
+        let ends_by_order = !finallies.contains(&ROOT);
+        if let Some(cancelled) = self.cancelled.as_ref().filter(|_| ends_by_order) {
+            return Err(format!(
+                "{} has cancelled the run: it does not go forward again",
+                cancelled.who
+            ));
+        }
+        if let Some(ordered) = self.undo_ordered.as_ref().filter(|_| ends_by_order) {
+            return Err(format!(
+                "{ordered} has ordered that the run is undone: it does not go forward again"
+            ));
+        }
+        if self.finished.is_some() {
+            if finallies.iter().any(|scope| *scope != ROOT) {
+                return Err("the `finally` that it is in is over".to_owned());
+            }
+            return Ok(vec![EventBody::Reopened(Reopened {
+                who: who.to_owned(),
+                undo: false,
+                only_finally: !finallies.is_empty(),
+            })]);
+        }
+        for scope in self.tree.scopes_around(id) {
+            let in_finally = finallies.contains(&scope);
+            self.may_go_forward(scope, in_finally)?;
+            // What is around a `finally` that runs does not turn for it.
+            if in_finally {
+                break;
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn may_go_forward(&self, scope: InstanceId, in_finally: bool) -> Result<(), String> {
+        match (self.scope_phase(scope), in_finally) {
+            (ScopePhase::Finally, true) => Ok(()),
+            (ScopePhase::Over, true) => Err("the `finally` that it is in is over".to_owned()),
+            (ScopePhase::Forward, _) => Ok(()),
+            (ScopePhase::Undoing | ScopePhase::Cleaning, _) => self.nothing_is_being_undone(scope),
+            // Its `finally` runs again later, from the start: what of it is under way comes to its end first.
+            (ScopePhase::Finally | ScopePhase::Over, false) => {
+                let mut steps = self.tree.inside(scope).into_iter();
+                let active = steps.find(|step| {
+                    let is_its = self.tree.finally_of(*step) == Some(scope);
+                    is_its && self.tree.stage(*step, Phase::Do).is_active()
+                });
+                active.map_or(Ok(()), |step| {
+                    Err(format!(
+                        "{} runs in `finally`; order it when that has ended, or `skip` that",
+                        self.get(step).path
+                    ))
+                })
+            }
+        }
+    }
+
+    /// A compensation is called off only between two undos: what is being undone is neither there nor gone.
+    fn nothing_is_being_undone(&self, scope: InstanceId) -> Result<(), String> {
+        for id in self.tree.inside(scope) {
+            let path = &self.get(id).path;
+            match self.tree.stage(id, Phase::Undo) {
+                Stage::Running | Stage::Backoff | Stage::Waiting | Stage::AwaitingApproval => {
+                    return Err(format!(
+                        "{path} is being undone; `pause` the run, and order it when that has ended"
+                    ));
+                }
+                Stage::InDoubt => {
+                    return Err(format!(
+                        "it is not known whether {path} is undone: `resolve` that first"
+                    ));
+                }
+                Stage::Failed => {
+                    return Err(format!(
+                        "the undo of {path} failed, so it is not known what is left of it: `retry`, `resolve` or `skip` \
+                         that first"
+                    ));
+                }
+                Stage::Idle | Stage::Succeeded | Stage::Skipped | Stage::Ended => {}
+            }
+        }
+        Ok(())
+    }
+
+    // ---- skip ----------------------------------------------------------------------------------------
+
+    pub(super) fn judge_skip(
+        &self,
+        node: &str,
+        output: &Value,
+        because: &str,
+        who: &str,
+    ) -> Verdict {
+        let id = self.named(node)?;
+        let instance = self.get(id);
+        let skipped = |phase| {
+            EventBody::Skipped(Skipped {
+                node: instance.path.clone(),
+                phase,
+                why: SkipCause::Operator {
+                    who: who.to_owned(),
+                    because: because.to_owned(),
+                    output: output.clone(),
+                },
+            })
+        };
+        let undo = instance.undo.stage();
+        let is_undoing = self.compensating(id).is_some() && self.finished.is_none();
+        if is_undoing && (undo == Stage::Failed || undo.is_asleep()) {
+            return Ok(vec![skipped(Phase::Undo)]);
+        }
+        if is_undoing && undo.is_active() {
+            return Err(format!("the undo of {node} runs; it cannot be skipped now"));
+        }
+        if let Some(Body::Step(step)) = self.def(id).map(|node| &node.body)
+            && !step.skippable
+        {
+            return Err(format!(
+                "{node} is of kind {}, which cannot be skipped",
+                step.action.kind
+            ));
+        }
+        let mut doing = match instance.forward.stage() {
+            Stage::Idle | Stage::Backoff | Stage::Waiting | Stage::AwaitingApproval => {
+                if self.is_halted(id) && !self.comes_in_finally(id) {
+                    return Err(format!("{node} will not start: the run is ending or over"));
+                }
+                Vec::new()
+            }
+            Stage::Failed => self.forward_again(id, who)?,
+            Stage::Running => return Err(format!("{node} runs; pause or cancel the run first")),
+            Stage::InDoubt => return Err(format!("{node} is in doubt: `resolve` it")),
+            Stage::Succeeded | Stage::Skipped | Stage::Ended => {
+                return Err(format!("{node} is {} already", instance.state.as_str()));
+            }
+        };
+        if output.is_null() {
+            self.output_is_not_read(id, "skip")?;
+        }
+        doing.push(skipped(Phase::Do));
+        Ok(doing)
+    }
+
+    /// A pending step of a `finally` that is still to come.
+    fn comes_in_finally(&self, id: InstanceId) -> bool {
+        self.finished.is_none()
+            && self
+                .tree
+                .finally_of(id)
+                .is_some_and(|scope| self.scope_phase(scope) != ScopePhase::Over)
+    }
+
+    // ---- resolve -------------------------------------------------------------------------------------
+
+    pub(super) fn judge_resolve(
+        &self,
+        node: &str,
+        done: bool,
+        output: &Value,
+        who: &str,
+        because: &str,
+    ) -> Verdict {
+        let (id, phase) = self.unsettled(node)?;
+        let instance = self.get(id);
+        let in_doubt = instance.execution(phase).stage() == Stage::InDoubt;
+        if !in_doubt && !done {
+            return Err(format!(
+                "{node} is {}, not in doubt: that it is not done is known",
+                instance.state.as_str()
+            ));
+        }
+        let mut doing = Vec::new();
+        if phase == Phase::Do && !in_doubt {
+            let acts = self
+                .tree
+                .step(id)
+                .is_some_and(|step| step.action.traits.effect != Effect::ReadOnly);
+            if !acts {
+                return Err(format!(
+                    "{node} only reads: there is nothing in it that a person could have done by hand"
+                ));
+            }
+            doing = self.forward_again(id, who)?;
+        }
+        let marked = instance.forward.mark.as_ref();
+        let known = !output.is_null() || marked.is_some_and(|mark| !mark.output.is_null());
+        if phase == Phase::Do && done && !known {
+            self.output_is_not_read(id, "resolve")?;
+        }
+        doing.push(EventBody::Resolved(Box::new(Resolved {
+            node: instance.path.clone(),
+            phase,
+            done,
+            output: output.clone(),
+            who: who.to_owned(),
+            because: because.to_owned(),
+        })));
+        Ok(doing)
+    }
+
+    /// What reads the output of a step later would fail without it, and undo what was declared done.
+    fn output_is_not_read(&self, id: InstanceId, verb: &str) -> Result<(), String> {
+        let Some((reader, skeleton)) = self.reader_of(id) else {
+            return Ok(());
+        };
+        let path = &self.get(id).path;
+        Err(format!(
+            "{reader} reads the output of {path}, so it must be given: `{verb} … --output '{skeleton}'`"
+        ))
+    }
+
+    /// The first step that has not run yet and reads the output of this one, and what the output must hold for all readers.
+    fn reader_of(&self, id: InstanceId) -> Option<(String, String)> {
+        let pending = |node: &NodeId| {
+            let mut all = self.tree.ids().map(|id| self.get(id));
+            all.any(|other| other.def == Some(*node) && !other.forward.stage().is_settled())
+        };
+        let read = readers::of(&self.graph, self.get(id).def?);
+        let reader = read.iter().filter_map(|reader| reader.node).find(pending)?;
+        Some((self.graph.static_path(reader), readers::skeleton(&read)))
+    }
+
+    /// What `--output` must hold where a person settles or skips a step: JSON to be filled in. `None` if no step that has not
+    /// run reads its output, or the mark of its attempt holds it.
+    #[must_use]
+    pub fn needed_output(&self, path: &str) -> Option<String> {
+        let id = self.id_of(path)?;
+        let marked = self.get(id).forward.mark.as_ref();
+        if marked.is_some_and(|mark| !mark.output.is_null()) {
+            return None;
+        }
+        self.reader_of(id).map(|(_, skeleton)| skeleton)
+    }
+}

@@ -1,0 +1,168 @@
+//! `cancel`, `undo`, `close`: how a run is ended.
+use super::Verdict;
+use crate::{
+    machine::{
+        agenda::Rank,
+        core::{Machine, ScopePhase},
+        event::*,
+        execution::Stage,
+        state::{InstanceId, Role, RunState},
+        tree::ROOT,
+        undo::Need,
+    },
+    step::{Cause, Failure, Phase},
+};
+
+impl Machine {
+    pub(super) fn judge_cancel(
+        &self,
+        who: &str,
+        undo: bool,
+        force: bool,
+        because: Option<&String>,
+    ) -> Verdict {
+        // In `finally` what sleeps now may have come to sleep since.
+        let cuts = !undo && self.scope_phase(ROOT) == ScopePhase::Finally;
+        let sleeps = cuts && self.cut_finally(who).next().is_some();
+        if let Some(before) = &self.cancelled
+            && before.undo == undo
+            && (before.force || !force || !self.agenda.has(Rank::Runs))
+            && !sleeps
+        {
+            let runs = self.agenda.has(Rank::Runs);
+            return Err(format!(
+                "it was cancelled by {} already{}",
+                before.who,
+                match (runs, before.force) {
+                    (false, _) => "",
+                    (true, true) => "; what runs is being ended on its server",
+                    (true, false) =>
+                        "; what runs comes to its end first: `--force` ends it on its server",
+                }
+            ));
+        }
+        let mut doing = vec![EventBody::Cancelled(Cancelled {
+            undo,
+            force,
+            who: who.to_owned(),
+            because: because.cloned(),
+        })];
+        if self.scope_phase(ROOT) == ScopePhase::Finally {
+            if undo {
+                self.something_to_undo()?;
+            } else {
+                doing.extend(self.cut_finally(who));
+            }
+        }
+        Ok(doing)
+    }
+
+    /// What sleeps in `finally` fails, so that the rest of it runs. It is not skipped: what comes behind an approval there
+    /// must not run as if it had been given.
+    fn cut_finally(&self, who: &str) -> impl Iterator<Item = EventBody> {
+        let why = format!("cancelled by {who} while it waited");
+        self.tree
+            .inside(ROOT)
+            .into_iter()
+            .filter(|id| {
+                self.get(*id).role == Role::Step && self.tree.stage(*id, Phase::Do).is_asleep()
+            })
+            .map(move |id| {
+                let failure = Failure::new("run.cancelled", why.clone()).cause(Cause::Cancelled);
+                self.failed_event(id, Phase::Do, failure, Vec::new(), true)
+            })
+    }
+
+    pub(super) fn judge_undo(&self, who: &str) -> Verdict {
+        if self.finished.is_some() {
+            self.something_to_undo()?;
+            return Ok(vec![EventBody::Reopened(Reopened {
+                who: who.to_owned(),
+                undo: true,
+                only_finally: false,
+            })]);
+        }
+        match self.scope_phase(ROOT) {
+            ScopePhase::Undoing => Err("it is undoing what it did already".to_owned()),
+            ScopePhase::Forward | ScopePhase::Cleaning | ScopePhase::Finally | ScopePhase::Over => {
+                self.judge_cancel(who, true, false, None)
+            }
+        }
+    }
+
+    /// Whether an undo would undo anything.
+    ///
+    /// # Errors
+    /// That nothing is left to undo, or which step is in the way.
+    pub fn something_to_undo(&self) -> Result<(), String> {
+        let mut tried = self.clone();
+        // As `undo` would do it. What cannot even be opened is told by the trial of the command.
+        tried.finished = None;
+        tried.closed = None;
+        tried.cancelled = None;
+        tried.undo_ordered = Some(String::new());
+        for state in tried.scopes.values_mut() {
+            state.phase = ScopePhase::Over;
+        }
+        if let Some(root) = tried.scopes.get_mut(&ROOT) {
+            root.phase = ScopePhase::Undoing;
+        }
+        if tried.open_undo(ROOT).is_err() {
+            return Ok(());
+        }
+        tried.refresh();
+        if tried.agenda.has(Rank::Undo) {
+            return Ok(());
+        }
+        let in_the_way = self
+            .steps()
+            .find(|id| tried.undo_need(*id) == Need::Impossible);
+        Err(match in_the_way {
+            Some(id) => {
+                let path = &self.get(id).path;
+                match self.tree.stage(id, Phase::Undo) {
+                    Stage::Skipped => {
+                        format!("nothing can be undone: the undo of {path} was skipped")
+                    }
+                    _ => {
+                        format!("nothing can be undone: {path} is in the way, it cannot be undone")
+                    }
+                }
+            }
+            None => "there is nothing to undo".to_owned(),
+        })
+    }
+
+    pub(super) fn steps(&self) -> impl Iterator<Item = InstanceId> {
+        let all = self.tree.inside(ROOT).into_iter();
+        all.filter(|id| self.get(*id).role == Role::Step)
+    }
+
+    pub(super) fn judge_close(&self, who: &str, because: &str) -> Verdict {
+        if let Some(closed) = &self.closed {
+            return Err(format!("{} has closed it already", closed.who));
+        }
+        let closed = EventBody::Closed(Closed {
+            who: who.to_owned(),
+            because: because.to_owned(),
+        });
+        match self.state() {
+            RunState::Finished(Outcome::Stopped) => Ok(vec![closed]),
+            RunState::Finished(outcome) => Err(format!("the run is over: {}", outcome.as_str())),
+            // What it left behind stays, and is told by its report.
+            RunState::Stuck => Ok(vec![
+                closed,
+                EventBody::Finished(Box::new(Finished {
+                    outcome: Outcome::Stopped,
+                    outputs: crate::value::Value::Null,
+                    finally_failed: Vec::new(),
+                    output_error: None,
+                })),
+            ]),
+            state => Err(format!(
+                "it is {}: only a run that is stopped or stuck is closed; `cancel` ends this one",
+                state.as_str()
+            )),
+        }
+    }
+}

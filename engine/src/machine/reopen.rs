@@ -1,0 +1,200 @@
+//! Forward again: what a person's order for a failed node opens, and what is pending again by it.
+use super::{
+    core::{IllegalEvent, Machine, ScopePhase},
+    event::StartCause,
+    execution::{At, Change, Stage},
+    state::{Instance, InstanceId, Role},
+    tree::ROOT,
+};
+use crate::{step::Phase, value::Value};
+
+impl Machine {
+    /// A failed node that was given another answer: the containers around it are open, and its scopes go forward again.
+    ///
+    /// A node in a `finally` that runs opens only what is around it there.
+    pub(super) fn reopen_around(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+        let mut at = id;
+        while let Some(container) = self.get(at).parent {
+            let in_running_finally = self.get(at).in_finally
+                && self.scope_phase(self.get(at).scope) == ScopePhase::Finally;
+            if in_running_finally && self.tree.is_finally_step(at) {
+                return Ok(());
+            }
+            self.open_again(container, Some(StartCause::Operator))?;
+            let is_scope = matches!(self.get(container).role, Role::Root | Role::Call);
+            if is_scope && !in_running_finally {
+                self.go_forward(container)?;
+            } else if self.is_failing(container) {
+                self.ask_about_others(container)?;
+            }
+            at = container;
+        }
+        Ok(())
+    }
+
+    /// A container that has settled is open again; an item is pending, for it needs one of its loop's slots.
+    fn open_again(
+        &mut self,
+        container: InstanceId,
+        cause: Option<StartCause>,
+    ) -> Result<(), IllegalEvent> {
+        if !self.tree.stage(container, Phase::Do).is_settled() {
+            return Ok(());
+        }
+        self.tree.get_mut(container).finished_at = None;
+        if self.get(container).item.is_none() {
+            return self.shift(container, Phase::Do, Change::Reopen);
+        }
+        self.execution_mut(container, Phase::Do).next_cause = cause;
+        self.shift(container, Phase::Do, Change::Again)
+    }
+
+    /// A group or loop that would fail at once again by what else failed in it: that is asked about, too.
+    fn ask_about_others(&mut self, container: InstanceId) -> Result<(), IllegalEvent> {
+        for id in self.get(container).children.clone() {
+            let failed = At::Failed {
+                asks: false,
+                announced: false,
+            };
+            if self.get(id).forward.at == failed && self.share(id).fails_container() {
+                self.shift(id, Phase::Do, Change::Ask)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A scope goes forward again. What its compensation undid and what its end overtook is pending again; failures that
+    /// had ended it ask from now on, or it would end at once by the one that nobody has answered yet.
+    pub(super) fn go_forward(&mut self, scope: InstanceId) -> Result<(), IllegalEvent> {
+        if self.scope_phase(scope) != ScopePhase::Forward {
+            self.set_phase(scope, ScopePhase::Forward)?;
+            if scope == ROOT {
+                self.overran = false;
+                self.watch.total = crate::value::Duration::ZERO;
+            }
+            for id in self.tree.inside(scope) {
+                let between = self.tree.around(id).take_while(|at| *at != scope);
+                // What is in a container that a person skipped is passed over with it.
+                let is_skipped = between
+                    .into_iter()
+                    .any(|at| self.tree.stage(at, Phase::Do) == Stage::Skipped);
+                if self.get(id).undone_by == Some(scope) && !is_skipped {
+                    self.pending_again(id)?;
+                    self.open_between(id, scope)?;
+                }
+            }
+        }
+        for id in self.tree.inside(scope) {
+            let instance = self.get(id);
+            if instance.scope != scope || instance.in_finally {
+                continue;
+            }
+            match (&instance.forward.at, instance.role) {
+                (At::Ended, Role::Step | Role::Call) => self.pending_again(id)?,
+                (At::Ended, Role::Group | Role::Foreach | Role::Root) => {
+                    self.open_again(id, None)?;
+                }
+                (At::Failed { asks: false, .. }, _) => {
+                    let fatal = self.scopes.get(&scope).map(|state| &state.fatal);
+                    if fatal.is_some_and(|fatal| fatal.iter().any(|(_, other)| *other == id)) {
+                        self.shift(id, Phase::Do, Change::Ask)?;
+                    }
+                }
+                (
+                    At::Idle
+                    | At::Running { .. }
+                    | At::Backoff { .. }
+                    | At::Gated
+                    | At::Asleep(_)
+                    | At::InDoubt { .. }
+                    | At::Succeeded
+                    | At::Skipped
+                    | At::Failed { .. },
+                    _,
+                ) => {}
+            }
+        }
+        self.touch_inside(scope);
+        Ok(())
+    }
+
+    /// Opens the containers between a node and a scope around it.
+    fn open_between(&mut self, id: InstanceId, scope: InstanceId) -> Result<(), IllegalEvent> {
+        for container in self.tree.around(id).collect::<Vec<_>>() {
+            if container == scope {
+                break;
+            }
+            self.open_again(container, None)?;
+            if self.get(container).role == Role::Call {
+                self.go_forward(container)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A node, and everything inside it, is as if it had not run yet; only its attempts continue to count.
+    pub(super) fn pending_again(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+        let mut all = self.tree.inside(id);
+        all.push(id);
+        // From the inside outward, so that nothing inside counts any more when its container is set back.
+        all.sort_unstable();
+        for id in all.into_iter().rev() {
+            for phase in [Phase::Undo, Phase::Do] {
+                if self.tree.stage(id, phase) != Stage::Idle {
+                    self.shift(id, phase, Change::Again)?;
+                }
+            }
+            self.alter(id, forget)?;
+            self.close_inside(id);
+        }
+        Ok(())
+    }
+
+    /// A foreach asks for its items anew: those that come again take up where the old ones of their path were. A call opens a new
+    /// scope.
+    fn close_inside(&mut self, id: InstanceId) {
+        match self.get(id).role {
+            Role::Foreach if self.get(id).expanded => {
+                let instance = self.tree.get_mut(id);
+                instance.expanded = false;
+                instance.children.clear();
+                *self.tally_mut(id) = super::tally::Tally {
+                    needs: self.tally(id).needs,
+                    ..Default::default()
+                };
+            }
+            Role::Call => drop(self.scopes.remove(&id)),
+            Role::Root | Role::Foreach | Role::Group | Role::Step => {}
+        }
+    }
+}
+
+fn forget(instance: &mut Instance) {
+    instance.output = Value::Null;
+    instance.started_at = None;
+    instance.finished_at = None;
+    instance.votes.clear();
+    instance.skipped = None;
+    instance.took_effect = false;
+    instance.by_hand = false;
+    instance.undone_by = None;
+    instance.start_order = 0;
+    for phase in [Phase::Do, Phase::Undo] {
+        if instance.execution(phase).attempt == 0 {
+            continue;
+        }
+        let execution = instance.execution_mut(phase);
+        execution.begun = false;
+        execution.tries = 0;
+        execution.part = 0;
+        execution.first_started_at = None;
+        execution.started_at = None;
+        execution.deadline = None;
+        execution.capture = None;
+        execution.mark = None;
+        execution.state = None;
+        execution.woken = None;
+        execution.next_cause = None;
+        execution.failure = None;
+    }
+}

@@ -1,0 +1,110 @@
+//! What the events said about each node.
+use super::Path;
+use windlass_engine::{
+    machine::Outcome,
+    step::{Failure, Vote},
+};
+
+/// Where an execution stands, as the events tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Stand {
+    #[default]
+    Pending,
+    /// A person ordered it to run again, and it has not started yet.
+    Ordered,
+    Running,
+    Backoff,
+    Gated,
+    Asleep,
+    Asking,
+    Doubt,
+    Succeeded,
+    Skipped,
+    Failed,
+    /// Asleep or lost when its scope ended.
+    Ended,
+}
+
+impl Stand {
+    pub(crate) fn is_active(self) -> bool {
+        matches!(
+            self,
+            Self::Running | Self::Backoff | Self::Asleep | Self::Asking | Self::Doubt | Self::Gated
+        )
+    }
+
+    pub(crate) fn is_settled(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Skipped | Self::Failed)
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Exec {
+    pub stand: Stand,
+    /// The last attempt; attempts are never used twice, whatever happens to the node.
+    pub attempt: u32,
+    pub part: u32,
+    /// The driver that ran it is gone.
+    pub lost: bool,
+    /// Its probe is being asked; `None` where it is not known (a new driver).
+    pub asked: Option<bool>,
+    /// The probe, or a person, said that it did not happen.
+    pub not_done: bool,
+    pub marked: bool,
+    pub started: bool,
+    pub failure: Option<Failure>,
+    pub votes: Vec<Vote>,
+    /// What the last decision on it was.
+    pub approved: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rec {
+    pub forward: Exec,
+    pub undo: Exec,
+    /// It may have changed the world, and that is not undone.
+    pub effect: bool,
+    pub by_hand: bool,
+    /// Its undo was left by a person.
+    pub left: bool,
+    /// The scope whose compensation undid it.
+    pub undone_in: Option<Path>,
+    pub items: Option<usize>,
+    pub order: u64,
+    /// Opened again by a person's order, perhaps without a start of its own.
+    pub reopened: bool,
+    /// Its failure had ended a scope that goes forward again: it asks now.
+    pub asks: bool,
+    /// A call that failed since the scope around it ended.
+    pub outer_end: bool,
+    /// A foreach or call whose failure has no failed node inside.
+    pub by_itself: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum ScopePhase {
+    #[default]
+    Forward,
+    Undoing,
+    Cleaning,
+    Finally,
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub undo: bool,
+    pub cancelled: bool,
+    /// It ends since the scope around it does.
+    pub outer: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Scope {
+    pub phase: ScopePhase,
+    pub ending: Option<Ending>,
+    pub outcome: Option<Outcome>,
+    /// A cancel in its `finally` that undoes: nothing more of it starts.
+    pub turns_back: bool,
+    pub finally_failed: Vec<Path>,
+}

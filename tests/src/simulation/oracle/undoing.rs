@@ -1,0 +1,335 @@
+//! Compensation and clean-up: what is undone, when, and in which order.
+use super::{
+    Check, Oracle, Path, Shape, is_item, parent,
+    record::{ScopePhase, Stand},
+    within, wrong,
+};
+use crate::simulation::world::World;
+use windlass_engine::{
+    graph::Undo,
+    machine::{SkipCause, Skipped, Started, Succeeded},
+    step::Phase,
+};
+
+impl Oracle {
+    /// The scope whose compensation or clean-up a node is part of.
+    pub(super) fn undoing_scope(&self, path: &str) -> Option<Path> {
+        let mut inner = path.to_owned();
+        for scope in self.scopes_around(path) {
+            if self.in_finally(&inner) {
+                return None;
+            }
+            match self.scope(&scope).phase {
+                ScopePhase::Undoing => return Some(scope),
+                ScopePhase::Cleaning if self.is_scratch_in(path, &scope) => return Some(scope),
+                ScopePhase::Forward
+                | ScopePhase::Cleaning
+                | ScopePhase::Finally
+                | ScopePhase::Over => {}
+            }
+            inner = scope.to_string();
+        }
+        None
+    }
+
+    fn stays(&self, path: &str) -> bool {
+        let rec = self.rec(path);
+        rec.effect && (rec.left || matches!(self.undo_of(path), Some(Undo::Impossible)))
+    }
+
+    /// What depends on a node, at its own level and at those around it up to a scope.
+    fn all_dependents(&self, path: &str, scope: &str) -> Vec<Path> {
+        let mut at = path.to_owned();
+        let mut all = Vec::new();
+        while at != scope {
+            all.extend(self.dependents(&at));
+            match parent(&at) {
+                Some(up) => at = up.to_owned(),
+                None => break,
+            }
+        }
+        all
+    }
+
+    pub(super) fn is_blocked(&self, path: &str, scope: &str) -> Option<Path> {
+        self.all_dependents(path, scope)
+            .iter()
+            .flat_map(|dependent| self.steps_in(dependent))
+            .find(|step| self.stays(step))
+    }
+
+    /// Whether a step has an effect whose undo is still to come.
+    fn is_to_undo(&self, path: &str) -> bool {
+        let rec = self.rec(path);
+        // What was ended may have acted or not: whether its effect is left is looked up in the world.
+        rec.effect
+            && !rec.left
+            && rec.forward.stand != Stand::Ended
+            && matches!(self.undo_of(path), Some(Undo::Auto { .. } | Undo::Steps(_)))
+            && !matches!(rec.undo.stand, Stand::Succeeded | Stand::Skipped)
+    }
+
+    pub(super) fn on_undo_started(&mut self, e: &Started) -> Check {
+        let path: &str = &e.node;
+        self.check_start(e)?;
+        let Some(scope) = self.undoing_scope(path) else {
+            return wrong(
+                "P9",
+                format!("{path} is undone, and no scope around it undoes"),
+            );
+        };
+        let state = self.scope(&scope);
+        let scratch = self.is_scratch_in(path, &scope);
+        let prev = self.undo_stand(path);
+        let fresh = prev == Stand::Pending;
+        if fresh
+            && state.phase == ScopePhase::Undoing
+            && state.ending.is_some_and(|ending| !ending.undo)
+        {
+            return wrong("P9", format!("{path} is undone, and the undo was given up"));
+        }
+        if !self.rec(path).effect {
+            return wrong("P7", format!("{path} is undone, and took no effect"));
+        }
+        if fresh {
+            self.check_order(path, &scope, &state.phase, scratch)?;
+        }
+        let rec = self.rec_mut(path);
+        rec.undo.stand = Stand::Running;
+        rec.undo.attempt = e.attempt;
+        rec.undo.part = e.part;
+        rec.undo.lost = false;
+        rec.undo.not_done = false;
+        rec.undo.marked = false;
+        rec.undo.started = true;
+        Ok(())
+    }
+
+    fn check_order(&self, path: &str, scope: &str, phase: &ScopePhase, scratch: bool) -> Check {
+        let cleaning = *phase == ScopePhase::Cleaning;
+        for dependent in self.all_dependents(path, scope) {
+            for step in self.steps_in(&dependent) {
+                if cleaning && !self.is_scratch_in(&step, scope) {
+                    continue;
+                }
+                if self.is_to_undo(&step) && (!scratch || self.is_blocked(&step, scope).is_none()) {
+                    return wrong(
+                        "P7",
+                        format!("{path} is undone before {step}, which needed it"),
+                    );
+                }
+                if self.stays(&step) && !scratch {
+                    return wrong("P7", format!("{path} is undone under {step}, which stays"));
+                }
+                if self.stand(&step).is_active() {
+                    return wrong("P7", format!("{path} is undone while {step} is under way"));
+                }
+            }
+        }
+        let mut at = path.to_owned();
+        while at != scope {
+            let Some(up) = parent(&at).map(str::to_owned) else {
+                break;
+            };
+            if is_item(&at) && self.shape(&up) == Shape::Foreach {
+                let order = self.rec(&at).order;
+                for item in self.inside(&up).iter().filter(|item| ***item != *at) {
+                    let later = self.rec(item).order > order;
+                    for step in self.steps_in(item) {
+                        if cleaning && !self.is_scratch_in(&step, scope) {
+                            continue;
+                        }
+                        let rec = self.rec(&step);
+                        if rec.undo.stand.is_active() || rec.undo.stand == Stand::Failed {
+                            return wrong(
+                                "P7",
+                                format!(
+                                    "{path} is undone beside {step}: items are undone one by one"
+                                ),
+                            );
+                        }
+                        if later
+                            && self.is_to_undo(&step)
+                            && self.is_blocked(&step, scope).is_none()
+                        {
+                            return wrong(
+                                "P7",
+                                format!("{path} is undone before {step}, which started later"),
+                            );
+                        }
+                    }
+                }
+            }
+            at = up;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_undone(&mut self, e: &Succeeded, world: &World) -> Check {
+        let path: &str = &e.node;
+        let stand = self.undo_stand(path);
+        if !matches!(stand, Stand::Running | Stand::Doubt) {
+            return wrong(
+                "P1",
+                format!("the undo of {path} succeeds and is {stand:?}"),
+            );
+        }
+        if world.effects.get(path).is_some_and(|effect| effect.full) {
+            return wrong("P6", format!("{path} says undone, and its effect is there"));
+        }
+        self.next_part(path, e.part);
+        Ok(())
+    }
+
+    /// A part of an undo is done, or had nothing to do.
+    fn next_part(&mut self, path: &str, part: u32) {
+        let parts = match self.undo_of(path) {
+            Some(Undo::Steps(parts)) => u32::try_from(parts.len()).unwrap_or(1),
+            Some(Undo::Auto { .. } | Undo::None | Undo::Impossible) | None => 1,
+        };
+        if part + 1 < parts {
+            let exec = self.exec_mut(path, Phase::Undo);
+            exec.stand = Stand::Backoff;
+            exec.part = part + 1;
+        } else {
+            self.settle_undo(path);
+        }
+    }
+
+    pub(super) fn settle_undo(&mut self, path: &str) {
+        let scope = self.undoing_scope(path);
+        let rec = self.rec_mut(path);
+        rec.undo.stand = Stand::Succeeded;
+        rec.effect = false;
+        rec.by_hand = false;
+        rec.left = false;
+        rec.undone_in = scope;
+    }
+
+    pub(super) fn on_undo_skipped(&mut self, e: &Skipped) -> Check {
+        let path: &str = &e.node;
+        let prev = self.undo_stand(path);
+        let lost = e.why == SkipCause::Ended
+            && match prev {
+                Stand::Running => self.rec(path).undo.lost,
+                Stand::Doubt => self.rec(path).undo.not_done,
+                _ => false,
+            };
+        if !lost && matches!(prev, Stand::Running | Stand::Doubt | Stand::Succeeded) {
+            return wrong(
+                "P2",
+                format!("the undo of {path} is skipped and is {prev:?}"),
+            );
+        }
+        if e.why == SkipCause::NoEffect && prev != Stand::Pending {
+            // A part of an undo that has nothing to do.
+            self.next_part(path, self.rec(path).undo.part);
+            return Ok(());
+        }
+        let rec = self.rec_mut(path);
+        rec.undo.stand = Stand::Skipped;
+        rec.left |= matches!(e.why, SkipCause::Operator { .. } | SkipCause::Ended);
+        Ok(())
+    }
+
+    pub(super) fn on_compensation(&mut self, scope: &str) -> Check {
+        let state = self.scope(scope);
+        if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Over) {
+            return wrong(
+                "P1",
+                format!("{scope:?} starts to undo and is {:?}", state.phase),
+            );
+        }
+        if !state.ending.is_some_and(|ending| ending.undo) {
+            return wrong(
+                "P9",
+                format!(
+                    "{scope:?} starts to undo, and nothing says so: {:?}",
+                    state.ending
+                ),
+            );
+        }
+        if let Some(active) = self.active_in(scope) {
+            return wrong(
+                "P9",
+                format!(
+                    "{scope:?} starts to undo while {active} is {:?}",
+                    self.stand(&active)
+                ),
+            );
+        }
+        self.finally_runs_again(scope);
+        self.open_undo(scope, ScopePhase::Undoing);
+        Ok(())
+    }
+
+    pub(super) fn on_cleanup(&mut self, scope: &str) -> Check {
+        if self.scope(scope).phase != ScopePhase::Forward || self.scope(scope).ending.is_some() {
+            return wrong(
+                "P9",
+                format!("{scope:?} cleans up and is {:?}", self.scope(scope)),
+            );
+        }
+        self.check_forward_done(scope)?;
+        self.open_undo(scope, ScopePhase::Cleaning);
+        Ok(())
+    }
+
+    fn open_undo(&mut self, scope: &str, phase: ScopePhase) {
+        self.scope_mut(scope).phase = phase;
+        for (at, rec) in &mut self.recs {
+            // What had nothing to do, or was blocked, is looked at anew; what a person left stays.
+            if within(at, scope) && rec.undo.stand == Stand::Skipped && !rec.left && rec.effect {
+                rec.undo.stand = Stand::Pending;
+            }
+            // An undo that failed, or was given up, in an earlier compensation is tried anew.
+            if within(at, scope) && matches!(rec.undo.stand, Stand::Failed | Stand::Ended) {
+                rec.undo.stand = Stand::Pending;
+            }
+        }
+    }
+
+    /// Whether the compensation of a scope has come to its end.
+    pub(super) fn check_undone(&self, scope: &str) -> Check {
+        let state = self.scope(scope);
+        if let Some(busy) = self.recs.iter().find(|(at, rec)| {
+            within(at, scope) && (rec.undo.stand.is_active() || rec.undo.stand == Stand::Failed)
+        }) {
+            let given_up = state.ending.is_some_and(|ending| !ending.undo);
+            if !given_up || busy.1.undo.stand.is_active() {
+                return wrong(
+                    "P7",
+                    format!(
+                        "{scope:?} comes to its finally, and the undo of {} is {:?}",
+                        busy.0, busy.1.undo.stand
+                    ),
+                );
+            }
+        }
+        if state.ending.is_some_and(|ending| !ending.undo) {
+            return Ok(());
+        }
+        for step in self.steps_in(scope) {
+            if !self.is_to_undo(&step) {
+                continue;
+            }
+            let scratch = self.is_scratch_in(&step, scope);
+            let due = match state.phase {
+                ScopePhase::Cleaning | ScopePhase::Forward => scratch,
+                ScopePhase::Undoing | ScopePhase::Finally | ScopePhase::Over => {
+                    scratch || self.is_blocked(&step, scope).is_none()
+                }
+            };
+            if due {
+                return wrong(
+                    "P7",
+                    format!(
+                        "{scope:?} comes to its finally after {:?}, and {step} is not undone",
+                        state.phase
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,469 @@
+//! Whether a command must be accepted or refused where the semantics say so; many places leave both open.
+use super::{
+    Oracle, Shape,
+    record::{ScopePhase, Stand},
+};
+use crate::simulation::{adapter, world};
+use windlass_engine::{
+    expr::{Expr, Template},
+    graph::Body,
+    machine::{Command, Outcome, Submitted},
+    step::Phase,
+    value::Value,
+};
+
+/// What the answer must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accept,
+    Refuse(&'static str),
+    Either,
+}
+
+use Verdict::{Accept, Either, Refuse};
+
+impl Oracle {
+    pub(crate) fn verdict(&self, submitted: &Submitted) -> Verdict {
+        let command = &submitted.command;
+        if adapter::is_close(command) {
+            return match self.finished {
+                Some(Outcome::Stopped) if !self.closed => Accept,
+                Some(_) => Refuse("only a stopped or a stuck run is closed"),
+                None => Either,
+            };
+        }
+        match command {
+            Command::Retry { node } => self.verdict_retry(node),
+            Command::Skip { node, output, .. } => self.verdict_skip(node, output),
+            Command::Resolve {
+                node, done, output, ..
+            } => self.verdict_resolve(node, *done, output),
+            _ if *command == Command::Undo => self.verdict_undo(),
+            _ if self.finished.is_some() => Refuse("the run is over"),
+            Command::Vote { node, .. } => self.verdict_vote(submitted, node),
+            Command::Signal { .. } => Accept,
+            Command::Pause { .. } if self.paused => Refuse("a person paused it already"),
+            Command::Pause { .. } => Accept,
+            Command::Unpause if self.paused => Accept,
+            Command::Unpause => Refuse("no person paused it"),
+            Command::SetInput { name, value } => {
+                if matches!(name.as_str(), "open" | "flag")
+                    && matches!(value.as_str(), "true" | "false")
+                {
+                    Accept
+                } else {
+                    Refuse("no such input, or no such value")
+                }
+            }
+            Command::Cancel { undo, force, .. } => self.verdict_cancel(*undo, *force),
+            _ => Either,
+        }
+    }
+
+    fn verdict_cancel(&self, undo: bool, force: bool) -> Verdict {
+        let root = self.scope("");
+        match root.phase {
+            ScopePhase::Forward => match self.cancelled {
+                None => Accept,
+                Some((before, forced)) if before == undo && (forced == force) => {
+                    Refuse("the same cancel again")
+                }
+                Some((before, _)) if before != undo => Accept,
+                Some((_, false)) => Accept,
+                Some(_) => Either,
+            },
+            ScopePhase::Undoing | ScopePhase::Cleaning => match (self.cancelled, undo) {
+                (None, _) => Accept,
+                (Some((true, _)), false) => Accept,
+                (Some(_), _) => Either,
+            },
+            ScopePhase::Finally if undo => {
+                let any = self.recs.values().any(|rec| rec.effect);
+                if any {
+                    Either
+                } else {
+                    Refuse("nothing can be undone")
+                }
+            }
+            ScopePhase::Finally | ScopePhase::Over => Either,
+        }
+    }
+
+    fn verdict_undo(&self) -> Verdict {
+        let Some(outcome) = self.finished else {
+            let root = self.scope("");
+            return if root.phase == ScopePhase::Forward && root.ending.is_none() {
+                Accept
+            } else {
+                Either
+            };
+        };
+        if !self.recs.values().any(|rec| rec.effect) {
+            return Refuse("nothing can be undone");
+        }
+        if outcome == Outcome::Compensated {
+            Either
+        } else {
+            self.something_to_undo()
+        }
+    }
+
+    /// Accepted if an effect can be undone with nothing in its way.
+    fn something_to_undo(&self) -> Verdict {
+        let can = self.steps_in("").into_iter().any(|step| {
+            let rec = self.rec(&step);
+            rec.effect
+                && !rec.left
+                && !rec.by_hand
+                && rec.undo.stand == Stand::Pending
+                && matches!(
+                    self.undo_of(&step),
+                    Some(
+                        windlass_engine::graph::Undo::Auto { .. }
+                            | windlass_engine::graph::Undo::Steps(_)
+                    )
+                )
+                && self.is_blocked(&step, "").is_none()
+        });
+        if can { Accept } else { Either }
+    }
+
+    fn verdict_vote(&self, submitted: &Submitted, node: &str) -> Verdict {
+        let Command::Vote {
+            approve,
+            answers,
+            digest,
+            shown_hash,
+            ..
+        } = &submitted.command
+        else {
+            return Either;
+        };
+        let phase = if self.undo_stand(node) == Stand::Asking {
+            Phase::Undo
+        } else {
+            Phase::Do
+        };
+        let exec = self.exec(node, phase);
+        if exec.stand != Stand::Asking {
+            return Refuse("it asks for no approval");
+        }
+        let request = world::request(node);
+        let who = submitted.who.as_str();
+        if digest != adapter::DIGEST || *shown_hash != request.shown_hash {
+            return Refuse("the vote is on something else");
+        }
+        if !request.groups.is_empty() && !["bo", "cy", "di"].contains(&who) {
+            return Refuse("the voter is in no group that may vote");
+        }
+        if request.separation_of_duties && who == "ana" {
+            return Refuse("the one who started the run may not vote");
+        }
+        if exec.votes.iter().any(|vote| vote.who == who) {
+            return Refuse("one person, one vote");
+        }
+        if *approve
+            && (answers.len() != request.ask.len()
+                || answers.values().any(|a| a != "1" && a != "2"))
+        {
+            return Refuse("the answers are wrong");
+        }
+        // A deadline may have passed.
+        Either
+    }
+
+    /// A step that reads the output of a node and has not run.
+    fn reader(&self, path: &str) -> Option<super::Path> {
+        let up = super::parent(path)?;
+        let id = &self.node(path)?.id;
+        if super::is_item(path) {
+            return None;
+        }
+        let reads = |expr: &Expr| expr.source().contains(&format!("steps.{id}.output"));
+        self.inside(up).into_iter().find(|sibling| {
+            let waits = matches!(self.stand(sibling), Stand::Pending | Stand::Gated);
+            waits
+                && matches!(
+                    self.node(sibling).map(|node| &node.body),
+                    Some(Body::Step(step)) if match &step.action.with {
+                        Template::Map(map) => map.values().any(|t| matches!(t, Template::Expr(e) if reads(e))),
+                        _ => false,
+                    }
+                )
+        })
+    }
+
+    /// The answer to whoever wants to go on with a failed node, by `retry`, `skip` or `resolve`.
+    fn verdict_failed(&self, path: &str) -> Verdict {
+        if self.closed {
+            return Refuse("the run is closed");
+        }
+        // The `finally` of the run runs whatever was ordered.
+        let mut in_root_finally = false;
+        let mut at = Some(path);
+        while let Some(current) = at {
+            in_root_finally |= self.is_finally_step(current) && self.scope_of(current).is_empty();
+            at = super::parent(current);
+        }
+        if in_root_finally && (self.cancelled.is_some() || self.undo_ordered) {
+            return Either;
+        }
+        if self.cancelled.is_some() || self.undo_ordered {
+            return Refuse("the run was cancelled, or is undone by order");
+        }
+        if let Some(outcome) = self.finished {
+            return if outcome == Outcome::Stopped {
+                Either
+            } else {
+                Refuse("the run is over")
+            };
+        }
+        if self.goes_forward(path).is_ok() {
+            let outermost = self.is_finally_step(path) || !self.in_finally(path);
+            let around_failed = {
+                let mut at = path;
+                let mut failed = false;
+                while let Some(up) = super::parent(at) {
+                    failed |= self.stand(up).is_settled();
+                    at = up;
+                }
+                failed
+            };
+            return if outermost && !around_failed {
+                Accept
+            } else {
+                Either
+            };
+        }
+        for scope in self.scopes_around(path) {
+            let phase = self.scope(&scope).phase;
+            if matches!(phase, ScopePhase::Undoing | ScopePhase::Cleaning) && !self.in_finally(path)
+            {
+                let busy = self.steps_in(&scope).into_iter().any(|step| {
+                    matches!(
+                        self.undo_stand(&step),
+                        Stand::Running | Stand::Doubt | Stand::Failed
+                    )
+                });
+                if busy {
+                    return Refuse(
+                        "something there is being undone, is in doubt, or failed to be undone",
+                    );
+                }
+            }
+        }
+        Either
+    }
+
+    fn failed_container(&self, path: &str) -> Option<Verdict> {
+        if self.shape(path) == Shape::Step {
+            return None;
+        }
+        if self.stand(path) != Stand::Failed {
+            return Some(Refuse("it did not fail"));
+        }
+        if !self.rec(path).by_itself {
+            return Some(Refuse("a step inside failed"));
+        }
+        Some(match self.verdict_failed(path) {
+            Accept => Either,
+            verdict => verdict,
+        })
+    }
+
+    fn verdict_retry(&self, path: &str) -> Verdict {
+        if self.node(path).is_none() {
+            return Refuse("there is no such step");
+        }
+        let rec = self.rec(path);
+        for exec in [&rec.undo, &rec.forward] {
+            if exec.stand == Stand::Doubt && self.finished.is_none() {
+                return match exec.asked {
+                    Some(true) => Refuse("its probe is being asked"),
+                    Some(false) if !exec.not_done => Accept,
+                    Some(false) | None => Either,
+                };
+            }
+        }
+        if self
+            .finished
+            .is_some_and(|outcome| outcome != Outcome::Stopped)
+        {
+            return Refuse("the run is over");
+        }
+        if rec.undo.stand == Stand::Failed {
+            return if self.finished.is_some()
+                || self.undoing_scope(path).is_none()
+                || self.given_up()
+            {
+                Either
+            } else {
+                Accept
+            };
+        }
+        if let Some(verdict) = self.failed_container(path) {
+            return verdict;
+        }
+        if rec.forward.stand != Stand::Failed {
+            return Refuse("it did not fail, and is not in doubt");
+        }
+        match self.verdict_failed(path) {
+            // What failed before it ran may fail again at once.
+            Accept if !rec.forward.started => Either,
+            Accept if self.needs(path).iter().any(|need| !self.passed(need)) => Either,
+            Accept if self.reads_nothing(path) => Either,
+            verdict => verdict,
+        }
+    }
+
+    /// Whether it reads an output that may not be there.
+    fn reads_nothing(&self, path: &str) -> bool {
+        matches!(
+            self.node(path).map(|node| &node.body),
+            Some(Body::Step(step)) if !matches!(step.action.with, Template::Literal(_)) || step.gate.is_some()
+        )
+    }
+
+    fn given_up(&self) -> bool {
+        matches!(self.cancelled, Some((false, _)))
+    }
+
+    fn verdict_skip(&self, path: &str, output: &Value) -> Verdict {
+        if self.node(path).is_none() {
+            return Refuse("there is no such step");
+        }
+        if self
+            .finished
+            .is_some_and(|outcome| outcome != Outcome::Stopped)
+        {
+            return Refuse("the run is over");
+        }
+        let rec = self.rec(path);
+        match rec.undo.stand {
+            Stand::Failed
+                if self.finished.is_none()
+                    && !self.given_up()
+                    && self.undoing_scope(path).is_some() =>
+            {
+                return Accept;
+            }
+            Stand::Running | Stand::Doubt if self.shape(path) == Shape::Step => {
+                return Refuse("its undo runs, or is in doubt");
+            }
+            Stand::Pending if rec.effect && self.undoing_scope(path).is_some() => return Either,
+            Stand::Pending | Stand::Skipped => {}
+            _ => return Either,
+        }
+        if !self.is_skippable(path) {
+            return Refuse("its kind cannot be skipped");
+        }
+        match rec.forward.stand {
+            Stand::Running | Stand::Doubt | Stand::Succeeded | Stand::Skipped => {
+                return Refuse("it runs, is in doubt, or has settled");
+            }
+            Stand::Pending
+            | Stand::Ordered
+            | Stand::Backoff
+            | Stand::Gated
+            | Stand::Asleep
+            | Stand::Asking
+            | Stand::Ended => {
+                if self.goes_forward(path).is_err() {
+                    return if self.in_finally(path) {
+                        Either
+                    } else {
+                        Refuse("its scope ends, or has ended")
+                    };
+                }
+                if output.is_null() && self.reader(path).is_some() {
+                    return Refuse("a step that has not run reads its output, and none was given");
+                }
+                if self.finished.is_some() {
+                    Either
+                } else {
+                    self.placed(path)
+                }
+            }
+            Stand::Failed => {
+                if output.is_null() && self.reader(path).is_some() {
+                    return Refuse("a step that has not run reads its output, and none was given");
+                }
+                self.verdict_failed(path)
+            }
+        }
+    }
+
+    /// A pending node may lie in a container that has settled, or failed.
+    fn placed(&self, path: &str) -> Verdict {
+        let mut at = path;
+        while let Some(up) = super::parent(at) {
+            if self.stand(up).is_settled() || self.breaks(up).is_some() {
+                return Either;
+            }
+            // The machine knows what is inside only once the container has opened.
+            if !up.is_empty() && self.stand(up) != Stand::Running {
+                return Either;
+            }
+            at = up;
+        }
+        Accept
+    }
+
+    fn verdict_resolve(&self, path: &str, done: bool, output: &Value) -> Verdict {
+        if self.node(path).is_none() {
+            return Refuse("there is no such step");
+        }
+        if self.closed {
+            return Refuse("the run is closed");
+        }
+        if self
+            .finished
+            .is_some_and(|outcome| outcome != Outcome::Stopped)
+        {
+            return Refuse("the run is over");
+        }
+        let rec = self.rec(path);
+        if rec.undo.stand == Stand::Doubt || rec.forward.stand == Stand::Doubt {
+            let exec = if rec.undo.stand == Stand::Doubt {
+                &rec.undo
+            } else {
+                &rec.forward
+            };
+            let forward = rec.undo.stand != Stand::Doubt;
+            if exec.not_done {
+                return Either;
+            }
+            if done && forward && output.is_null() && self.reader(path).is_some() {
+                return if exec.marked {
+                    Either
+                } else {
+                    Refuse("a step that has not run reads its output, and none was given")
+                };
+            }
+            return Accept;
+        }
+        if rec.undo.stand == Stand::Failed {
+            return match (done, self.finished) {
+                (false, _) => Refuse("a failed undo is not in doubt"),
+                (true, None) if self.undoing_scope(path).is_some() && !self.given_up() => Accept,
+                (true, _) => Either,
+            };
+        }
+        if let Some(verdict) = self.failed_container(path) {
+            return if verdict == Either { Either } else { verdict };
+        }
+        if rec.forward.stand != Stand::Failed {
+            return Refuse("there is nothing to settle");
+        }
+        if !done {
+            return Refuse("it failed, and is not in doubt");
+        }
+        if !self.writes(path) {
+            return Refuse("it only reads");
+        }
+        if output.is_null() && self.reader(path).is_some() {
+            return Either;
+        }
+        self.verdict_failed(path)
+    }
+}
