@@ -95,6 +95,8 @@ pub(super) struct ScopeState {
     pub soft: u32,
     /// Its compensation left something that cannot be undone, or was not.
     pub blocked: bool,
+    /// It ended only since a scope around it did.
+    pub outer_end: bool,
     /// A cancel in its `finally`: it undoes what it did, then its `finally` runs again.
     pub turns_back: bool,
     /// As its `finally` began.
@@ -108,6 +110,7 @@ impl Default for ScopeState {
             fatal: BTreeSet::new(),
             soft: 0,
             blocked: false,
+            outer_end: false,
             turns_back: false,
             outcome: None,
         }

@@ -358,6 +358,10 @@ impl Machine {
         }
         self.shift(id, e.phase, Change::OrderRetry { at_once })?;
         if was_failed && e.phase == Phase::Do {
+            // A playbook that failed by itself: what it undid runs again.
+            if self.scopes.contains_key(&id) {
+                self.go_forward(id)?;
+            }
             self.reopen_around(id)?;
         }
         Ok(())

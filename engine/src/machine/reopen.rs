@@ -89,7 +89,13 @@ impl Machine {
             if instance.scope != scope || instance.in_finally {
                 continue;
             }
+            let state = self.scopes.get(&id);
             match (&instance.forward.at, instance.role) {
+                // A playbook that ended only since this scope did goes forward with it.
+                (At::Failed { .. }, Role::Call) if state.is_some_and(|state| state.outer_end) => {
+                    self.open_again(id, None)?;
+                    self.go_forward(id)?;
+                }
                 (At::Ended, Role::Step | Role::Call) => self.pending_again(id)?,
                 (At::Ended, Role::Group | Role::Foreach | Role::Root) => {
                     self.open_again(id, None)?;

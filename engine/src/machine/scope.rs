@@ -190,10 +190,14 @@ impl Machine {
             // From anywhere: a run that is closed as it is.
             P::Over => from == P::Finally || self.closed.is_some(),
         };
+        let outer_end = self.own_ending(scope).is_none() && self.ending_of(scope).is_some();
         let state = self.scopes.get_mut(&scope).filter(|_| allowed);
         let Some(state) = state else {
             return Err(self.misplaced(&format!("a scope cannot turn from {from:?} to {to:?}")));
         };
+        if from == P::Forward {
+            state.outer_end = outer_end;
+        }
         state.phase = to;
         if matches!(to, P::Forward | P::Undoing) {
             state.turns_back = false;

@@ -308,7 +308,13 @@ impl Maker {
                             }
                             _ => "sim.write",
                         };
-                        let mut action = self.action(kind, json!({"literal": null}));
+                        // Of a step that failed with a part of its effect there is no output.
+                        let with = if self.random.percent(10) {
+                            json!({"map": {"read": {"expr": "output + 1"}}})
+                        } else {
+                            json!({"literal": null})
+                        };
+                        let mut action = self.action(kind, with);
                         if part > 0 && self.random.percent(20) {
                             action["when"] = json!("false");
                         }

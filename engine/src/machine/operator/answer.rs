@@ -141,7 +141,7 @@ impl Machine {
         match (self.scope_phase(scope), in_finally) {
             (ScopePhase::Finally, true) => Ok(()),
             (ScopePhase::Over, true) => Err("the `finally` that it is in is over".to_owned()),
-            (ScopePhase::Forward, _) => Ok(()),
+            (ScopePhase::Forward, _) => self.nothing_inside_is_ending(scope),
             (ScopePhase::Undoing | ScopePhase::Cleaning, _) => self.nothing_is_being_undone(scope),
             // Its `finally` runs again later, from the start: what of it is under way comes to its end first.
             (ScopePhase::Finally | ScopePhase::Over, false) => {
@@ -158,6 +158,21 @@ impl Machine {
                 })
             }
         }
+    }
+
+    /// A playbook that is called and ends since this scope does comes to its end first: what it has undone by then would be
+    /// missing in a scope that goes forward.
+    fn nothing_inside_is_ending(&self, scope: InstanceId) -> Result<(), String> {
+        let mut ending = self.tree.inside(scope).into_iter().filter(|id| {
+            let state = self.scopes.get(id);
+            state.is_some_and(|state| state.outer_end && state.phase != ScopePhase::Over)
+        });
+        ending.next().map_or(Ok(()), |call| {
+            Err(format!(
+                "{} is ending; order it when that has ended",
+                self.get(call).path
+            ))
+        })
     }
 
     /// A compensation is called off only between two undos: what is being undone is neither there nor gone.

@@ -21,13 +21,12 @@ impl Machine {
         force: bool,
         because: Option<&String>,
     ) -> Verdict {
-        // In `finally` what sleeps now may have come to sleep since.
-        let cuts = !undo && self.scope_phase(ROOT) == ScopePhase::Finally;
-        let sleeps = cuts && self.cut_finally(who).next().is_some();
+        // What sleeps in `finally` now may have come to sleep since.
+        let cut: Vec<EventBody> = self.cut_finally(who).collect();
         if let Some(before) = &self.cancelled
             && before.undo == undo
             && (before.force || !force || !self.agenda.has(Rank::Runs))
-            && !sleeps
+            && cut.is_empty()
         {
             let runs = self.agenda.has(Rank::Runs);
             return Err(format!(
@@ -41,31 +40,31 @@ impl Machine {
                 }
             ));
         }
+        if self.scope_phase(ROOT) == ScopePhase::Finally && undo {
+            self.something_to_undo()?;
+        }
         let mut doing = vec![EventBody::Cancelled(Cancelled {
             undo,
             force,
             who: who.to_owned(),
             because: because.cloned(),
         })];
-        if self.scope_phase(ROOT) == ScopePhase::Finally {
-            if undo {
-                self.something_to_undo()?;
-            } else {
-                doing.extend(self.cut_finally(who));
-            }
-        }
+        doing.extend(cut);
         Ok(doing)
     }
 
-    /// What sleeps in `finally` fails, so that the rest of it runs. It is not skipped: what comes behind an approval there
-    /// must not run as if it had been given.
+    /// What sleeps in a `finally` fails, so that the rest of it runs. It is not skipped: what comes behind an approval there must
+    /// not run as if it had been given.
     fn cut_finally(&self, who: &str) -> impl Iterator<Item = EventBody> {
         let why = format!("cancelled by {who} while it waited");
-        self.tree
-            .inside(ROOT)
-            .into_iter()
+        self.steps()
+            .filter(|id| self.tree.stage(*id, Phase::Do).is_asleep())
             .filter(|id| {
-                self.get(*id).role == Role::Step && self.tree.stage(*id, Phase::Do).is_asleep()
+                let mut at = std::iter::once(*id).chain(self.tree.around(*id));
+                at.any(|at| {
+                    let scope = self.tree.finally_of(at);
+                    scope.is_some_and(|scope| self.scope_phase(scope) == ScopePhase::Finally)
+                })
             })
             .map(move |id| {
                 let failure = Failure::new("run.cancelled", why.clone()).cause(Cause::Cancelled);

@@ -286,7 +286,12 @@ impl Oracle {
 
     pub(super) fn on_finished(&mut self, e: &Finished, world: &World) -> Check {
         self.finished = Some(e.outcome);
-        if self.closed {
+        // Who closes a run leaves it as it is, with its doubts.
+        if self
+            .command
+            .as_ref()
+            .is_some_and(crate::simulation::adapter::is_close)
+        {
             return Ok(());
         }
         for (at, rec) in &self.recs {

@@ -1,10 +1,13 @@
 //! The judge: written from what commands mean, and reading nothing but the definition, the durable events and the world.
 //!
 //! It keeps no counters and no queues: each question is asked anew of what the events said about each node.
+mod ends;
 mod finish;
+mod people;
 mod record;
 mod rules;
 mod standing;
+mod starts;
 mod undoing;
 mod verdict;
 

@@ -167,11 +167,13 @@ impl Oracle {
         }
     }
 
-    /// Whether `cleanup: always` holds for it in a scope: for the node, or what is around it within the scope.
-    pub(super) fn is_scratch_in(&self, path: &str, scope: &str) -> bool {
+    /// Whether `cleanup: always` holds for it when a scope cleans up: what a scope inside declares is that scope's own.
+    pub(super) fn is_scratch_of(&self, path: &str, scope: &str) -> bool {
         let mut at = Some(path);
         while let Some(current) = at.filter(|at| *at != scope) {
-            if self.node(current).is_some_and(|node| node.cleanup) {
+            if *self.scope_of(current) == *scope
+                && self.node(current).is_some_and(|node| node.cleanup)
+            {
                 return true;
             }
             at = parent(current);
@@ -179,6 +181,7 @@ impl Oracle {
         false
     }
 
+    /// Whether it is undone though what depends on it stays.
     pub(super) fn is_scratch(&self, path: &str) -> bool {
         let mut at = Some(path);
         while let Some(current) = at {

@@ -21,7 +21,7 @@ impl Oracle {
             }
             match self.scope(&scope).phase {
                 ScopePhase::Undoing => return Some(scope),
-                ScopePhase::Cleaning if self.is_scratch_in(path, &scope) => return Some(scope),
+                ScopePhase::Cleaning if self.is_scratch_of(path, &scope) => return Some(scope),
                 ScopePhase::Forward
                 | ScopePhase::Cleaning
                 | ScopePhase::Finally
@@ -79,7 +79,7 @@ impl Oracle {
             );
         };
         let state = self.scope(&scope);
-        let scratch = self.is_scratch_in(path, &scope);
+        let scratch = self.is_scratch(path);
         let prev = self.undo_stand(path);
         let fresh = prev == Stand::Pending;
         if fresh
@@ -109,7 +109,7 @@ impl Oracle {
         let cleaning = *phase == ScopePhase::Cleaning;
         for dependent in self.all_dependents(path, scope) {
             for step in self.steps_in(&dependent) {
-                if cleaning && !self.is_scratch_in(&step, scope) {
+                if cleaning && !self.is_scratch_of(&step, scope) {
                     continue;
                 }
                 if self.is_to_undo(&step) && (!scratch || self.is_blocked(&step, scope).is_none()) {
@@ -136,7 +136,7 @@ impl Oracle {
                 for item in self.inside(&up).iter().filter(|item| ***item != *at) {
                     let later = self.rec(item).order > order;
                     for step in self.steps_in(item) {
-                        if cleaning && !self.is_scratch_in(&step, scope) {
+                        if cleaning && !self.is_scratch_of(&step, scope) {
                             continue;
                         }
                         let rec = self.rec(&step);
@@ -313,9 +313,9 @@ impl Oracle {
             if !self.is_to_undo(&step) {
                 continue;
             }
-            let scratch = self.is_scratch_in(&step, scope);
+            let scratch = self.is_scratch(&step);
             let due = match state.phase {
-                ScopePhase::Cleaning | ScopePhase::Forward => scratch,
+                ScopePhase::Cleaning | ScopePhase::Forward => self.is_scratch_of(&step, scope),
                 ScopePhase::Undoing | ScopePhase::Finally | ScopePhase::Over => {
                     scratch || self.is_blocked(&step, scope).is_none()
                 }

@@ -359,7 +359,7 @@ impl Oracle {
         }
         match rec.forward.stand {
             Stand::Running | Stand::Doubt | Stand::Succeeded | Stand::Skipped => {
-                return Refuse("it runs, is in doubt, or has settled");
+                Refuse("it runs, is in doubt, or has settled")
             }
             Stand::Pending
             | Stand::Ordered

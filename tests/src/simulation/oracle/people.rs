@@ -1,0 +1,175 @@
+//! What an order of a person changes around a node: what is open again, and what is pending again.
+use super::{
+    Oracle, Path, Shape, parent,
+    record::{Ending, ScopePhase, Stand},
+    standing::Reaction,
+    within,
+};
+
+impl Oracle {
+    pub(super) fn on_cancelled(&mut self, undo: bool, force: bool) {
+        self.cancelled = Some((undo, force));
+        self.paused = false;
+        // What asked waits for no answer any more.
+        let failed: Vec<Path> = self
+            .recs
+            .iter()
+            .filter(|(_, rec)| rec.forward.stand == Stand::Failed)
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in failed {
+            let asks = std::mem::take(&mut self.rec_mut(&path).asks);
+            let scope = self.scope_of(&path);
+            match self.reaction(&path) {
+                Reaction::Ask => self.end(&scope, false, false),
+                Reaction::End { undo } if asks => self.end(&scope, undo, false),
+                _ => {}
+            }
+        }
+        let root = self.scope("");
+        match root.phase {
+            ScopePhase::Forward => self.end("", undo, true),
+            // What sleeps in it fails by events of its own; the rest of it runs.
+            ScopePhase::Finally if !undo => self.scope_mut("").turns_back = false,
+            ScopePhase::Undoing | ScopePhase::Cleaning | ScopePhase::Finally | ScopePhase::Over => {
+                self.scope_mut("").turns_back = root.phase == ScopePhase::Finally;
+                self.scope_mut("").ending = Some(Ending {
+                    undo,
+                    cancelled: true,
+                    outer: false,
+                });
+            }
+        }
+        if !undo {
+            for state in self.scopes.values_mut() {
+                if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Cleaning)
+                    && let Some(ending) = &mut state.ending
+                {
+                    ending.undo = false;
+                    ending.cancelled = true;
+                }
+            }
+        }
+    }
+
+    /// A failed node gets another chance: what is around it is open again, and goes forward.
+    pub(super) fn reopen(&mut self, path: &str) {
+        let mut at = path.to_owned();
+        while let Some(up) = parent(&at).map(str::to_owned) {
+            let rec = self.rec_mut(&up);
+            if rec.forward.stand.is_settled() && !up.is_empty() {
+                rec.forward.stand = Stand::Running;
+                rec.reopened = true;
+                rec.asks = false;
+            }
+            at = up;
+        }
+        let mut inner = path.to_owned();
+        for scope in self.scopes_around(path) {
+            let of_finally = self.in_finally(&inner);
+            inner = scope.to_string();
+            let state = self.scope_mut(&scope);
+            if of_finally {
+                state.phase = ScopePhase::Finally;
+                continue;
+            }
+            if state.phase == ScopePhase::Forward && state.ending.is_none() {
+                continue;
+            }
+            self.finally_runs_again(&scope);
+            let state = self.scope_mut(&scope);
+            state.phase = ScopePhase::Forward;
+            state.ending = None;
+            self.call_off(&scope, path);
+        }
+    }
+
+    /// A group or loop around it that would break at once by its other failures: they ask, too.
+    pub(super) fn ask_about_others(&mut self, path: &str) {
+        let mut at = path.to_owned();
+        while let Some(up) = parent(&at).map(str::to_owned) {
+            if self.breaks(&up).is_some() {
+                for inner in self.inside(&up) {
+                    let breaks = matches!(self.reaction(&inner), Reaction::Break | Reaction::Count);
+                    if self.stand(&inner) == Stand::Failed && breaks {
+                        self.rec_mut(&inner).asks = true;
+                    }
+                }
+            }
+            at = up;
+        }
+    }
+
+    /// What a scope's end did is pending again.
+    pub(super) fn call_off(&mut self, scope: &str, but: &str) {
+        // Scopes inside that end only since this one did go forward with it.
+        for (at, state) in &mut self.scopes {
+            if within(at, scope)
+                && state.phase == ScopePhase::Forward
+                && state.ending.is_some_and(|ending| ending.outer)
+            {
+                state.ending = None;
+            }
+        }
+        let all: Vec<Path> = self
+            .recs
+            .keys()
+            .filter(|at| within(at, scope) && ***at != *scope)
+            .cloned()
+            .collect();
+        for at in &all {
+            let ends = matches!(self.reaction(at), Reaction::End { .. });
+            let of_scope = *self.scope_of(at) == *scope;
+            let rec = self.rec_mut(at);
+            if rec.forward.stand == Stand::Ended {
+                rec.forward.stand = Stand::Pending;
+            }
+            if rec.forward.stand == Stand::Failed
+                && ends
+                && of_scope
+                && **at != *but
+                && !rec.outer_end
+            {
+                rec.asks = true;
+            }
+            let undone_here = rec.undone_in.as_deref() == Some(scope);
+            let was = rec.forward.stand;
+            if undone_here {
+                rec.undone_in = None;
+                rec.undo.stand = Stand::Pending;
+                if was != Stand::Failed {
+                    rec.forward.stand = Stand::Pending;
+                }
+            }
+            let outer_end = rec.outer_end;
+            if outer_end {
+                rec.outer_end = false;
+                rec.forward.stand = Stand::Running;
+                rec.reopened = true;
+                self.finally_runs_again(at);
+                let state = self.scope_mut(at);
+                state.phase = ScopePhase::Forward;
+                state.ending = None;
+                self.call_off(at, but);
+            }
+            if undone_here && was != Stand::Failed {
+                let mut up = parent(at).map(str::to_owned);
+                while let Some(container) = up.filter(|up| **up != *scope && !up.is_empty()) {
+                    let is_call = self.shape(&container) == Shape::Call;
+                    let rec = self.rec_mut(&container);
+                    if rec.forward.stand.is_settled() {
+                        rec.forward.stand = Stand::Running;
+                        rec.reopened = true;
+                    }
+                    if is_call {
+                        self.finally_runs_again(&container);
+                        let state = self.scope_mut(&container);
+                        state.phase = ScopePhase::Forward;
+                        state.ending = None;
+                    }
+                    up = parent(&container).map(str::to_owned);
+                }
+            }
+        }
+    }
+}
