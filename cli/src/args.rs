@@ -37,6 +37,18 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) env_file: Option<PathBuf>,
+    /// A name for you, if several people share an account of the operating system: it is recorded beside the account,
+    /// and does not count where an approval asks for separation of duties
+    #[arg(
+        long = "as",
+        global = true,
+        value_name = "NAME",
+        env = "WINDLASS_USER",
+        hide_env_values = true,
+        value_parser = claimed,
+        help_heading = "Global options"
+    )]
+    pub(crate) claimed: Option<String>,
     /// When to colour; `auto` honours NO_COLOR
     #[arg(
         long,
@@ -116,6 +128,15 @@ pub(crate) enum Command {
     Completions(commands::completions::CompletionsArgs),
     /// Print the manual page, or write one for each command
     Man(commands::man::ManArgs),
+}
+
+/// A name that a person claims; an empty one claims nothing, as an unset variable does.
+fn claimed(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    windlass_engine::step::check_claimed(name).map(|()| name.to_owned())
 }
 
 /// `NAME=VALUE`.

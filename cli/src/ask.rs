@@ -15,17 +15,20 @@ use windlass_engine::{
 };
 
 /// How often the journal is asked whether the answer is there.
-const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
+/// How often it is asked anew whether a process still drives the run: the list of runs costs more than one run.
+const RENEW: windlass_engine::value::Duration = windlass_engine::value::Duration::from_secs(1);
 /// How long the answer of a process that drives is waited for.
-const PATIENCE: windlass_engine::value::Duration = windlass_engine::value::Duration::from_secs(10);
+pub(crate) const PATIENCE: windlass_engine::value::Duration =
+    windlass_engine::value::Duration::from_secs(10);
 
 /// What every command that asks something takes.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct AskArgs {
-    /// Only put it into the run's inbox; whoever drives the run next takes it
+    /// Only record it in the run's inbox; the next process that drives the run takes it
     #[arg(long)]
     pub(crate) queue: bool,
-    /// Tell the events as JSON, one a line, where this process drives the run
+    /// Print the events as JSON, one a line, if this process drives the run
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -38,25 +41,48 @@ pub(crate) async fn ask(
     command: Command,
     args: AskArgs,
 ) -> Result<Exit, CliError> {
-    let submitted = Submitted {
-        id: uuid::Uuid::now_v7().simple().to_string(),
-        run: run.to_owned(),
-        who: session.user(),
-        at: clock::now(),
-        command,
-    };
+    let submitted = session.asks(run, command);
     let from = session::summary(journal.as_ref(), run).await?.events + 1;
+    submit(session, journal, submitted, from, args).await
+}
+
+/// Asks what was made already; its answer stands at `from` or later.
+pub(crate) async fn submit(
+    session: &Session,
+    journal: Arc<dyn Journal>,
+    submitted: Submitted,
+    from: u64,
+    args: AskArgs,
+) -> Result<Exit, CliError> {
+    let run = submitted.run.as_str();
     journal.submit(submitted.clone()).await?;
     if args.queue {
         session.ui.say(&format!(
-            "queued: the next process that drives the run takes it; `windlass resume {}` does so now",
+            "recorded: it waits in the run's inbox until a process drives the run; `windlass resume {}` drives it now",
             short(run)
         ));
         return Ok(Exit::Succeeded);
     }
     let deadline = PATIENCE.after(clock::now());
+    let waits =
+        "the command waits in the run's inbox; the next process that drives the run takes it";
     loop {
-        let driver = drive::driver(session, &journal)?;
+        // Whoever drives the run answers: then neither the environment nor a target is needed here.
+        let summary = session::summary(journal.as_ref(), run).await?;
+        if summary.holder.is_some() {
+            let soon = RENEW.after(clock::now()).min(deadline);
+            while clock::now() <= soon {
+                if let Some(verdict) = verdict(journal.as_ref(), &submitted, from).await? {
+                    return told(session, &submitted, verdict);
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            if clock::now() > deadline {
+                return answer(session, journal.as_ref(), &submitted, from, deadline).await;
+            }
+            continue;
+        }
+        let driver = drive::driver(session, &journal).map_err(|error| error.note(waits))?;
         let options = DriveOptions {
             leave_when_waiting: true,
         };
@@ -72,37 +98,30 @@ pub(crate) async fn ask(
                     None => answer(session, journal.as_ref(), &submitted, from, deadline).await,
                 };
             }
-            // Somebody drives it: they answer.
-            Err(RunError::Journal(JournalError::LeaseHeld { .. })) => {
-                if let Some(verdict) = verdict(journal.as_ref(), &submitted, from).await? {
-                    return told(session, &submitted, verdict);
-                }
-                if clock::now() > deadline {
-                    return answer(session, journal.as_ref(), &submitted, from, deadline).await;
-                }
-                tokio::time::sleep(POLL).await;
-            }
+            // Another process was faster: it answers.
+            Err(RunError::Journal(JournalError::LeaseHeld { .. })) => {}
             Err(RunError::Over { .. }) => {
                 return answer(session, journal.as_ref(), &submitted, from, deadline).await;
             }
-            Err(error) => {
-                return Err(CliError::from(error)
-                    .note("what was asked is in the run's inbox, and stays there"));
-            }
+            Err(error) => return Err(CliError::from(error).note(waits)),
         }
+        if clock::now() > deadline {
+            return answer(session, journal.as_ref(), &submitted, from, deadline).await;
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 
-fn refused(run: &str, reason: &str) -> CliError {
+pub(crate) fn refused(run: &str, reason: &str) -> CliError {
     CliError::new(Exit::Refused, format!("refused: {reason}"))
-        .note("the refusal stands in the journal")
+        .note("the refusal is recorded in the journal; nothing else was changed")
         .help(format!(
-            "`windlass show {}` says where the run stands",
+            "`windlass show {}` shows the run and what can be done",
             short(run)
         ))
 }
 
-async fn verdict(
+pub(crate) async fn verdict(
     journal: &dyn Journal,
     submitted: &Submitted,
     from: u64,
@@ -136,7 +155,7 @@ async fn answer(
         }
         if clock::now() > deadline {
             session.ui.say(&format!(
-                "queued: the process that drives the run has not taken it yet; `windlass watch {}` follows it",
+                "recorded: the process that drives the run has not taken it yet; `windlass watch {}` follows the run",
                 short(&submitted.run)
             ));
             return Ok(Exit::Succeeded);
@@ -153,7 +172,7 @@ fn told(
     match verdict {
         Ok(_) => {
             session.ui.say(&format!(
-                "accepted: {}; `windlass watch {}` follows it",
+                "accepted: {}; `windlass watch {}` follows the run",
                 word(&submitted.command),
                 short(&submitted.run)
             ));
@@ -163,7 +182,7 @@ fn told(
     }
 }
 
-fn word(command: &Command) -> String {
+pub(crate) fn word(command: &Command) -> String {
     match command {
         Command::Vote {
             node,
@@ -174,17 +193,19 @@ fn word(command: &Command) -> String {
             node,
             approve: false,
             ..
-        } => format!("{node} is rejected"),
-        Command::Signal { name, .. } => format!("signal {name} is delivered"),
+        } => format!("{node} has your rejection"),
+        Command::Signal { name, .. } => format!("signal {name}"),
         Command::Pause { .. } => "the run starts nothing new".to_owned(),
-        Command::Unpause => "the run continues".to_owned(),
-        Command::Cancel { undo: true, .. } => "the run ends, and what it did is undone".to_owned(),
-        Command::Cancel { undo: false, .. } => "the run ends, and what it did is left".to_owned(),
+        Command::Unpause => "the run starts steps again".to_owned(),
+        Command::Cancel { undo: true, .. } => {
+            "the run ends, and what it did is being undone".to_owned()
+        }
+        Command::Cancel { undo: false, .. } => "the run ends, and what it did stays".to_owned(),
         Command::Resolve { node, .. } => format!("{node} is settled"),
-        Command::Retry { node } => format!("{node} is tried again"),
-        Command::Skip { node, .. } => format!("{node} is passed over"),
+        Command::Retry { node } => format!("{node} runs again"),
+        Command::Skip { node, .. } => format!("{node} is skipped"),
         Command::SetInput { name, .. } => format!("input {name} is changed"),
-        Command::Undo => "what the run did is undone".to_owned(),
+        Command::Undo => "what the run did is being undone".to_owned(),
         Command::Close { .. } => "the run is over as it is".to_owned(),
     }
 }

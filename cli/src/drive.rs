@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use windlass_engine::{
     journal::Journal,
-    machine::{Command, Outcome, Submitted},
+    machine::{Command, Outcome},
     run::{Driver, Ended, RunHandle},
 };
 
@@ -124,17 +124,14 @@ async fn stop(
     }
     reporter
         .note("ending what runs on its server; the run is cancelled, what it did is left as it is");
-    let command = Submitted {
-        id: uuid::Uuid::now_v7().simple().to_string(),
-        run: handle.id.clone(),
-        who: session.user(),
-        at: clock::now(),
-        command: Command::Cancel {
+    let command = session.asks(
+        &handle.id,
+        Command::Cancel {
             undo: false,
             force: true,
             because: Some("a second Ctrl-C".to_owned()),
         },
-    };
+    );
     if let Err(error) = journal.submit(command).await {
         reporter.note(&format!("the journal does not take the cancel: {error}"));
     }

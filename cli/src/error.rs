@@ -191,8 +191,8 @@ impl From<&RunError> for CliError {
             .into(),
             RunError::Locked(LockHeld::Journal(_)) => Self::new(Exit::Failed, message),
             RunError::OutsideWindow(_) => Self::new(Exit::Refused, message)
-                .note("`policy.windows` of the playbook says when it may start")
-                .help("start it inside a window"),
+                .note("`policy.windows` of the playbook says when it may start; nothing was started")
+                .help("start it again inside a window"),
             RunError::Secret { help, .. } => {
                 let error = Self::new(Exit::Refused, message)
                     .note("nothing was started: what it left on the servers could not be kept out of the journal");

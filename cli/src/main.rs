@@ -8,6 +8,8 @@
 //! | `hygiene.rs` | no core file, one redactor over all that is printed |
 //! | `session.rs`, `environment.rs`, `playbook.rs` | the journal, who the user is, the environment file, playbooks |
 //! | `drive.rs`, `ask.rs`, `reporter.rs` | driving a run, asking something of one, telling how it goes |
+//! | `undoing.rs` | what an undo would do, before it is done |
+//! | `vote.rs` | votes and signals, which are recorded and drive nothing |
 //! | `ui/` | colour, the live tree, pages, summaries |
 mod activity;
 mod args;
@@ -25,6 +27,8 @@ mod playbook;
 mod reporter;
 mod session;
 mod ui;
+mod undoing;
+mod vote;
 
 use args::Cli;
 use clap::Parser;

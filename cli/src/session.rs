@@ -14,13 +14,10 @@ use std::{
 };
 use windlass_engine::{
     journal::{Journal, JournalError, RunSummary, SqliteJournal},
-    machine::{Event, Holder, Machine},
+    machine::{Command, Event, Holder, Machine, Submitted},
     secret::Secrets,
-    step::Registry,
+    step::{Account, Registry},
 };
-
-/// The environment variable that names the user where people share an account of the operating system.
-pub(crate) const USER: &str = "WINDLASS_USER";
 
 /// Where a journal stands when nothing else says so, beside `windlass.yaml`.
 const DEFAULT_JOURNAL: &str = ".windlass/journal.db";
@@ -38,6 +35,7 @@ pub(crate) struct Session {
     environment: OnceLock<Loaded>,
     secrets: OnceLock<Secrets>,
     playbook: OnceLock<PathBuf>,
+    account: OnceLock<Account>,
 }
 
 impl Session {
@@ -60,6 +58,7 @@ impl Session {
             environment: OnceLock::new(),
             secrets: OnceLock::new(),
             playbook: OnceLock::new(),
+            account: OnceLock::new(),
         }
     }
 
@@ -157,13 +156,29 @@ impl Session {
         })
     }
 
-    /// Who the user is: `WINDLASS_USER`, else the account of the operating system.
+    /// Who the user is: as `--as` or `WINDLASS_USER` claims, else the account of the operating system.
     pub(crate) fn user(&self) -> String {
-        std::env::var(USER)
-            .ok()
-            .map(|name| name.trim().to_owned())
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(os_user)
+        match &self.global.claimed {
+            Some(name) if !name.is_empty() => name.clone(),
+            Some(_) | None => self.account().name,
+        }
+    }
+
+    /// The account of the operating system that this process runs under.
+    pub(crate) fn account(&self) -> Account {
+        self.account.get_or_init(account).clone()
+    }
+
+    /// A command of this user, with an id of its own.
+    pub(crate) fn asks(&self, run: &str, command: Command) -> Submitted {
+        Submitted {
+            id: uuid::Uuid::now_v7().simple().to_string(),
+            run: run.to_owned(),
+            who: self.user(),
+            account: Some(self.account()),
+            at: clock::now(),
+            command,
+        }
     }
 
     /// The secrets of the environments; none is fetched before it is used.
@@ -180,10 +195,8 @@ impl Session {
     pub(crate) fn holder(&self) -> Holder {
         Holder {
             user: self.user(),
-            host: gethostname()
-                .ok()
-                .and_then(|name| name.into_string().ok())
-                .unwrap_or_else(|| "unknown".to_owned()),
+            host: self.account().host,
+            account: Some(self.account()),
             pid: std::process::id(),
             since: clock::now(),
         }
@@ -197,11 +210,20 @@ fn upward(from: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-fn os_user() -> String {
+fn account() -> Account {
     let uid = Uid::current();
-    match User::from_uid(uid) {
+    let name = match User::from_uid(uid) {
         Ok(Some(user)) => user.name,
         Ok(None) | Err(_) => format!("uid-{uid}"),
+    };
+    let host = gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "unknown".to_owned());
+    Account {
+        name,
+        uid: uid.as_raw(),
+        host,
     }
 }
 

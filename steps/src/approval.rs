@@ -16,8 +16,9 @@ use windlass_engine::{
 
 /// Waits until people approve.
 ///
-/// Members of `groups` (as the environment file lists them) vote with `windlass approve RUN STEP` or `windlass
-/// reject`. One rejection rejects; `quorum` approvals with the same answers approve. A vote is bound to the plan's
+/// Members of `groups` (accounts of the operating system, as the environment file lists them) vote with `windlass approve
+/// RUN STEP` or `windlass reject`. A vote is recorded and drives nothing. One account has one vote, whatever name it
+/// claims (`--as`, `WINDLASS_USER`); both names are recorded. One rejection rejects; `quorum` approvals with the same answers approve. A vote is bound to the plan's
 /// digest and to what was shown, and counts by the time at which it was cast.
 ///
 /// Questions under `ask` have typed answers, given with `--answer NAME=VALUE` (for `choose`, the numbers of the
@@ -40,7 +41,8 @@ pub(crate) struct ApprovalParams {
     quorum: u32,
     /// How long the question stands.
     expires: Option<Duration>,
-    /// Whether the one who started the run may not vote.
+    /// Whether the account that started the run may not vote, and a claimed name opens no group: accounts alone count.
+    /// With `false`, a claimed name that is in a group may vote.
     #[serde(default = "yes")]
     separation_of_duties: bool,
     /// What to do when it expires.
@@ -416,7 +418,7 @@ impl Approval {
     ) -> Result<ApprovalOutput, Failure> {
         let names = |approve: bool| -> Vec<String> {
             let votes = decision.votes.iter().filter(|vote| vote.approve == approve);
-            votes.map(|vote| vote.who.clone()).collect()
+            votes.map(Vote::voter).collect()
         };
         let votes: Vec<Value> = decision.votes.iter().map(vote).collect();
         let output = ApprovalOutput {
@@ -460,7 +462,7 @@ impl Approval {
 
 fn vote(vote: &Vote) -> Value {
     Value::map([
-        ("who", Value::from(vote.who.as_str())),
+        ("who", Value::from(vote.voter().as_str())),
         ("at", Value::Timestamp(vote.at)),
         ("approve", Value::Bool(vote.approve)),
         (

@@ -199,6 +199,7 @@ impl Bench {
             playbook: "test".to_owned(),
             environment: "test".to_owned(),
             by: "ana".to_owned(),
+            account: None,
             started_at: now(),
             url: None,
         }

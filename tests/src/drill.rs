@@ -100,10 +100,10 @@ impl Drill {
         drill
     }
 
-    /// The keys of the environment `local`, indented by four. Bruno is the group dba.
+    /// The keys of the environment `local`, indented by four. The account of bruno is the group dba.
     pub fn environment(&self, keys: &str) {
         let text = format!(
-            "journal: journal.db\napprovers: {{ dba: [bruno] }}\nenvironments:\n  local:\n{keys}"
+            "journal: journal.db\napprovers: {{ dba: [daemon, bin] }}\nenvironments:\n  local:\n{keys}"
         );
         std::fs::write(self.path().join("windlass.yaml"), text).expect("an environment file");
     }
@@ -149,10 +149,18 @@ impl Drill {
     /// The command, to be started in the background.
     #[must_use]
     pub fn command(&self, who: &str, args: &[&str]) -> Command {
-        let mut command = match &self.binary {
-            Some(binary) => servers::as_server(binary),
-            None => Command::new(windlass()),
+        let binary = self.binary.clone().unwrap_or_else(windlass);
+        // Everyone but ana acts under another account of the operating system, with the same rights on files.
+        let other = ["--user", "--map-user=1"];
+        let mut command = match (&self.binary, who) {
+            (Some(_), "ana") => servers::as_server(&binary),
+            (None, "ana") => Command::new(&binary),
+            (Some(_), _) => servers::as_server(Path::new("unshare")),
+            (None, _) => Command::new("unshare"),
         };
+        if who != "ana" {
+            command.args(other).arg(&binary);
+        }
         command
             .args(args)
             .current_dir(self.path())

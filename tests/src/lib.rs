@@ -75,6 +75,7 @@ impl House {
     pub fn driver(&self) -> Driver {
         let holder = Holder {
             user: "ana".to_owned(),
+            account: None,
             host: "here".to_owned(),
             pid: std::process::id(),
             since: windlass_engine::value::Timestamp::UNIX_EPOCH,

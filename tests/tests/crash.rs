@@ -206,6 +206,7 @@ fn driver(journal: &Arc<MemoryJournal>) -> Driver {
     let since = windlass_engine::value::Timestamp::UNIX_EPOCH;
     let holder = Holder {
         user: "ana".to_owned(),
+        account: None,
         host: "here".to_owned(),
         pid: 1,
         since,

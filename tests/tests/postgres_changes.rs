@@ -149,7 +149,7 @@ fn a_change_that_is_refused_late_is_undone_at_each_stage() {
     drill
         .call("run", &[&CHANGE[..], &["--no-wait"]].concat())
         .exits(4);
-    let told = drill.say_as("bruno", &["approve", "last", "sign_off"]);
+    let told = drill.say_as("bruno", &["approve", "last", "sign_off", "--drive"]);
     assert!(told.all.contains("sign_off_contract"), "{}", told.all);
     assert_eq!(drill.state_of("sign_off_contract"), "awaiting_approval");
     assert_eq!(
@@ -167,6 +167,7 @@ fn a_change_that_is_refused_late_is_undone_at_each_stage() {
                 "sign_off_contract",
                 "--because",
                 "not today",
+                "--drive",
             ],
         )
         .exits(1);
@@ -241,7 +242,7 @@ fn a_key_is_put_back_as_it_was() {
     drill
         .call("run", &[&KEY[..], &["--no-wait"]].concat())
         .exits(4);
-    let told = drill.say_as("bruno", &["approve", "last", "sign_off"]);
+    let told = drill.say_as("bruno", &["approve", "last", "sign_off", "--drive"]);
     assert!(told.all.contains("sign_off_contract"), "{}", told.all);
     assert_eq!(
         server.ask("SELECT atttypid::regtype FROM pg_attribute WHERE attrelid = 'orders'::regclass AND attname = 'id'"),
@@ -254,6 +255,7 @@ fn a_key_is_put_back_as_it_was() {
         "sign_off_contract",
         "--because",
         "not today",
+        "--drive",
     ];
     drill.say_as("bruno", &no).exits(1);
     assert_eq!(schema(&server), before);
@@ -396,7 +398,7 @@ fn a_successor_takes_over_from_a_role() {
         "both work until all have moved"
     );
     let told = drill
-        .say_as("bruno", &["approve", "last", "sign_off"])
+        .say_as("bruno", &["approve", "last", "sign_off", "--drive"])
         .exits(0);
     assert!(!logs_in(&server, "app1", OLD) && logs_in(&server, "app2", NEW));
     nowhere(&server, &drill, &told.all);
@@ -413,7 +415,10 @@ fn a_successor_takes_over_from_a_role() {
     ];
     drill.call("run", &again).exits(4);
     drill
-        .say_as("bruno", &["reject", "last", "sign_off", "--because", "no"])
+        .say_as(
+            "bruno",
+            &["reject", "last", "sign_off", "--because", "no", "--drive"],
+        )
         .exits(1);
     assert_eq!(
         server.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'app3'"),

@@ -89,7 +89,14 @@ fn the_session_that_was_picked_is_ended_and_no_other() {
         );
         let told = run(
             &lab,
-            &["approve", "last", "pick", "--answer", "sessions=1"],
+            &[
+                "approve",
+                "last",
+                "pick",
+                "--answer",
+                "sessions=1",
+                "--drive",
+            ],
             0,
         );
         assert!(told.contains("holders = 1"), "{told}");

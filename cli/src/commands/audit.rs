@@ -20,20 +20,16 @@ pub(crate) struct AuditArgs {
 
 pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, CliError> {
     let journal = session.journal_of_runs()?;
-    let runs = match &args.run {
-        Some(run) => vec![session::find(journal.as_ref(), run).await?],
-        None => journal
-            .runs()
-            .await?
-            .into_iter()
-            .map(|run| run.id)
-            .collect(),
-    };
+    let mut runs = journal.runs().await?;
+    if let Some(run) = &args.run {
+        let id = session::find(journal.as_ref(), run).await?;
+        runs.retain(|run| run.id == id);
+    }
     let style = session.ui.out;
     let (mut all_hold, mut all_expected) = (true, true);
     let mut audits = Vec::new();
     for run in &runs {
-        let audit = journal.audit(run).await?;
+        let audit = journal.audit(&run.id).await?;
         let expected = args.expect.as_deref().map(str::trim);
         let is_expected = expected.is_none_or(|hash| hash.eq_ignore_ascii_case(&audit.head.hash));
         all_hold &= audit.broken.is_none();
@@ -67,9 +63,10 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
                 );
             }
             None => session.ui.line(&format!(
-                "{} run {}: {} events, head {}",
+                "{} run {}, started by {}: {} events, head {}",
                 style.green("holds"),
                 short(&audit.run),
+                run.starter(),
                 audit.head.seq,
                 audit.head.hash
             )),

@@ -10,10 +10,7 @@ use crate::{
 use futures_util::future::join_all;
 use indexmap::IndexMap;
 use serde_json::{Value as Json, json};
-use std::{
-    io::{BufRead, IsTerminal},
-    path::PathBuf,
-};
+use std::{io::IsTerminal, path::PathBuf};
 use windlass_engine::{
     diagnostic::suggest,
     environment,
@@ -545,16 +542,7 @@ fn agreed(session: &Session, question: &str) -> Result<bool, CliError> {
         .note("nothing was made")
         .help("run it in a terminal, or give --yes once the statements above were read"));
     }
-    session.ui.ask(question);
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| CliError::new(Exit::Failed, format!("cannot read the answer: {error}")))?;
-    Ok(matches!(
-        answer.trim().to_ascii_lowercase().as_str(),
-        "y" | "yes"
-    ))
+    session.ui.confirm(question)
 }
 
 #[cfg(test)]

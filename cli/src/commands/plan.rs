@@ -96,7 +96,11 @@ pub(crate) async fn run(session: &Session, args: &PlanArgs) -> Result<Exit, CliE
 }
 
 /// Plans what was prepared.
-async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<Plan, CliError> {
+pub(crate) async fn make(
+    session: &Session,
+    prepared: &Prepared,
+    rehearse: bool,
+) -> Result<Plan, CliError> {
     let registry = session.registry();
     let secrets = session.secrets()?.of_run(&prepared.environment);
     let mut targets = prepared.targets.clone();
@@ -120,6 +124,7 @@ async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<
             playbook: prepared.graph.playbook.clone(),
             environment: prepared.environment.clone(),
             by: session.user(),
+            account: Some(session.account()),
             started_at: clock::now(),
             url: None,
         },
@@ -189,12 +194,12 @@ fn painted(text: &str, style: Style) -> String {
         .collect()
 }
 
-/// The digest of a plan file, where a plan made now is the same; else what changed, and exit code 5.
+/// The plan made now, if it is the one of the file; else what changed, and exit code 5.
 pub(crate) async fn agree(
     session: &Session,
     path: &Path,
     prepared: &Prepared,
-) -> Result<String, CliError> {
+) -> Result<Plan, CliError> {
     let text = playbook::read(path)?;
     let approved: Plan = serde_json::from_str(&text).map_err(|error| {
         CliError::invalid(format!("{} is not a plan: {error}", path.display()))
@@ -209,7 +214,7 @@ pub(crate) async fn agree(
     }
     let now = make(session, prepared, false).await?;
     if now.digest == approved.digest {
-        return Ok(now.digest);
+        return Ok(now);
     }
     let mut error = CliError::new(
         Exit::Refused,

@@ -7,9 +7,14 @@ use crate::{
     playbook::{self, Given},
     reporter::Reporter,
     session::Session,
+    ui::confirm,
 };
 use std::path::PathBuf;
-use windlass_engine::run::DriveOptions;
+use windlass_engine::{
+    graph::{Body, Graph, Undo},
+    run::DriveOptions,
+    step::Effect,
+};
 
 /// What `run` takes.
 #[derive(Debug, clap::Args)]
@@ -22,6 +27,10 @@ pub(crate) struct RunArgs {
     /// End with code 4 as soon as the run only waits, instead of waiting with it
     #[arg(long)]
     no_wait: bool,
+    /// Do not ask. Without it a terminal shows the plan in short before a run that passes a point of no return, and asks;
+    /// a script is not asked
+    #[arg(long, short)]
+    yes: bool,
     /// Tell the events as JSON, one a line
     #[arg(long)]
     json: bool,
@@ -29,10 +38,26 @@ pub(crate) struct RunArgs {
 
 pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<Exit, CliError> {
     let prepared = playbook::prepare(session, &args.given)?;
-    let digest = match &args.plan {
+    let agreed = match &args.plan {
         Some(path) => Some(plan::agree(session, path, &prepared).await?),
         None => None,
     };
+    if !args.yes && session.ui.can_ask() && may_pass(&prepared.graph) {
+        let plan = match &agreed {
+            Some(plan) => plan.clone(),
+            None => plan::make(session, &prepared, false).await?,
+        };
+        // A step that cannot be undone may be skipped with these inputs.
+        if plan.counts.irreversible > 0 {
+            session.ui.complain(&confirm::plan(&plan, session.ui.err));
+            if !session.ui.confirm("Run it? [y/N] ")? {
+                return Err(CliError::invalid("not started: the answer was not yes")
+                    .note("nothing was changed, and the journal has no record of it")
+                    .help("`windlass plan` shows all that it would do; `--yes` runs it without a question"));
+            }
+        }
+    }
+    let digest = agreed.map(|plan| plan.digest);
     let journal = session.journal()?;
     let driver = drive::driver(session, &journal)?;
     let options = DriveOptions {
@@ -43,4 +68,12 @@ pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<Exit, CliEr
         .await?;
     let mut reporter = Reporter::new(session, &handle.id, args.json);
     drive::follow(session, &journal, handle, &mut reporter).await
+}
+
+/// Whether a step of the playbook, or of one that it calls, cannot be undone once it took effect.
+fn may_pass(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|node| {
+        matches!(&node.body, Body::Step(step)
+            if step.undo == Undo::Impossible && step.action.traits.effect != Effect::ReadOnly)
+    })
 }

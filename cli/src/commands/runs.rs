@@ -51,7 +51,7 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
     };
     let playbook = width(&|run| run.playbook.chars().count()).max(8);
     let environment = width(&|run| run.environment.chars().count()).max(3);
-    let by = width(&|run| run.by.chars().count()).max(2);
+    let by = width(&|run| run.starter().chars().count()).max(2);
     session.ui.line(
         &style.bold(
             format!(
@@ -71,7 +71,14 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
         let holder = run
             .holder
             .as_ref()
-            .map(|holder| format!("{} on {}, process {}", holder.user, holder.host, holder.pid))
+            .map(|holder| {
+                format!(
+                    "{} on {}, process {}",
+                    holder.who(),
+                    holder.host,
+                    holder.pid
+                )
+            })
             .unwrap_or_default();
         session.ui.line(
             format!(
@@ -83,7 +90,7 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
                 " ".repeat(12_usize.saturating_sub(word.len())),
                 stamp(run.started_at),
                 elapsed(run.started_at, end),
-                run.by,
+                run.starter(),
             )
             .trim_end(),
         );

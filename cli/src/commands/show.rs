@@ -6,12 +6,13 @@ use crate::{
     exit::Exit,
     output,
     session::{self, Session},
-    ui::{next, page, undone, without_password, words},
+    ui::{inbox::Inbox, page, undone, without_password, words},
 };
 use serde_json::{Value as Json, json};
 use windlass_engine::{
     journal::RunSummary,
     machine::{Instance, Machine, Role, Stage},
+    policy::windows::next_opening,
     report::{FigureReport, figures, output::LastLines, progress},
     step::{Phase, Registry},
     value::Timestamp,
@@ -31,12 +32,21 @@ pub(crate) struct ShowArgs {
 pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliError> {
     let journal = session.journal_of_runs()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
-    let machine = session::machine(journal.as_ref(), &run).await?;
+    let events = journal.load(&run, 1).await?;
+    let machine = session::recover(&run, &events)?;
+    let inbox = Inbox::new(journal.inbox(Some(&run)).await?, &events);
+    drop(events);
     let summary = session::summary(journal.as_ref(), &run).await?;
     let now = activity::of(session, &machine).await;
     let output = output::of_run(journal.as_ref(), &machine).await?;
     if args.json {
-        let page = as_json(session.registry(), &machine, &summary, (&now, &output));
+        let page = as_json(
+            session.registry(),
+            &machine,
+            &summary,
+            &inbox,
+            (&now, &output),
+        );
         let text = serde_json::to_string_pretty(&page).map_err(|error| {
             CliError::new(Exit::Failed, format!("cannot write the run: {error}"))
         })?;
@@ -48,6 +58,7 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
             &machine,
             summary.holder.as_ref(),
             (&now, &output),
+            &inbox,
             clock::now(),
         );
         session.ui.print(&page);
@@ -59,11 +70,13 @@ fn as_json(
     registry: &Registry,
     machine: &Machine,
     summary: &RunSummary,
+    inbox: &Inbox,
     (now, output): (&Now, &LastLines),
 ) -> Json {
     let standing = words::standing(machine, summary.holder.is_some());
     let since = summary.holder.as_ref().map(|holder| holder.since);
     let started = machine.started();
+    let holder = summary.holder.as_ref();
     let targets: serde_json::Map<String, Json> = started
         .targets
         .iter()
@@ -84,9 +97,11 @@ fn as_json(
         "engine": started.engine,
         "inputs": machine.inputs().to_plain_json(),
         "targets": targets,
-        "driven_by": summary.holder,
+        "driven_by": holder,
         "events": summary.events,
         "last_event_at": machine.last_at(),
+        "windows": machine.graph().policy.windows,
+        "window_opens": next_opening(&machine.graph().policy.windows, clock::now()).filter(|opens| *opens > clock::now()),
         "ending": machine.ending(),
         "paused": machine.paused(),
         "on_the_servers": now.seen.iter().map(|(target, activity)| json!({ "target": target, "activity": activity })).collect::<Vec<_>>(),
@@ -94,7 +109,9 @@ fn as_json(
         "outputs": machine.outputs().to_plain_json(),
         "finally_failed": machine.finished().map(|finished| &finished.finally_failed),
         "steps": machine.instances().map(|instance| step(registry, machine, instance, since, output)).collect::<Vec<_>>(),
-        "next": next::all(machine, summary.holder.as_ref())
+        "inbox": inbox.waiting_json(&started.run.id, holder),
+        "refused": inbox.refused_json(),
+        "next": page::all_next(machine, holder, inbox)
             .into_iter()
             .map(|next| json!({ "command": next.command, "what": next.what }))
             .collect::<Vec<_>>(),
@@ -164,6 +181,7 @@ fn execution(machine: &Machine, instance: &Instance, phase: Phase) -> Json {
         "input": execution.input.to_plain_json(),
         "wait": execution.wait(),
         "not_before": execution.not_before(),
+        "outside_window": execution.outside_window(),
         "doubt": execution.doubt(),
         "failure": execution.failure,
         "not_retried": not_retried,

@@ -1,14 +1,15 @@
 //! `windlass signal`: sends a signal; it is kept until a step takes it.
 use crate::{
-    ask::{AskArgs, ask},
     error::CliError,
     exit::Exit,
     session::{self, Session},
+    vote::{self, EXITS, VoteArgs},
 };
 use windlass_engine::{machine::Command, value::Value};
 
 /// What `signal` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXITS)]
 pub(crate) struct SignalArgs {
     /// The run: its id, the beginning or end of it, or `last`
     run: String,
@@ -18,7 +19,7 @@ pub(crate) struct SignalArgs {
     #[arg(long, value_name = "JSON")]
     payload: Option<String>,
     #[command(flatten)]
-    ask: AskArgs,
+    vote: VoteArgs,
 }
 
 pub(crate) async fn run(session: &Session, args: &SignalArgs) -> Result<Exit, CliError> {
@@ -32,5 +33,5 @@ pub(crate) async fn run(session: &Session, args: &SignalArgs) -> Result<Exit, Cl
         name: args.name.clone(),
         payload,
     };
-    ask(session, journal, &run, command, args.ask).await
+    vote::cast(session, journal, &run, command, args.vote).await
 }

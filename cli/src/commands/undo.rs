@@ -1,9 +1,11 @@
 //! `windlass undo`: undoes a run that is finished, stopped or paused.
 use crate::{
-    ask::{AskArgs, ask},
-    error::CliError,
+    ask::{AskArgs, ask, refused},
+    error::{CliError, short},
     exit::Exit,
     session::{self, Session},
+    ui::{again, confirm},
+    undoing, vote,
 };
 use windlass_engine::machine::{Command, Outcome};
 
@@ -12,6 +14,9 @@ use windlass_engine::machine::{Command, Outcome};
 pub(crate) struct UndoArgs {
     /// The run: its id, the beginning or end of it, or `last`
     run: String,
+    /// Do not ask. Without it a terminal shows what would be undone, and asks; a script is not asked
+    #[arg(long, short)]
+    yes: bool,
     #[command(flatten)]
     ask: AskArgs,
 }
@@ -19,6 +24,25 @@ pub(crate) struct UndoArgs {
 pub(crate) async fn run(session: &Session, args: &UndoArgs) -> Result<Exit, CliError> {
     let journal = session.journal_of_runs()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
+    if !args.yes && session.ui.can_ask() {
+        let summary = session::summary(journal.as_ref(), &run).await?;
+        let ahead = vote::ahead(journal.as_ref(), &run).await?;
+        let undoing = undoing::rehearse(session, ahead, &summary)?
+            .map_err(|reason| refused(&run, &reason))?;
+        session.ui.complain(&confirm::undo(
+            &undoing,
+            summary.holder.as_ref(),
+            session.ui.err,
+        ));
+        if !session.ui.confirm("Undo it? [y/N] ")? {
+            return Err(CliError::invalid("not undone: the answer was not yes")
+                .note("nothing was changed")
+                .help(format!(
+                    "without a question: {}",
+                    again::command(&format!("windlass undo {} --yes", short(&run)))
+                )));
+        }
+    }
     let exit = ask(session, journal.clone(), &run, Command::Undo, args.ask).await?;
     let machine = session::machine(journal.as_ref(), &run).await?;
     // Undone is what was asked for.

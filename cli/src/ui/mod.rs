@@ -1,8 +1,10 @@
 //! The terminal: the only place that prints.
 //!
-//! `style.rs` colours and glyphs, `words.rs` events in words with what answers them, `live.rs` the live tree and `tree.rs` its lines, `page.rs` the page of `show`, `question.rs` what an approval asks, `states.rs` what each state means, `summary.rs` the end of a run, `undone.rs` what became of what it did.
+//! `style.rs` colours and glyphs, `words.rs` events in words with what answers them, `live.rs` the live tree and `tree.rs` its lines, `page.rs` the page of `show`, `question.rs` what an approval asks, `inbox.rs` what was asked and is not done, `confirm.rs` what a person reads before they say yes, `states.rs` what each state means, `summary.rs` the end of a run, `undone.rs` what became of what it did.
 pub(crate) mod again;
+pub(crate) mod confirm;
 pub(crate) mod diagnostics;
+pub(crate) mod inbox;
 pub(crate) mod live;
 pub(crate) mod next;
 pub(crate) mod page;
@@ -19,9 +21,10 @@ pub(crate) use windlass_engine::report::human::{
     clock, cut, elapsed, indented, one_line, span, stamp, value_lines, without_password,
 };
 
+use crate::{error::CliError, exit::Exit};
 use std::{
     cell::Cell,
-    io::{ErrorKind, IsTerminal, Write},
+    io::{BufRead, ErrorKind, IsTerminal, Write},
 };
 
 /// Standard output and standard error.
@@ -99,9 +102,37 @@ impl Ui {
         ));
     }
 
-    /// Asks on standard error, without a line break, so that the answer stands behind the question.
-    pub(crate) fn ask(&self, question: &str) {
+    /// Whether a person sits there who can be asked: standard input and standard error are a terminal.
+    #[expect(
+        clippy::unused_self,
+        reason = "all output goes by the one object that owns the terminal"
+    )]
+    pub(crate) fn can_ask(&self) -> bool {
+        std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Asks on standard error, without a line break, so that the answer stands behind the question. Anything but yes is
+    /// no, the end of the input too.
+    #[expect(
+        clippy::unused_self,
+        reason = "all output goes by the one object that owns the terminal"
+    )]
+    pub(crate) fn confirm(&self, question: &str) -> Result<bool, CliError> {
         let mut err = std::io::stderr();
         drop(write!(err, "{question}").and_then(|()| err.flush()));
+        let mut answer = String::new();
+        let read = std::io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(|error| {
+                CliError::new(Exit::Failed, format!("cannot read the answer: {error}"))
+            })?;
+        if read == 0 {
+            drop(writeln!(err));
+        }
+        Ok(matches!(
+            answer.trim().to_ascii_lowercase().as_str(),
+            "y" | "yes"
+        ))
     }
 }

@@ -83,6 +83,7 @@ fn takes(machine: &Machine, command: Command) -> bool {
         id: String::new(),
         run: machine.started().run.id.clone(),
         who: String::new(),
+        account: None,
         at: clock::now(),
         command,
     };

@@ -1,6 +1,10 @@
 //! The page of `windlass show`: all that on-call needs at 3 a.m.
 use super::{
-    Style, Ui, clock, cut, elapsed, indented, next, one_line,
+    Style, Ui, clock, cut, elapsed,
+    inbox::Inbox,
+    indented,
+    next::{self, Next},
+    one_line,
     question::question,
     span, stamp, summary, undone, value_lines, without_password,
     words::{self, current, is_impossible, kind_of, node_of, place_of, undo_of, waits_for},
@@ -11,6 +15,7 @@ use windlass_engine::{
     expr::{Template, TemplatePart},
     graph::{Body, Undo},
     machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
+    policy::windows::next_opening,
     report::{
         figures,
         output::LastLines,
@@ -27,6 +32,7 @@ pub(crate) fn render(
     machine: &Machine,
     holder: Option<&Holder>,
     (servers, output): (&Now, &LastLines),
+    inbox: &Inbox,
     now: Timestamp,
 ) -> String {
     let style = ui.out;
@@ -45,7 +51,11 @@ pub(crate) fn render(
     fact("environment", started.run.environment.clone());
     fact(
         "started",
-        format!("{} by {}", stamp(started.run.started_at), started.run.by),
+        format!(
+            "{} by {}",
+            stamp(started.run.started_at),
+            started.run.starter()
+        ),
     );
     fact(
         "last event",
@@ -62,7 +72,7 @@ pub(crate) fn render(
             |holder| {
                 format!(
                     "{} on {}, process {}, since {}",
-                    holder.user,
+                    holder.who(),
                     holder.host,
                     holder.pid,
                     stamp(holder.since)
@@ -82,6 +92,10 @@ pub(crate) fn render(
             .collect();
         fact("inputs", pairs.join("  "));
     }
+    let policy = &machine.graph().policy;
+    if !policy.windows.is_empty() && machine.finished().is_none() {
+        fact("windows", windows(&policy.windows, now));
+    }
     for failover in words::failovers(machine.failovers()) {
         fact("failover", failover);
     }
@@ -99,6 +113,7 @@ pub(crate) fn render(
     text.push_str(&steps(ui, registry, machine, since, now));
     text.push_str(&running(ui, machine, (servers, output), now));
     text.push_str(&asked(ui, machine, now));
+    text.push_str(&inbox.render(&started.run.id, holder, now, style));
     let troubles = summary::troubles(machine, output, style);
     if !troubles.is_empty() {
         text.push_str(&format!("{}\n{troubles}", style.bold("trouble")));
@@ -110,8 +125,33 @@ pub(crate) fn render(
     }
     text.push_str(&done_so_far(ui, machine));
     text.push_str(&what_ends(ui, machine, holder));
-    text.push_str(&next::render(&next::all(machine, holder), style));
+    text.push_str(&next::render(&all_next(machine, holder, inbox), style));
     text
+}
+
+/// What can be done about the run; if something waits in its inbox, what takes that comes first.
+pub(crate) fn all_next(machine: &Machine, holder: Option<&Holder>, inbox: &Inbox) -> Vec<Next> {
+    let mut all = next::all(machine, holder);
+    if let Some(command) = inbox.taken_by(&machine.started().run.id, holder) {
+        all.retain(|next| next.command != command);
+        let what = "take what waits in its inbox".to_owned();
+        all.insert(0, Next { command, what });
+    }
+    all
+}
+
+/// `Mon-Fri 09:00-17:00 UTC (closed: opens 2026-11-23 09:00:00Z, in 2d3h)`.
+fn windows(windows: &[String], now: Timestamp) -> String {
+    let standing = match next_opening(windows, now) {
+        Some(opens) if opens > now => format!(
+            "closed: opens {}, in {}",
+            stamp(opens),
+            span(Duration::between(now, opens))
+        ),
+        Some(_) => "open now".to_owned(),
+        None => "closed".to_owned(),
+    };
+    format!("{} ({standing})", windows.join("; "))
 }
 
 fn target_line(target: &Target) -> String {

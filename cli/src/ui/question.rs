@@ -71,7 +71,7 @@ pub(crate) fn question(request: &ApprovalRequest, instance: &Instance, style: St
             .unwrap_or_default();
         text.push_str(&format!(
             "    {} {word} at {}{why}\n",
-            vote.who,
+            vote.voter(),
             stamp(vote.at)
         ));
     }

@@ -246,7 +246,8 @@ pub(crate) fn render(
         .filter(|instance| instance.role == Role::Step)
     {
         let (_, execution) = super::words::current(instance);
-        if matches!(execution.stage(), Stage::Waiting | Stage::AwaitingApproval)
+        if (execution.outside_window()
+            || matches!(execution.stage(), Stage::Waiting | Stage::AwaitingApproval))
             && let Some(waits) = super::words::waits_for(instance, execution, now)
         {
             text.push_str(&format!(

@@ -5,9 +5,10 @@ use nix::{
 };
 use serde_json::Value as Json;
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -21,8 +22,22 @@ environments:
     targets:
       app: { url: "sqlite:app.db", create: true, ledger: windlass_ledger }
 approvers:
-  dba: [ana, bruno, carla]
+  dba: [ana, bruno, carla, daemon, bin]
 "#;
+
+const WINDLASS: &str = env!("CARGO_BIN_EXE_windlass");
+
+/// Whether a process may see itself as another account, with the rights on files that it has.
+fn may_unshare() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    *MAY.get_or_init(|| {
+        let tried = Command::new("unshare")
+            .args(["--user", "--map-user=1", "true"])
+            .stderr(Stdio::null())
+            .status();
+        tried.is_ok_and(|status| status.success())
+    })
+}
 
 pub(crate) struct Lab {
     dir: TempDir,
@@ -56,15 +71,30 @@ impl Done {
         self
     }
 
+    /// Whether either stream holds a text; under which account a name was claimed is left out, if the text has none.
     #[track_caller]
     pub(crate) fn says(self, text: &str) -> Self {
+        let said = format!("{}\n{}", self.stdout, self.stderr);
         assert!(
-            self.stdout.contains(text) || self.stderr.contains(text),
+            said.contains(text) || without_accounts(&said).contains(text),
             "{text:?} is not in\n{}",
             self.all()
         );
         self
     }
+}
+
+/// `ana (as root)` as `ana`: which account runs a test is the machine's.
+fn without_accounts(text: &str) -> String {
+    let mut parts = text.split(" (as ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((_, rest)) => out.push_str(rest),
+            None => out.push_str(&format!(" (as {part}")),
+        }
+    }
+    out
 }
 
 impl Lab {
@@ -90,9 +120,16 @@ impl Lab {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// The binary in the folder, with nothing of the environment around the test.
+    /// The binary in the folder, with nothing of the environment around the test. Each of the people has an account of
+    /// the operating system: ana the one that runs the tests, bruno and carla one of their own in the group dba, and
+    /// everyone else one outside of it.
     pub(crate) fn command(&self, who: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+        let mut command = match who {
+            "ana" => Command::new(WINDLASS),
+            "bruno" => self.by_account(1),
+            "carla" => self.by_account(2),
+            _ => self.by_account(3),
+        };
         command
             .args(args)
             .current_dir(self.dir.path())
@@ -106,12 +143,72 @@ impl Lab {
         command
     }
 
+    /// The binary as another account of the operating system sees it.
+    pub(crate) fn by_account(&self, uid: u32) -> Command {
+        let mut command;
+        if may_unshare() {
+            command = Command::new("unshare");
+            command.args(["--user", &format!("--map-user={uid}")]);
+        } else {
+            command = self.by_real_account(uid);
+        }
+        command.arg(WINDLASS);
+        command
+    }
+
+    /// What starts a program under another account for good; only root may. The folder is opened for everyone first.
+    pub(crate) fn by_real_account(&self, uid: u32) -> Command {
+        let opened = Command::new("chmod")
+            .args(["-R", "a+rwX"])
+            .arg(self.dir.path())
+            .status();
+        assert!(opened.unwrap().success());
+        let mut command = Command::new("setpriv");
+        command.args([
+            format!("--reuid={uid}"),
+            format!("--regid={uid}"),
+            "--clear-groups".to_owned(),
+        ]);
+        command
+    }
+
     pub(crate) fn run_as(&self, who: &str, args: &[&str]) -> Done {
         self.command(who, args).output().unwrap().into()
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Done {
         self.run_as("ana", args)
+    }
+
+    /// The binary on a terminal of its own, by ana, who types this; both streams come as one.
+    pub(crate) fn at_terminal(&self, args: &[&str], typed: &str) -> Done {
+        let words: Vec<String> = std::iter::once(WINDLASS)
+            .chain(args.iter().copied())
+            .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
+            .collect();
+        let mut command = Command::new("script");
+        command
+            .args([
+                "--quiet",
+                "--return",
+                "--command",
+                &words.join(" "),
+                "/dev/null",
+            ])
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("LANG", "C.UTF-8")
+            .env("TERM", "dumb")
+            .env("WINDLASS_USER", "ana")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(typed.as_bytes()).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap().into()
     }
 
     pub(crate) fn spawn(&self, who: &str, args: &[&str]) -> Running {
@@ -250,6 +347,7 @@ pub(crate) fn settings(lab: &Lab) -> insta::Settings {
     let folder = lab.dir.path().display().to_string();
     settings.set_prepend_module_to_snapshot(false);
     settings.add_filter(&folder, "[folder]");
+    settings.add_filter(r" \(as [^)]*\)", "");
     settings.add_filter(r"\b[0-9a-f]{64}\b", "[hash]");
     settings.add_filter(r"\b[0-9a-f]{32}\b", "[run]");
     settings.add_filter(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", "[time]");

@@ -101,7 +101,7 @@ fn of_two_that_resume_at_once_one_drives_and_the_other_says_who() {
         (two, pids[0])
     };
     assert!(
-        refused.stderr.contains("is driven by bruno on")
+        refused.stderr.contains("is driven by bruno")
             && refused.stderr.contains(&format!("process {driver}")),
         "{}",
         refused.all()

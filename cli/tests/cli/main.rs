@@ -16,4 +16,6 @@ mod pages;
 mod report;
 mod run;
 mod said;
+mod terminal;
 mod validate;
+mod votes;

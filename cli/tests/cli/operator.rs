@@ -93,7 +93,7 @@ fn a_signal_carries_a_payload() {
     lab.run(&["signal", "last", "go", "--payload", "{i: 7}"])
         .exits(2)
         .says("is not JSON");
-    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 7}"])
+    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 7}", "--drive"])
         .exits(0);
     assert_eq!(lab.count("app.db", "SELECT i FROM n"), 7);
 }
@@ -133,7 +133,7 @@ fn a_paused_run_starts_nothing_new() {
     lab.run(&["pause", "last", "--because", "lunch"]).exits(0);
     assert_eq!(lab.state(), "paused");
     lab.run(&["pause", "last"]).exits(5).says("paused already");
-    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}"])
+    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}", "--drive"])
         .exits(3);
     assert_eq!(lab.count("app.db", "SELECT count(*) FROM n"), 0);
     lab.run(&["resume", "last"])
@@ -183,7 +183,7 @@ fn what_another_process_is_asked_is_answered_by_it() {
         &["signal", "last", "go", "--payload", "{\"i\": 1}"],
     )
     .exits(0)
-    .says("accepted: signal go is delivered");
+    .says("accepted: signal go");
     running.wait().exits(0).says("refused what bruno asked");
     watching
         .wait()
@@ -195,8 +195,16 @@ fn what_another_process_is_asked_is_answered_by_it() {
 #[test]
 fn a_finished_run_can_be_undone() {
     let lab = waiting();
-    lab.run(&["signal", "last", "go", "--payload", "{\"i\": 1}", "-q"])
-        .exits(0);
+    lab.run(&[
+        "signal",
+        "last",
+        "go",
+        "--payload",
+        "{\"i\": 1}",
+        "--drive",
+        "-q",
+    ])
+    .exits(0);
     let page = lab.run(&["show", "last"]).exits(0);
     assert!(
         page.stdout.contains("the point of no return"),

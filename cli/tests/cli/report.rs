@@ -76,7 +76,14 @@ fn a_report_tells_a_run_and_nothing_that_was_not_to_be_kept() {
     );
     lab.run_as(
         "bruno",
-        &["approve", "last", "sign_off", "--because", "looked at it"],
+        &[
+            "approve",
+            "last",
+            "sign_off",
+            "--because",
+            "looked at it",
+            "--drive",
+        ],
     )
     .exits(1);
 
@@ -158,12 +165,15 @@ fn the_page_needs_nothing_else_and_text_of_others_is_no_markup() {
 #[test]
 fn the_report_for_a_ticket_reads_well() {
     let lab = lab();
-    lab.run_as("bruno", &["approve", "last", "sign_off"])
+    lab.run_as("bruno", &["approve", "last", "sign_off", "--drive"])
         .exits(1);
     let text = lab.run(&["report"]).exits(0).stdout;
     let mut settings = settings(&lab);
     settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[instant]");
-    settings.add_filter(r"\| bruno \| [^|]+ \| \d+ \|", "| bruno | [host] | [pid] |");
+    settings.add_filter(
+        r"\| (ana|bruno) \| [^|]+ \| \d+ \|",
+        "| $1 | [host] | [pid] |",
+    );
     settings.add_filter(r#""took": "[^"]*""#, r#""took": "[took]""#);
     settings.bind(|| insta::assert_snapshot!("report", text));
 }

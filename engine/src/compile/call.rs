@@ -193,7 +193,7 @@ impl<'s> Scoped<'s, '_, '_> {
         Some(compiled)
     }
 
-    /// Only the root's windows decide when a run may start.
+    /// Only the root's windows decide when a run and its steps may start.
     fn windows_warning(&mut self, callee: &Document<'_>, range: Range) {
         let root = &self.document.policy.windows;
         if callee.policy.windows.is_empty() || callee.policy.windows == *root {
@@ -202,7 +202,7 @@ impl<'s> Scoped<'s, '_, '_> {
         let diagnostic = Diagnostic::warning(
             codes::WINDOW,
             self.file.span(range),
-            "the windows of the called playbook are not asked: a run starts by the windows of its own playbook",
+            "the windows of the called playbook are not asked: a run and its steps start by the windows of its own playbook",
         );
         let windows = callee.policy.windows.join("\", \"");
         self.reader.diagnostics.push(diagnostic.help(format!(

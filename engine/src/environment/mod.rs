@@ -24,7 +24,7 @@ pub struct EnvironmentFile {
     /// Environments by name.
     #[serde(default)]
     pub environments: IndexMap<String, Environment>,
-    /// Groups of people who may vote on approvals.
+    /// Groups of people who may vote on approvals, by their accounts of the operating system.
     #[serde(default)]
     pub approvers: IndexMap<String, Vec<String>>,
     /// What is worth knowing of a file that can be used: passwords in plain text.

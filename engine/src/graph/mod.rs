@@ -9,7 +9,7 @@ pub(crate) mod readers;
 mod render;
 mod secrets;
 
-pub use policy::{Backoff, OnFailure, Policy, Retry};
+pub use policy::{Backoff, OnFailure, OutsideWindow, Policy, Retry};
 
 use crate::{
     expr::{Expr, Template},

@@ -8,15 +8,37 @@ pub struct Policy {
     /// Names of which one run at a time may hold each, across all hosts on one journal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locks: Vec<String>,
-    /// When a run may start, such as `Mon-Fri 09:00-17:00 America/Sao_Paulo`.
+    /// When a run may start, and each of its steps that writes, such as `Mon-Fri 09:00-17:00 America/Sao_Paulo`. Undo
+    /// and `finally` are not bound.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<String>,
+    /// What a step that writes does outside the windows.
+    #[serde(default, skip_serializing_if = "OutsideWindow::is_default")]
+    pub outside_window: OutsideWindow,
     /// The time for the forward phase; approvals and waits are not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Duration>,
     /// What a step's failure does where the step does not say.
     #[serde(default)]
     pub on_failure: OnFailure,
+}
+
+/// What a step that writes does when its turn comes outside the windows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutsideWindow {
+    /// It waits for the next opening.
+    #[default]
+    Wait,
+    /// It fails, and nothing is written.
+    Refuse,
+}
+
+impl OutsideWindow {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a failure does.

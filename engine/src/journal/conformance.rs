@@ -12,7 +12,7 @@ use crate::{
         Command, CommandRefused, CommandTaken, EVENT_FORMAT, Event, EventBody, Finished, Holder,
         LeaseTaken, Outcome, Progressed, RunStarted, Submitted, Unpaused,
     },
-    step::{Phase, RunInfo, Target},
+    step::{Account, Phase, RunInfo, Target},
     value::{Timestamp, Value},
 };
 use indexmap::IndexMap;
@@ -53,11 +53,22 @@ pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
+/// An account of the operating system.
+#[must_use]
+pub fn account(name: &str) -> Account {
+    Account {
+        name: name.to_owned(),
+        uid: 1_000 + u32::try_from(name.len()).unwrap(),
+        host: "db-ops-1".to_owned(),
+    }
+}
+
 /// Somebody who drives.
 #[must_use]
 pub fn holder(user: &str) -> Holder {
     Holder {
         user: user.to_owned(),
+        account: Some(account(user)),
         host: "db-ops-1".to_owned(),
         pid: 4_711,
         since: at(0),
@@ -107,6 +118,7 @@ pub fn started(run: &str, graph: &Arc<Graph>) -> Event {
             playbook: "nightly-check".to_owned(),
             environment: "prod".to_owned(),
             by: "dana".to_owned(),
+            account: Some(account("dana")),
             started_at: at(0),
             url: None,
         },
@@ -161,6 +173,7 @@ pub fn command(id: &str, run: &str) -> Submitted {
         id: id.to_owned(),
         run: run.to_owned(),
         who: "lee".to_owned(),
+        account: Some(account("operator")),
         at: at(5),
         command: Command::Signal {
             name: "go".to_owned(),
@@ -176,6 +189,7 @@ fn accepted(id: &str) -> Event {
         body: EventBody::CommandAccepted(CommandTaken {
             id: sent.id,
             who: sent.who,
+            account: sent.account,
             sent: sent.at,
             command: sent.command,
         }),
@@ -189,6 +203,7 @@ fn refused(id: &str) -> Event {
         body: EventBody::CommandRefused(CommandRefused {
             id: sent.id,
             who: sent.who,
+            account: sent.account,
             sent: sent.at,
             command: sent.command,
             reason: "nothing waits for it".to_owned(),
@@ -582,6 +597,7 @@ pub async fn lists_runs(open: Open<'_>) {
         ),
         ("nightly-check", "prod", "dana")
     );
+    assert_eq!(r1.account, Some(account("dana")));
     assert_eq!(r1.holder, Some(holder("dana")));
 }
 

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     machine::{Event, Holder, Submitted},
+    step::Account,
     value::Timestamp,
 };
 use futures_util::future::BoxFuture;
@@ -21,6 +22,7 @@ struct Run {
     playbook: String,
     environment: String,
     by: String,
+    account: Option<Account>,
     started_at: Timestamp,
     updated_at: Timestamp,
     state: String,
@@ -271,6 +273,7 @@ impl MemoryJournal {
                 playbook: info.playbook.clone(),
                 environment: info.environment.clone(),
                 by: info.by.clone(),
+                account: info.account.clone(),
                 started_at: info.started_at,
                 updated_at: info.started_at,
                 state: "running".to_owned(),
@@ -449,6 +452,7 @@ impl MemoryJournal {
             playbook: run.playbook.clone(),
             environment: run.environment.clone(),
             by: run.by.clone(),
+            account: run.account.clone(),
             started_at: run.started_at,
             updated_at: run.updated_at,
             state: run.state.clone(),

@@ -15,6 +15,7 @@ pub use sqlite::SqliteJournal;
 
 use crate::{
     machine::{Event, Holder, Submitted},
+    step::{Account, shown},
     value::Timestamp,
 };
 use futures_util::future::BoxFuture;
@@ -35,7 +36,7 @@ pub enum JournalError {
         count: usize,
     },
     /// Another process drives the run.
-    #[error("run {run} is driven by {} on {}, process {}, since {:.0}", holder.user, holder.host, holder.pid, holder.since)]
+    #[error("run {run} is driven by {} on {}, process {}, since {:.0}", holder.who(), holder.host, holder.pid, holder.since)]
     LeaseHeld {
         /// The run.
         run: String,
@@ -110,8 +111,11 @@ pub struct RunSummary {
     pub playbook: String,
     /// The environment's name.
     pub environment: String,
-    /// Who started it.
+    /// Who started it, as they call themselves.
     pub by: String,
+    /// The account that started it; none in runs of before accounts were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// When.
     pub started_at: Timestamp,
     /// When the last event was written.
@@ -122,6 +126,14 @@ pub struct RunSummary {
     pub events: u64,
     /// Who drives it now, if somebody does.
     pub holder: Option<Holder>,
+}
+
+impl RunSummary {
+    /// Who started it, as people read it.
+    #[must_use]
+    pub fn starter(&self) -> String {
+        shown(&self.by, self.account.as_ref())
+    }
 }
 
 /// The head of a run's hash chain.

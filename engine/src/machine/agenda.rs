@@ -173,7 +173,7 @@ impl Machine {
             (At::Backoff { .. } | At::Gated | At::Asleep(_), _) if self.is_cut_off(id, phase) => {
                 Rank::Sleeper
             }
-            (At::Backoff { until }, _) => return Some((Rank::Timer, *until)),
+            (At::Backoff { until, .. }, _) => return Some((Rank::Timer, *until)),
             (At::Gated, _) => Rank::Gated,
             (At::Asleep(wait), _) => match &wait.on {
                 WaitOn::Signal(name) if self.signals.contains_key(name) => Rank::Signal,

@@ -70,6 +70,11 @@ impl Machine {
                 let id = self.find(&e.node)?;
                 self.shift(id, Phase::Do, Change::Gate)?;
             }
+            EventBody::WindowClosed(e) => {
+                let id = self.find(&e.node)?;
+                // Why the attempt starts stays what it was: an interrupted one keeps its checkpoint.
+                self.shift(id, Phase::Do, Change::Shut { until: e.opens })?;
+            }
             EventBody::Skipped(e) => self.on_skipped(e, at)?,
             EventBody::Doubted(e) => {
                 let id = self.find(&e.node)?;

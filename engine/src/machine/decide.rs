@@ -79,6 +79,15 @@ impl Machine {
         if self.is_cut_off(id, phase) {
             return Some(self.ended_event(id, phase));
         }
+        // A step begun anew is a start like any other: outside the windows its turn is given back, and then decided.
+        if phase == Phase::Do && self.window_opens(id, now).is_some() {
+            return Some(EventBody::RetryScheduled(RetryScheduled {
+                node: instance.path.clone(),
+                phase,
+                not_before: now,
+                cause: StartCause::Interrupted,
+            }));
+        }
         Some(EventBody::Started(Box::new(Started {
             node: instance.path.clone(),
             phase,

@@ -1,7 +1,7 @@
 //! What a run writes down. Stored formats: a change that old journals would not read needs a new version.
 use crate::{
     graph::Graph,
-    step::{Evidence, Failure, Mark, Phase, RunInfo, Target, Vote, Wait, Woken},
+    step::{Account, Evidence, Failure, Mark, Phase, RunInfo, Target, Vote, Wait, Woken, shown},
     value::{Timestamp, Value},
 };
 use indexmap::IndexMap;
@@ -54,6 +54,8 @@ pub enum EventBody {
     RetryScheduled(RetryScheduled),
     /// A node waits: its gate does not hold.
     Gated(Gated),
+    /// A step that writes waits: the windows of the policy are closed.
+    WindowClosed(WindowClosed),
     /// A node does not run.
     Skipped(Skipped),
     /// It is not known whether a started step took effect; a probe follows.
@@ -145,14 +147,25 @@ pub struct Failover {
 /// A process that drives a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The user.
+    /// Whose process it is, as they call themselves.
     pub user: String,
+    /// The account that it runs under; none in journals of before accounts were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// The host.
     pub host: String,
     /// The process id.
     pub pid: u32,
     /// Since when.
     pub since: Timestamp,
+}
+
+impl Holder {
+    /// Whose process it is, as people read it.
+    #[must_use]
+    pub fn who(&self) -> String {
+        shown(&self.user, self.account.as_ref())
+    }
 }
 
 /// See [`EventBody::Expanded`].
@@ -367,6 +380,15 @@ pub struct Gated {
     pub gate: Fact,
 }
 
+/// See [`EventBody::WindowClosed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowClosed {
+    /// The node.
+    pub node: NodePath,
+    /// When the next window opens: its turn comes again then.
+    pub opens: Timestamp,
+}
+
 /// See [`EventBody::Overran`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overran {
@@ -458,8 +480,11 @@ pub struct Signalled {
 pub struct CommandTaken {
     /// The inbox entry.
     pub id: String,
-    /// Who sent it.
+    /// Who sent it, as they call themselves.
     pub who: String,
+    /// The account that sent it; none in journals of before accounts were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// When it was sent.
     pub sent: Timestamp,
     /// What it says.
@@ -471,14 +496,33 @@ pub struct CommandTaken {
 pub struct CommandRefused {
     /// The inbox entry.
     pub id: String,
-    /// Who sent it.
+    /// Who sent it, as they call themselves.
     pub who: String,
+    /// The account that sent it; none in journals of before accounts were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// When it was sent.
     pub sent: Timestamp,
     /// What it says.
     pub command: super::Command,
     /// Why not, for the one who sent it.
     pub reason: String,
+}
+
+impl CommandTaken {
+    /// Who sent it, as people read it.
+    #[must_use]
+    pub fn sender(&self) -> String {
+        shown(&self.who, self.account.as_ref())
+    }
+}
+
+impl CommandRefused {
+    /// Who sent it, as people read it.
+    #[must_use]
+    pub fn sender(&self) -> String {
+        shown(&self.who, self.account.as_ref())
+    }
 }
 
 /// See [`EventBody::Resolved`].

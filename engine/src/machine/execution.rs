@@ -21,6 +21,8 @@ pub(super) enum At {
     },
     Backoff {
         until: Timestamp,
+        /// The windows of the policy are closed until then; it has not failed.
+        shut: bool,
     },
     /// Its gate is closed; an edited input opens it.
     Gated,
@@ -59,6 +61,10 @@ pub(super) enum Change {
         epoch: u64,
     },
     Gate,
+    /// The windows of the policy are closed.
+    Shut {
+        until: Timestamp,
+    },
     Note,
     Suspend(Box<Wait>),
     Wake {
@@ -159,6 +165,8 @@ pub enum Trigger {
     Start,
     /// The gate does not hold.
     Gate,
+    /// The windows of the policy are closed.
+    Shut,
     /// Something is journalled while it runs: a capture, a mark, a checkpoint, the items of a foreach.
     Note,
     /// It sleeps until a time, a signal or a decision.
@@ -205,9 +213,10 @@ pub enum Trigger {
 
 impl Trigger {
     /// Every trigger.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Start,
         Self::Gate,
+        Self::Shut,
         Self::Note,
         Self::Suspend,
         Self::Wake,
@@ -237,6 +246,7 @@ impl Change {
         match self {
             Self::Start { .. } => Trigger::Start,
             Self::Gate => Trigger::Gate,
+            Self::Shut { .. } => Trigger::Shut,
             Self::Note => Trigger::Note,
             Self::Suspend(_) => Trigger::Suspend,
             Self::Wake { .. } => Trigger::Wake,
@@ -299,6 +309,9 @@ impl At {
                 C::Start { epoch },
             ) => Self::Running { epoch, told: false },
             (Self::Idle | Self::Backoff { .. } | Self::Gated, C::Gate) => Self::Gated,
+            (Self::Idle | Self::Backoff { .. } | Self::Gated, C::Shut { until }) => {
+                Self::Backoff { until, shut: true }
+            }
             (Self::Running { .. }, C::Note | C::FailAttempt) => self.clone(),
             (Self::Running { .. }, C::Suspend(wait)) => Self::Asleep(wait),
             // The lease of whoever wakes it: the attempt runs under that one from here on.
@@ -309,7 +322,7 @@ impl At {
             (
                 Self::Running { .. } | Self::InDoubt { .. } | Self::Idle | Self::Backoff { .. },
                 C::NextPart { until },
-            ) => Self::Backoff { until },
+            ) => Self::Backoff { until, shut: false },
             // Idle → Failed: an expression that is needed to start fails. Asleep → Failed: a cancel in `finally`.
             (
                 Self::Idle
@@ -322,7 +335,7 @@ impl At {
             ) => failed,
             // Gated: a gate that is asked again.
             (Self::Running { .. } | Self::InDoubt { .. } | Self::Gated, C::Retry { until }) => {
-                Self::Backoff { until }
+                Self::Backoff { until, shut: false }
             }
             // Failed → Skipped: a person passes over it.
             (
@@ -366,7 +379,7 @@ impl At {
             },
             (Self::InDoubt { .. } | Self::Failed { .. }, C::ResolveDone) => Self::Succeeded,
             (Self::Failed { .. }, C::OrderRetry { at_once }) => {
-                at_once.map_or(Self::Idle, |until| Self::Backoff { until })
+                at_once.map_or(Self::Idle, |until| Self::Backoff { until, shut: false })
             }
             (Self::Running { epoch, .. }, C::Tell) => Self::Running {
                 epoch: *epoch,
@@ -482,9 +495,15 @@ impl Execution {
     #[must_use]
     pub fn not_before(&self) -> Option<Timestamp> {
         match &self.at {
-            At::Backoff { until } => Some(*until),
+            At::Backoff { until, .. } => Some(*until),
             _ => None,
         }
+    }
+
+    /// Whether it waits for a window of the policy to open.
+    #[must_use]
+    pub fn outside_window(&self) -> bool {
+        matches!(self.at, At::Backoff { shut: true, .. })
     }
 }
 
@@ -514,6 +533,7 @@ fn places() -> Vec<At> {
         },
         At::Backoff {
             until: Timestamp::UNIX_EPOCH,
+            shut: false,
         },
         At::Gated,
         wait(WaitOn::Timer(Timestamp::UNIX_EPOCH)),
@@ -541,6 +561,9 @@ fn changes() -> Vec<Change> {
     vec![
         Change::Start { epoch: 1 },
         Change::Gate,
+        Change::Shut {
+            until: Timestamp::UNIX_EPOCH,
+        },
         Change::Note,
         Change::Suspend(wait),
         Change::Wake { epoch: 1 },

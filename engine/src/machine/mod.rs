@@ -19,6 +19,7 @@
 //! | `decide.rs` | what comes next |
 //! | `retrying.rs` | whether a failed attempt is repeated, and why not |
 //! | `start.rs` | how a node starts: its condition, its gate, its items, its parameters |
+//! | `window.rs` | whether the windows of the policy let a step start |
 //! | `report.rs` | what the driver reports, as events |
 //! | `operator/` | what people ask, as events or a refusal |
 //! | `query.rs` | what others ask of it |
@@ -45,6 +46,7 @@ mod targets;
 mod tree;
 mod undo;
 mod vars;
+mod window;
 
 pub use core::{IllegalEvent, Machine};
 pub use event::*;

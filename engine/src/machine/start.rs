@@ -51,6 +51,16 @@ impl Machine {
             }
             facts.push(fact);
         }
+        // Before the gate: nothing is asked for a step that may not start yet.
+        if let Some(opens) = self.window_opens(id, now) {
+            return match self.window_refuses(id, opens) {
+                Some(refused) => Err((refused, facts)),
+                None => Ok(EventBody::WindowClosed(WindowClosed {
+                    node: instance.path.clone(),
+                    opens,
+                })),
+            };
+        }
         let mut started = Started {
             node: instance.path.clone(),
             phase: Phase::Do,

@@ -42,9 +42,12 @@ pub struct Plan {
     /// What the policy allows for the forward phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Duration>,
-    /// When it may start.
+    /// When it may start, and each of its steps that writes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<String>,
+    /// When the next window opens, in RFC 3339, if the plan was made outside of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_opens: Option<String>,
     /// What it locks against other runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locks: Vec<String>,

@@ -283,6 +283,7 @@ fn request<'a>(graph: &'a Graph, registry: &'a Registry, inputs: Value) -> PlanR
             playbook: "demo".to_owned(),
             environment: "test".to_owned(),
             by: "tester".to_owned(),
+            account: None,
             started_at: at,
             url: None,
         },
@@ -625,6 +626,7 @@ fn house() -> Graph {
     b.graph.policy = Policy {
         locks: vec!["orders".to_owned()],
         windows: vec!["Mon-Fri 09:00-17:00 UTC".to_owned()],
+        outside_window: crate::graph::OutsideWindow::Wait,
         max_duration: Some(Duration::from_secs(60)),
         on_failure: OnFailure::Undo,
     };

@@ -90,11 +90,14 @@ impl Plan {
             ));
         }
         lines.push(time);
-        for (word, list) in [
-            ("Windows", &self.windows),
-            ("Locks", &self.locks),
-            ("Secrets", &self.secrets),
-        ] {
+        if !self.windows.is_empty() {
+            let now = match &self.window_opens {
+                Some(opens) => format!("; outside its window now; opens {opens}"),
+                None => String::new(),
+            };
+            lines.push(format!("Windows: {}{now}", self.windows.join(", ")));
+        }
+        for (word, list) in [("Locks", &self.locks), ("Secrets", &self.secrets)] {
             if !list.is_empty() {
                 lines.push(format!("{word}: {}", list.join(", ")));
             }

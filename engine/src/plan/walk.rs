@@ -8,6 +8,7 @@ use super::{
 use crate::{
     expr::Expr,
     graph::{Body, NodeId},
+    policy::windows::next_opening,
     value::Value,
 };
 use futures_util::future::BoxFuture;
@@ -62,6 +63,7 @@ pub async fn plan(request: PlanRequest<'_>) -> Plan {
     let mut without_limit = forward.cost.without_limit;
     without_limit.sort();
     without_limit.dedup();
+    let now = (request.now)();
     let mut plan = Plan {
         format: PLAN_FORMAT,
         engine: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,6 +89,9 @@ pub async fn plan(request: PlanRequest<'_>) -> Plan {
         },
         max_duration: graph.policy.max_duration,
         windows: graph.policy.windows.clone(),
+        window_opens: next_opening(&graph.policy.windows, now)
+            .filter(|opens| *opens > now)
+            .map(|opens| opens.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
         locks: graph.policy.locks.clone(),
         secrets: walk.secrets.into_iter().collect(),
         steps: forward.nodes,

@@ -1,7 +1,7 @@
 use super::{Defaults, Document, Input, Name, Reader, Spanned, Target, TargetSort, inputs, steps};
 use crate::{
     diagnostic::{Diagnostic, codes},
-    graph::{InputDecl, InputType, OnFailure, Policy},
+    graph::{InputDecl, InputType, OnFailure, OutsideWindow, Policy},
     source::{Map, Node, Range},
 };
 use std::str::FromStr;
@@ -41,8 +41,19 @@ pub(super) const NAMED_TARGET_KEYS: &[&str] = &[
     "like",
     "never",
 ];
-pub(super) const POLICY_KEYS: &[&str] = &["locks", "windows", "max_duration", "on_failure"];
+pub(super) const POLICY_KEYS: &[&str] = &[
+    "locks",
+    "windows",
+    "outside_window",
+    "max_duration",
+    "on_failure",
+];
 pub(super) const DEFAULTS_KEYS: &[&str] = &["timeout", "retry", "with"];
+
+pub(super) const OUTSIDE_WINDOW: &[(&str, OutsideWindow)] = &[
+    ("wait", OutsideWindow::Wait),
+    ("refuse", OutsideWindow::Refuse),
+];
 
 pub(super) const ON_FAILURE: &[(&str, OnFailure)] = &[
     ("undo", OnFailure::Undo),
@@ -388,6 +399,19 @@ fn policy(reader: &mut Reader<'_>, node: &Node) -> (Policy, Vec<Range>) {
             policy.windows.push(window.value.to_owned());
             ranges.push(window.range);
         }
+    }
+    if let Some(node) = map.get("outside_window")
+        && let Some(word) = reader.word(node, "`outside_window`", OUTSIDE_WINDOW)
+    {
+        if policy.windows.is_empty() {
+            reader.error_help(
+                codes::NOT_ALLOWED,
+                node.range,
+                "`outside_window` has no meaning without `windows`",
+                "add `windows`, or leave it out",
+            );
+        }
+        policy.outside_window = word;
     }
     if let Some(node) = map.get("max_duration") {
         policy.max_duration = reader.duration(node, "`max_duration`");

@@ -3,7 +3,7 @@
 #![expect(dead_code, reason = "the types are read by their schema only")]
 
 use crate::{
-    graph::{Backoff, InputType, OnFailure},
+    graph::{Backoff, InputType, OnFailure, OutsideWindow},
     step::params::Text,
     value::{Duration, Value},
 };
@@ -155,8 +155,12 @@ pub(super) struct TargetFile {
 pub(super) struct PolicyFile {
     /// Names of which one run at a time may hold each, across all hosts on one journal.
     locks: Option<Vec<Text>>,
-    /// When a run may start, such as `Mon-Fri 09:00-17:00 America/Sao_Paulo`.
+    /// When a run may start, and each of its steps that writes, such as `Mon-Fri 09:00-17:00 America/Sao_Paulo`. What
+    /// runs when a window closes is let finish; undo and `finally` are not bound.
     windows: Option<Vec<Text>>,
+    /// What a step that writes does if its turn comes outside the windows (after a long approval, say): wait for the
+    /// next opening, or fail; wait where not given. The start of a run outside them is refused in any case.
+    outside_window: Option<OutsideWindow>,
     /// The time for the forward phase; approvals and waits are not counted.
     max_duration: Option<Duration>,
     /// What a step's failure does where the step does not say: undo, pause or stop.

@@ -138,6 +138,7 @@ impl Gathered {
             EventBody::LeaseTaken(taken) => self.drivers.push(DriverReport {
                 epoch: taken.epoch,
                 user: taken.holder.user.clone(),
+                account: taken.holder.account.clone(),
                 host: taken.holder.host.clone(),
                 pid: taken.holder.pid,
                 since: instant(taken.holder.since),
@@ -146,12 +147,14 @@ impl Gathered {
             EventBody::CommandAccepted(taken) => self.commands.push(CommandReport {
                 at: instant(taken.sent),
                 who: taken.who.clone(),
+                account: taken.account.clone(),
                 command: serde_json::to_value(&taken.command).unwrap_or_default(),
                 refused: None,
             }),
             EventBody::CommandRefused(taken) => self.commands.push(CommandReport {
                 at: instant(taken.sent),
                 who: taken.who.clone(),
+                account: taken.account.clone(),
                 command: serde_json::to_value(&taken.command).unwrap_or_default(),
                 refused: Some(taken.reason.clone()),
             }),
@@ -283,6 +286,7 @@ impl Gathered {
             | EventBody::Progressed(_)
             | EventBody::RetryScheduled(_)
             | EventBody::Gated(_)
+            | EventBody::WindowClosed(_)
             | EventBody::Skipped(_)
             | EventBody::Probed(_)
             | EventBody::Voted(_)
@@ -353,6 +357,7 @@ impl Report {
             owner: graph.owner.clone(),
             environment: started.run.environment.clone(),
             by: started.run.by.clone(),
+            account: started.run.account.clone(),
             started_at: instant(started.run.started_at),
             last_event_at: instant(machine.last_at()),
             took_ms: Duration::between(started.run.started_at, machine.last_at()).as_millis(),

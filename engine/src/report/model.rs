@@ -1,5 +1,5 @@
 //! What a report says, as data: `schemas/report.schema.json`.
-use crate::step::{Figure, Measure};
+use crate::step::{Account, Figure, Measure};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -30,8 +30,11 @@ pub struct Report {
     pub owner: Option<String>,
     /// The environment.
     pub environment: String,
-    /// Who started it.
+    /// Who started it, as they call themselves.
     pub by: String,
+    /// The account of the operating system that started it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// When.
     pub started_at: String,
     /// The last event; the end, where the run is over.
@@ -156,8 +159,11 @@ pub struct ApprovalReport {
 /// A vote.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct VoteReport {
-    /// Who.
+    /// Who, as they call themselves.
     pub who: String,
+    /// The account of the operating system that voted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// When it was cast.
     pub at: String,
     /// For or against.
@@ -177,8 +183,11 @@ pub struct VoteReport {
 pub struct CommandReport {
     /// When it was sent.
     pub at: String,
-    /// Who.
+    /// Who, as they call themselves.
     pub who: String,
+    /// The account of the operating system that sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// What.
     pub command: Json,
     /// Why it was refused, where it was.
@@ -191,8 +200,11 @@ pub struct CommandReport {
 pub struct DriverReport {
     /// Grows by one with each.
     pub epoch: u64,
-    /// Whose process.
+    /// Whose process, as they call themselves.
     pub user: String,
+    /// The account of the operating system that it ran under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// Where.
     pub host: String,
     /// Its id.

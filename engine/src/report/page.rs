@@ -1,6 +1,6 @@
 //! What a report says, in the order in which people read it; Markdown and HTML only write it differently.
 use super::{human::span, model::*};
-use crate::value::Duration;
+use crate::{step::shown, value::Duration};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
@@ -164,7 +164,11 @@ fn head(report: &Report, page: &mut Vec<Block>) {
         ("Environment".to_owned(), report.environment.clone()),
         (
             "Started".to_owned(),
-            format!("{} by {}", report.started_at, report.by),
+            format!(
+                "{} by {}",
+                report.started_at,
+                shown(&report.by, report.account.as_ref())
+            ),
         ),
         (
             if report.is_finished {
@@ -332,7 +336,7 @@ fn people(report: &Report, page: &mut Vec<Block>) {
                         .collect();
                     vec![
                         if vote.approve { "approved" } else { "rejected" }.to_owned(),
-                        vote.who.clone(),
+                        shown(&vote.who, vote.account.as_ref()),
                         vote.at.clone(),
                         vote.reason.clone().unwrap_or_default(),
                         answers.join("; "),
@@ -356,7 +360,7 @@ fn people(report: &Report, page: &mut Vec<Block>) {
                 .map(|command| {
                     vec![
                         command.at.clone(),
-                        command.who.clone(),
+                        shown(&command.who, command.account.as_ref()),
                         order(&command.command),
                         command.refused.clone().unwrap_or_default(),
                     ]
@@ -559,7 +563,7 @@ fn proof_of_itself(report: &Report, page: &mut Vec<Block>) {
             .map(|driver| {
                 vec![
                     driver.epoch.to_string(),
-                    driver.user.clone(),
+                    shown(&driver.user, driver.account.as_ref()),
                     driver.host.clone(),
                     driver.pid.to_string(),
                     driver.since.clone(),

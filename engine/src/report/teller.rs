@@ -233,6 +233,7 @@ impl Teller<'_> {
     fn vote(&self, vote: &Vote) -> VoteReport {
         VoteReport {
             who: vote.who.clone(),
+            account: vote.account.clone(),
             at: instant(vote.at),
             approve: vote.approve,
             reason: vote.reason.clone(),

@@ -142,6 +142,11 @@ pub fn waits_for(instance: &Instance, execution: &Execution, now: Timestamp) -> 
             clock(at, now)
         }
     };
+    if execution.outside_window()
+        && let Some(at) = execution.not_before()
+    {
+        return Some(format!("for its window, which opens at {}", until(at)));
+    }
     if execution.stage() == Stage::Backoff {
         return Some(match execution.not_before() {
             Some(at) => format!("attempt {} at {}", execution.attempt + 1, until(at)),
@@ -194,7 +199,10 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             S::Running,
             format!(
                 "run {} of {} started by {} in environment {}",
-                started.run.id, started.run.playbook, started.run.by, started.run.environment
+                started.run.id,
+                started.run.playbook,
+                started.run.starter(),
+                started.run.environment
             ),
         ),
         EventBody::LeaseTaken(taken) if taken.epoch > 1 => line(
@@ -202,7 +210,7 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             S::Running,
             format!(
                 "resumed by {} on {}, process {}{}",
-                taken.holder.user,
+                taken.holder.who(),
                 taken.holder.host,
                 taken.holder.pid,
                 failovers(&taken.failovers)
@@ -347,6 +355,16 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             S::Backoff,
             format!("waits: its gate does not hold: {}", gated.gate.expr),
         ),
+        EventBody::WindowClosed(closed) => line(
+            &closed.node,
+            S::Backoff,
+            format!(
+                "waits for its window ({}), which opens at {} (in {})",
+                machine.graph().policy.windows.join("; "),
+                clock(closed.opens, now),
+                span(Duration::between(now, closed.opens))
+            ),
+        ),
         EventBody::Skipped(skipped) => {
             if skipped.phase == Phase::Undo {
                 return match &skipped.why {
@@ -403,7 +421,7 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             line(
                 &voted.node,
                 S::Waiting,
-                format!("{} {word}{why}", voted.vote.who),
+                format!("{} {word}{why}", voted.vote.voter()),
             )
         }
         EventBody::Signalled(signal) => {
@@ -412,7 +430,11 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
         EventBody::CommandRefused(refused) => line(
             "",
             S::AwaitingApproval,
-            format!("refused what {} asked: {}", refused.who, refused.reason),
+            format!(
+                "refused what {} asked: {}",
+                refused.sender(),
+                refused.reason
+            ),
         ),
         EventBody::Resolved(resolved) => {
             let word = match (resolved.done, resolved.phase) {

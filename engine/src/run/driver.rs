@@ -123,6 +123,7 @@ impl Driver {
             playbook: new.graph.playbook.clone(),
             environment: new.environment,
             by: new.by,
+            account: self.0.holder.account.clone(),
             started_at: now,
             url: None,
         };
@@ -173,7 +174,7 @@ impl Driver {
                 body: EventBody::Cancelled(Cancelled {
                     undo: false,
                     force: true,
-                    who: self.0.holder.user.clone(),
+                    who: self.0.holder.who(),
                     because: Some(held.to_string()),
                 }),
             };

@@ -226,6 +226,7 @@ fn graph(
 fn holder() -> Holder {
     Holder {
         user: "ana".to_owned(),
+        account: None,
         host: "here".to_owned(),
         pid: 1,
         since: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -329,6 +330,7 @@ async fn order(journal: &Arc<MemoryJournal>, run: &str, who: &str, command: Comm
             id: uuid::Uuid::now_v7().to_string(),
             run: run.to_owned(),
             who: who.to_owned(),
+            account: None,
             at: crate::run::Clock::now(&crate::run::SystemClock),
             command,
         })

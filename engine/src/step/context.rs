@@ -1,4 +1,4 @@
-use super::{Failure, Mark, Phase, Target};
+use super::{Account, Failure, Mark, Phase, Target, shown};
 use crate::{
     expr::{Expr, ExprError, Vars},
     value::{Duration, SecretText, Timestamp, Value},
@@ -24,13 +24,24 @@ pub struct RunInfo {
     pub playbook: String,
     /// The environment's name.
     pub environment: String,
-    /// Who started it.
+    /// Who started it, as they call themselves.
     pub by: String,
+    /// The account that started it; none in runs of before accounts were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// When.
     pub started_at: Timestamp,
     /// The run's page, where a server shows one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+}
+
+impl RunInfo {
+    /// Who started it, as people read it.
+    #[must_use]
+    pub fn starter(&self) -> String {
+        shown(&self.by, self.account.as_ref())
+    }
 }
 
 /// Something that a run keeps to prove what it saw.

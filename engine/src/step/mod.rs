@@ -3,6 +3,7 @@
 //! A kind implements [`StepKind`] (what it is called, what it takes) and [`Step`] (what it does). The
 //! engine sees both through [`Kind`] and [`DynStep`], which erase the types. A step never sees the
 //! journal or the machine: all that it may ask for stands on [`StepContext`].
+mod account;
 mod context;
 mod examine;
 mod failure;
@@ -13,6 +14,7 @@ mod registry;
 mod target;
 mod wait;
 
+pub use account::{Account, check_claimed, shown};
 pub(crate) use context::speaking;
 pub use context::{
     Evidence, PreviewContext, Resource, Resources, Revealed, RunInfo, StepContext, StepHost,

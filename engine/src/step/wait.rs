@@ -1,4 +1,5 @@
 //! What a step that suspends waits for, and what wakes it.
+use super::{Account, shown};
 use crate::value::{Timestamp, Value};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -102,8 +103,11 @@ pub type Answer = String;
 /// One person's vote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Vote {
-    /// Who voted.
+    /// Who voted, as they call themselves.
     pub who: String,
+    /// The account that voted; none in votes of before accounts were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// When.
     pub at: Timestamp,
     /// For or against.
@@ -116,6 +120,14 @@ pub struct Vote {
     pub reason: Option<String>,
     /// The hash of what the voter was shown.
     pub shown_hash: String,
+}
+
+impl Vote {
+    /// Who voted, as people read it.
+    #[must_use]
+    pub fn voter(&self) -> String {
+        shown(&self.who, self.account.as_ref())
+    }
 }
 
 /// What people decided.

@@ -156,6 +156,7 @@ pub(super) fn started(graph: &Arc<Graph>, at: Timestamp) -> Event {
 pub(super) fn lease(epoch: u64, at: Timestamp) -> Event {
     let holder = Holder {
         user: "ana".to_owned(),
+        account: None,
         host: "here".to_owned(),
         pid: 1,
         since: at,

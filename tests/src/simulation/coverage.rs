@@ -166,6 +166,7 @@ fn trigger(body: &EventBody) -> Option<(&str, Phase, Trigger)> {
         B::Failed(e) => (&e.node, e.phase, Trigger::FailAttempt),
         B::RetryScheduled(e) => (&e.node, e.phase, Trigger::Retry),
         B::Gated(e) => (&e.node, Phase::Do, Trigger::Gate),
+        B::WindowClosed(e) => (&e.node, Phase::Do, Trigger::Shut),
         B::Skipped(e) if e.why == SkipCause::Ended => (&e.node, e.phase, Trigger::End),
         B::Skipped(e) => (&e.node, e.phase, Trigger::Skip),
         B::Doubted(e) => (&e.node, e.phase, Trigger::Doubt),

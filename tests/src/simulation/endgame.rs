@@ -164,6 +164,7 @@ impl Play {
             id: "try".to_owned(),
             run: "r".to_owned(),
             who: who.to_owned(),
+            account: None,
             at: self.now,
             command: command.clone(),
         };

@@ -446,6 +446,7 @@ impl Play {
                 id: id.clone(),
                 run: "r".to_owned(),
                 who: who.to_owned(),
+                account: None,
                 at: self.now,
                 command,
             },

@@ -617,6 +617,18 @@ fn policy_and_inputs() {
         ),
         none
     );
+    for word in ["wait", "refuse"] {
+        let windows = "windows: [\"* 09:00-17:00 Etc/UTC\"]";
+        assert_eq!(
+            codes(&format!("policy: {{ {windows}, outside_window: {word} }}")),
+            none
+        );
+    }
+    assert_eq!(codes("policy: { outside_window: wait }"), ["WL0205"]);
+    assert_eq!(
+        codes("policy: { windows: [\"* 09:00-17:00 Etc/UTC\"], outside_window: skip }"),
+        ["WL0205"]
+    );
     assert_eq!(
         codes(
             "policy: { windows: [\"Mon-Fri 9-17 UTC\"], max_duration: long, on_failure: ignore }"

@@ -265,12 +265,20 @@ impl Journal for SqliteJournal {
         Box::pin(async move {
             let body = serde_json::to_string(&command.command)
                 .map_err(|e| JournalError::Store(format!("the command cannot be written: {e}")))?;
+            let account = command
+                .account
+                .as_ref()
+                .map(serde_json::to_string)
+                .transpose();
+            let account = account
+                .map_err(|e| JournalError::Store(format!("the account cannot be written: {e}")))?;
             let request = Request::Submit {
                 id: command.id,
                 run: command.run,
                 who: command.who,
                 at: command.at.to_string(),
                 body,
+                account,
             };
             self.ask(request).await.map(drop)
         })

@@ -50,7 +50,8 @@ CREATE TABLE inbox (
   who TEXT NOT NULL,
   at TEXT NOT NULL,
   body TEXT NOT NULL,
-  taken_by INTEGER
+  taken_by INTEGER,
+  account TEXT
 ) STRICT;
 CREATE INDEX inbox_open ON inbox (run) WHERE taken_by IS NULL;
 CREATE TABLE leases (
@@ -252,10 +253,21 @@ fn initialise(conn: &mut Connection) -> rusqlite::Result<Kind> {
         tx.execute_batch(printed::TABLE)?;
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
         tx.pragma_update(None, "user_version", FORMAT)?;
+    } else if found == Kind::Ours && !has_accounts(&tx)? {
+        // A journal of before accounts were kept. Whoever does not know the column writes without it, so that the
+        // format is the same.
+        tx.execute_batch("ALTER TABLE inbox ADD COLUMN account TEXT")?;
     }
     if found == Kind::Ours {
         tx.execute_batch(printed::TABLE)?;
     }
     tx.commit()?;
     Ok(found)
+}
+
+/// Whether the inbox says from which account a command came: a journal that may only be read may be an older one.
+pub(super) fn has_accounts(conn: &Connection) -> rusqlite::Result<bool> {
+    let mut columns =
+        conn.prepare_cached("SELECT 1 FROM pragma_table_info('inbox') WHERE name = 'account'")?;
+    columns.exists([])
 }

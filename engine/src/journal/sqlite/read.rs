@@ -1,7 +1,7 @@
 //! What readers ask of the database, each on a connection of its own, beside the writer.
 use super::{
     leases::Leases,
-    open::{is_damage, store_error},
+    open::{has_accounts, is_damage, store_error},
 };
 use crate::{
     journal::{
@@ -288,18 +288,25 @@ impl Reader<'_> {
         let ours = leases.ours();
         let list = || {
             let mut select = self.conn.prepare_cached(
-                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder
-                 FROM runs LEFT JOIN leases ON run_no = no ORDER BY no DESC",
+                // The account is in the first event alone, or in its blob; damage there must not keep the list back.
+                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder,
+                   (SELECT CASE WHEN json_valid(body) THEN json_extract(body, '$.run_started.run.account') END
+                    FROM (SELECT coalesce(b.body, e.body) AS body FROM events AS e LEFT JOIN blobs AS b
+                      ON e.body LIKE '{\"$blob\":%' AND b.hash = unhex(substr(e.body, 11, 64))
+                      WHERE e.run_no = no AND e.seq = 1))
+                 FROM runs LEFT JOIN leases ON leases.run_no = no ORDER BY no DESC",
             )?;
             let rows = select.query_map([], |row| {
                 let no = row.get(0)?;
                 let driven = ours.contains(&no) || leases.held_elsewhere(no);
                 let holder: Option<String> = row.get(9)?;
+                let account: Option<String> = row.get(10)?;
                 Ok(RunSummary {
                     id: row.get(1)?,
                     playbook: row.get(2)?,
                     environment: row.get(3)?,
                     by: row.get(4)?,
+                    account: account.and_then(|account| serde_json::from_str(&account).ok()),
                     started_at: timestamp(row, 5)?,
                     updated_at: timestamp(row, 6)?,
                     state: row.get(7)?,
@@ -317,16 +324,24 @@ impl Reader<'_> {
     /// Commands that no driver has taken, oldest first.
     pub(super) fn inbox(&self, run: Option<&str>) -> Result<Vec<Submitted>, JournalError> {
         let list = || {
-            let mut select = self.conn.prepare_cached(
-                "SELECT id, run, who, at, body FROM inbox
+            let account = if has_accounts(self.conn)? {
+                "account"
+            } else {
+                "NULL"
+            };
+            let mut select = self.conn.prepare_cached(&format!(
+                "SELECT id, run, who, at, body, {account} FROM inbox
                  WHERE taken_by IS NULL AND (?1 IS NULL OR run = ?1) ORDER BY no",
-            )?;
+            ))?;
             let rows = select.query_map([run], |row| {
                 let body: String = row.get(4)?;
+                let account: Option<String> = row.get(5)?;
+                let account = account.map(|text| serde_json::from_str(&text)).transpose();
                 Ok(Submitted {
                     id: row.get(0)?,
                     run: row.get(1)?,
                     who: row.get(2)?,
+                    account: account.map_err(|e| unreadable(5, e))?,
                     at: timestamp(row, 3)?,
                     command: serde_json::from_str(&body).map_err(|e| unreadable(4, e))?,
                 })

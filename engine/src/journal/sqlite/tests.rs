@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
-    journal::conformance::{create, graph, holder, progressed, started},
+    journal::conformance::{account, command, create, graph, holder, progressed, started},
+    machine::EventBody,
     value::Value,
 };
 use std::os::unix::fs::PermissionsExt;
@@ -478,4 +479,66 @@ async fn another_epoch_in_the_file_fences() {
         Err(LockHeld::Journal(JournalError::LeaseLost { .. }))
     ));
     assert_eq!(journal.load("r1", 1).await.unwrap().len(), 1);
+}
+
+/// A journal of before accounts were kept is read, listed and written to, by this windlass and by the one before.
+#[tokio::test]
+async fn a_journal_without_accounts_is_read_and_gets_them() {
+    let folder = TempDir::new().unwrap();
+    let path = sample(&folder).await;
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(
+        "ALTER TABLE inbox DROP COLUMN account;
+         INSERT INTO inbox (id, run, who, at, body)
+         VALUES ('old', 'r1', 'lee', '2026-01-01T00:00:00Z', '{\"pause\":{}}')",
+    )
+    .unwrap();
+    let journal = SqliteJournal::open(&path).unwrap();
+    let new = command("new", "r1");
+    journal.submit(new.clone()).await.unwrap();
+    // The windlass before names the columns that it knows.
+    old.execute_batch(
+        "INSERT INTO inbox (id, run, who, at, body)
+         VALUES ('old2', 'r1', 'lee', '2026-01-01T00:00:01Z', '\"unpause\"')",
+    )
+    .unwrap();
+    let inbox = journal.inbox(Some("r1")).await.unwrap();
+    let accounts: Vec<_> = inbox
+        .iter()
+        .map(|command| (command.id.as_str(), command.account.clone()))
+        .collect();
+    assert_eq!(
+        accounts,
+        [("old", None), ("new", new.account), ("old2", None)]
+    );
+}
+
+/// A first event that is large enough for a blob still says which account started the run; a damaged one says nothing.
+#[tokio::test]
+async fn the_list_knows_the_account_of_every_run() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("journal.db");
+    let journal = SqliteJournal::open(&path).unwrap();
+    let mut large = started("r1", &graph("steps: []"));
+    if let EventBody::RunStarted(start) = &mut large.body {
+        start.inputs = Value::map([("text", Value::text("x".repeat(100_000)))]);
+    }
+    drop(
+        journal
+            .create("r1", holder("dana"), vec![large])
+            .await
+            .unwrap(),
+    );
+    drop(create(&journal, "r2").await);
+    drop(create(&journal, "r3").await);
+    let second = Connection::open(&path).unwrap();
+    second
+        .execute("UPDATE events SET body = '{\"run_st' WHERE run_no = 3", [])
+        .unwrap();
+    let runs = journal.runs().await.unwrap();
+    let accounts: Vec<_> = runs.iter().map(|run| run.account.clone()).collect();
+    assert_eq!(
+        accounts,
+        [None, Some(account("dana")), Some(account("dana"))]
+    );
 }

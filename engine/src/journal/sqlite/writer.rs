@@ -42,6 +42,7 @@ pub(super) enum Request {
         who: String,
         at: String,
         body: String,
+        account: Option<String>,
     },
     Lock {
         run: String,
@@ -191,7 +192,8 @@ impl Writer {
                 who,
                 at,
                 body,
-            } => self.submit(id, run, who, at, body),
+                account,
+            } => self.submit([id, run, who, at, body], account.as_deref()),
             Request::Lock {
                 run,
                 epoch,
@@ -394,7 +396,7 @@ impl Writer {
         Ok(())
     }
 
-    fn submit(&self, id: &str, run: &str, who: &str, at: &str, body: &str) -> Tried<Reply> {
+    fn submit(&self, [id, run, who, at, body]: [&str; 5], account: Option<&str>) -> Tried<Reply> {
         let mut known = self
             .conn
             .prepare_cached("SELECT 1 FROM runs WHERE id = ?1")?;
@@ -402,10 +404,10 @@ impl Writer {
             return Ok(Err(JournalError::NoSuchRun(run.to_owned())));
         }
         let mut insert = self.conn.prepare_cached(
-            "INSERT INTO inbox (id, run, who, at, body) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO inbox (id, run, who, at, body, account) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (id) DO NOTHING",
         )?;
-        insert.execute([id, run, who, at, body])?;
+        insert.execute(params![id, run, who, at, body, account])?;
         Ok(Ok(Reply::Done))
     }
 

@@ -1,5 +1,8 @@
 //! What other processes ask of a run, through the journal's inbox.
-use crate::value::{Timestamp, Value};
+use crate::{
+    step::{Account, shown},
+    value::{Timestamp, Value},
+};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -100,10 +103,21 @@ pub struct Submitted {
     pub id: String,
     /// The run's id.
     pub run: String,
-    /// Who sent it.
+    /// Who sent it, as they call themselves.
     pub who: String,
+    /// The account that sent it; none in entries of before accounts were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
     /// When it was sent.
     pub at: Timestamp,
     /// What it says.
     pub command: Command,
+}
+
+impl Submitted {
+    /// Who sent it, as people read it.
+    #[must_use]
+    pub fn sender(&self) -> String {
+        shown(&self.who, self.account.as_ref())
+    }
 }

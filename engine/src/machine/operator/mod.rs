@@ -28,6 +28,7 @@ impl Machine {
         let Submitted {
             id,
             who,
+            account,
             at: sent,
             command,
             ..
@@ -37,6 +38,7 @@ impl Machine {
                 let mut bodies = vec![EventBody::CommandAccepted(CommandTaken {
                     id,
                     who,
+                    account,
                     sent,
                     command,
                 })];
@@ -47,6 +49,7 @@ impl Machine {
                 vec![EventBody::CommandRefused(CommandRefused {
                     id,
                     who,
+                    account,
                     sent,
                     command,
                     reason,
@@ -90,7 +93,9 @@ impl Machine {
     }
 
     fn judge(&self, submitted: &Submitted) -> Verdict {
-        let who = submitted.who.as_str();
+        // What the events below keep is text for people; only a vote asks who somebody is.
+        let sender = submitted.sender();
+        let who = sender.as_str();
         if let Some(finished) = &self.finished {
             let may_reopen = match &submitted.command {
                 Command::Undo | Command::Close { .. } => true,
