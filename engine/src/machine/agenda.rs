@@ -228,7 +228,8 @@ impl Machine {
         if tally.open == 0 || is_foreach && !self.get(id).expanded {
             return Some(Rank::Closing);
         }
-        if !is_foreach {
+        // Open again, and what it needs runs again: its items wait for that, too.
+        if !is_foreach || tally.needs > 0 {
             return None;
         }
         self.next_item(id).map(|item| self.start_rank(item))

@@ -27,6 +27,10 @@ impl Machine {
             if in_running_finally && self.tree.is_finally_step(at) {
                 return Ok(());
             }
+            // What a person passes over inside a container that is passed over itself opens nothing.
+            if cause.is_none() && self.tree.stage(container, Phase::Do) == Stage::Skipped {
+                return Ok(());
+            }
             self.open_again(container, cause)?;
             let is_scope = matches!(self.get(container).role, Role::Root | Role::Call);
             if is_scope && !in_running_finally {

@@ -173,7 +173,7 @@ impl Oracle {
                     return wrong("P12", format!("{path} is skipped, and cannot be"));
                 }
                 match stand {
-                    Stand::Failed => self.reopen(path),
+                    Stand::Failed => self.reopen(path, false),
                     // An item that is open again waits for a slot.
                     Stand::Running
                         if self.rec(path).reopened && self.shape(path) != Shape::Step => {}

@@ -36,8 +36,16 @@ impl Oracle {
                 if root.phase == ScopePhase::Finally {
                     // What is called from it ends, too.
                     for step in self.finally_of("") {
+                        let apart: Vec<Path> = self
+                            .scopes
+                            .keys()
+                            .filter(|at| within(at, &step) && self.crosses_finally(at, &step))
+                            .cloned()
+                            .collect();
                         for (at, state) in &mut self.scopes {
-                            if within(at, &step) && state.phase == ScopePhase::Forward {
+                            let is_apart = apart.contains(at);
+                            if !is_apart && within(at, &step) && state.phase == ScopePhase::Forward
+                            {
                                 state.ending = Some(Ending {
                                     undo,
                                     cancelled: true,
@@ -79,10 +87,14 @@ impl Oracle {
     }
 
     /// A failed node gets another chance: what is around it is open again, and goes forward.
-    pub(super) fn reopen(&mut self, path: &str) {
+    pub(super) fn reopen(&mut self, path: &str, ordered: bool) {
         let mut at = path.to_owned();
         while let Some(up) = parent(&at).map(str::to_owned) {
             let rec = self.rec_mut(&up);
+            if rec.forward.stand == Stand::Skipped && !ordered {
+                // What is passed over inside what is passed over itself opens nothing.
+                return;
+            }
             if rec.forward.stand.is_settled() && !up.is_empty() {
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;

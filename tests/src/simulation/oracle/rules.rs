@@ -144,7 +144,7 @@ impl Oracle {
                     return wrong("P12", format!("{path} only reads, and is resolved as done"));
                 }
                 if before == Stand::Failed {
-                    self.reopen(path);
+                    self.reopen(path, false);
                 }
                 world.by_hand(path, Phase::Do);
                 let truly = world.effects.get(path).is_some_and(|effect| effect.full);
@@ -168,7 +168,7 @@ impl Oracle {
                         effect.maybe |= effect.full;
                         effect.full = false;
                     }
-                    self.reopen(&e.node);
+                    self.reopen(&e.node, true);
                 }
                 self.exec_mut(&e.node, e.phase).stand = Stand::Ordered;
                 if e.phase == Phase::Do {
@@ -228,7 +228,9 @@ impl Oracle {
                 let state = self.scope_mut("");
                 state.phase = ScopePhase::Forward;
                 state.ending = ending;
-                if !e.undo {
+                if e.undo {
+                    self.end("", true, false);
+                } else {
                     self.call_off("", "");
                 }
                 Ok(())
