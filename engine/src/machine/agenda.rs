@@ -196,7 +196,10 @@ impl Machine {
                 (!given_up).then_some(Rank::UndoFailed)?
             }
             (At::Failed { announced, .. }, _) => {
-                let asks = self.asking.contains(&id);
+                // What is in a container that has settled is answered with it.
+                let around = self.tree.around(id);
+                let is_open = |at| !self.tree.stage(at, Phase::Do).is_settled();
+                let asks = self.asking.contains(&id) && around.into_iter().all(is_open);
                 match (asks && !self.is_halted(id), announced) {
                     (false, _) => return None,
                     (true, false) => Rank::Asks,

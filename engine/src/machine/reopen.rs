@@ -20,15 +20,17 @@ impl Machine {
         id: InstanceId,
         cause: Option<StartCause>,
     ) -> Result<(), IllegalEvent> {
+        self.undone_no_more(id)?;
+        let is_skipped = |at: InstanceId| self.tree.stage(at, Phase::Do) == Stage::Skipped;
+        // What a person passes over inside a container that is passed over itself opens nothing.
+        if cause.is_none() && self.tree.around(id).any(is_skipped) {
+            return Ok(());
+        }
         let mut at = id;
         while let Some(container) = self.get(at).parent {
             let in_running_finally = self.get(at).in_finally
                 && self.scope_phase(self.get(at).scope) == ScopePhase::Finally;
             if in_running_finally && self.tree.is_finally_step(at) {
-                return Ok(());
-            }
-            // What a person passes over inside a container that is passed over itself opens nothing.
-            if cause.is_none() && self.tree.stage(container, Phase::Do) == Stage::Skipped {
                 return Ok(());
             }
             self.open_again(container, cause)?;
@@ -41,6 +43,15 @@ impl Machine {
             at = container;
         }
         Ok(())
+    }
+
+    /// Its own compensation is no more than history: a person has given it another answer.
+    fn undone_no_more(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+        if self.get(id).undone_by.is_none() {
+            return Ok(());
+        }
+        self.shift(id, Phase::Undo, Change::Again)?;
+        self.alter(id, |instance| instance.undone_by = None)
     }
 
     /// A container that has settled is open again. An item needs one of its loop's slots first: it is pending, and so is what is
@@ -95,8 +106,7 @@ impl Machine {
                 }
                 if self.tree.stage(id, Phase::Do) == Stage::Failed {
                     // It failed, and what it did before it failed was undone: it asks, as other failures do.
-                    self.shift(id, Phase::Undo, Change::Again)?;
-                    self.alter(id, |instance| instance.undone_by = None)?;
+                    self.undone_no_more(id)?;
                 } else {
                     self.pending_again(id)?;
                 }

@@ -1,7 +1,9 @@
 //! What the driver reports about an execution, as events.
 use super::{core::Machine, event::*, execution::Stage, state::Wanted};
 use crate::{
-    step::{Certainty, Effect, Evidence, Failure, Mark, Phase, Probed as ProbeAnswer, Redo, Wait},
+    step::{
+        Cause, Certainty, Effect, Evidence, Failure, Mark, Phase, Probed as ProbeAnswer, Redo, Wait,
+    },
     value::{Timestamp, Value},
 };
 
@@ -40,6 +42,25 @@ pub enum Report {
 }
 
 impl Machine {
+    /// The report of an attempt that is told to end and has not begun in this process: nobody else reports its end. One that was
+    /// woken may have acted before it slept.
+    #[must_use]
+    pub fn unbegun(&self, work: &Wanted) -> Report {
+        let execution = self.get(work.instance).execution(work.phase);
+        let acted = execution.woken.is_some() || execution.mark.is_some();
+        let certainty = if acted {
+            Certainty::Partial
+        } else {
+            Certainty::NoEffect
+        };
+        Report::Failed {
+            failure: Failure::new("run.cancelled", "cancelled before it began")
+                .cause(Cause::Cancelled)
+                .certainty(certainty),
+            evidence: Vec::new(),
+        }
+    }
+
     /// The events that a report causes; none where it comes too late to count.
     #[must_use]
     pub fn report(&self, work: &Wanted, report: Report, now: Timestamp) -> Vec<Event> {

@@ -91,6 +91,7 @@ impl Machine {
         change: Change,
     ) -> Result<(), IllegalEvent> {
         let before = self.share(id);
+        let was_settled = self.tree.stage(id, Phase::Do).is_settled();
         if let Err((stage, trigger)) = self.tree.get_mut(id).execution_mut(phase).on(change) {
             return Err(IllegalEvent::Transition {
                 seq: self.seq + 1,
@@ -102,6 +103,10 @@ impl Machine {
         let instance = self.tree.get_mut(id);
         instance.state = NodeState::of(instance.forward.stage(), instance.undo.stage());
         self.touch(id);
+        // Failures inside that ask do so as long as it is open.
+        if !self.asking.is_empty() && was_settled != self.tree.stage(id, Phase::Do).is_settled() {
+            self.touch_inside(id);
+        }
         self.sum(id, before)
     }
 

@@ -10,7 +10,7 @@ use crate::{
     journal::Lease,
     machine::{Event, IllegalEvent, Machine, Report, RunState, Wanted, Work},
     secret::RunSecrets,
-    step::{Cause, Certainty, Failure, Probed},
+    step::{Certainty, Failure, Probed},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -210,12 +210,7 @@ impl Drive {
         // An attempt that was started and told to end in one batch has not begun here: nobody else reports its end.
         for wanted in self.machine.unwanted() {
             if !self.in_flight.contains_key(&wanted) {
-                let failure = Failure::new("run.cancelled", "cancelled before it began")
-                    .cause(Cause::Cancelled);
-                let report = Report::Failed {
-                    failure,
-                    evidence: Vec::new(),
-                };
+                let report = self.machine.unbegun(&wanted);
                 drop(
                     self.tx
                         .send(Message::Report(wanted, Box::new(report), None)),

@@ -68,6 +68,10 @@ impl Engine {
         self.0.unwanted().collect()
     }
 
+    pub(super) fn unbegun(&self, job: &Job) -> Report {
+        self.0.unbegun(job)
+    }
+
     /// Whether every count and every line of the agenda is what it should be.
     pub(super) fn check(&self) -> Result<(), String> {
         self.0.check()

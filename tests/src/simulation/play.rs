@@ -12,8 +12,8 @@ use std::{
 };
 use windlass_engine::{
     graph::Graph,
-    machine::{Command, Event, EventBody, Report, Submitted},
-    step::{Cause, Failure, Phase},
+    machine::{Command, Event, EventBody, Submitted},
+    step::Phase,
     value::{Duration, Timestamp, Value},
 };
 
@@ -302,12 +302,7 @@ impl Play {
             }
         }
         for job in never {
-            let failure =
-                Failure::new("run.cancelled", "cancelled before it began").cause(Cause::Cancelled);
-            let report = Report::Failed {
-                failure,
-                evidence: Vec::new(),
-            };
+            let report = self.engine.unbegun(&job);
             self.unbegun
                 .extend(self.engine.report(&job, report, self.now));
         }

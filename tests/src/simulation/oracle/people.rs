@@ -88,13 +88,15 @@ impl Oracle {
 
     /// A failed node gets another chance: what is around it is open again, and goes forward.
     pub(super) fn reopen(&mut self, path: &str, ordered: bool) {
+        // What is passed over inside what is passed over itself opens nothing.
+        let mut around = std::iter::successors(parent(path), |at| parent(at));
+        if !ordered && around.any(|at| self.stand(at) == Stand::Skipped) {
+            return;
+        }
         let mut at = path.to_owned();
         while let Some(up) = parent(&at).map(str::to_owned) {
             let rec = self.rec_mut(&up);
-            if rec.forward.stand == Stand::Skipped && !ordered {
-                // What is passed over inside what is passed over itself opens nothing.
-                return;
-            }
+
             if rec.forward.stand.is_settled() && !up.is_empty() {
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;

@@ -97,7 +97,9 @@ impl Oracle {
                         ),
                     );
                 }
+                // A playbook that is called runs to its end, whatever runs again around it.
                 if rec.reopened
+                    && self.shape(up) != Shape::Call
                     && let Some(need) = self.needs(up).iter().find(|need| !self.passed(need))
                 {
                     return wrong(

@@ -145,7 +145,9 @@ impl Oracle {
             if is_item(&at) && self.shape(&up) == Shape::Foreach {
                 let order = self.rec(&at).order;
                 for item in self.inside(&up).iter().filter(|item| ***item != *at) {
-                    let later = self.rec(item).order > order;
+                    // An item that was opened again has steps from before and after others.
+                    let again = |at: &str| self.rec(at).forward.attempt > 1;
+                    let later = self.rec(item).order > order && !again(&at) && !again(item);
                     for step in self.steps_in(item) {
                         if cleaning && !self.is_scratch_of(&step, scope) {
                             continue;
