@@ -3,6 +3,7 @@ use super::{
     agenda::Agenda,
     event::{Cancelled, Closed, Failover, Finished, Outcome, Paused, RunStarted},
     execution::{Stage, Trigger},
+    scope::Ending,
     state::{Instance, InstanceId, Signals},
     tally::{Tally, Watch},
     tree::Tree,
@@ -95,6 +96,8 @@ pub(super) struct ScopeState {
     pub soft: u32,
     /// Its compensation left something that cannot be undone, or was not.
     pub blocked: bool,
+    /// How it ended its steps, as it turned from them.
+    pub left_by: Option<Ending>,
     /// It ended only since a scope around it did.
     pub outer_end: bool,
     /// A cancel in its `finally`: it undoes what it did, then its `finally` runs again.
@@ -110,6 +113,7 @@ impl Default for ScopeState {
             fatal: BTreeSet::new(),
             soft: 0,
             blocked: false,
+            left_by: None,
             outer_end: false,
             turns_back: false,
             outcome: None,

@@ -200,13 +200,15 @@ impl Machine {
             // From anywhere: a run that is closed as it is.
             P::Over => from == P::Finally || self.closed.is_some(),
         };
-        let outer_end = self.own_ending(scope).is_none() && self.ending_of(scope).is_some();
+        let ending = self.ending_of(scope);
+        let outer_end = self.own_ending(scope).is_none() && ending.is_some();
         let state = self.scopes.get_mut(&scope).filter(|_| allowed);
         let Some(state) = state else {
             return Err(self.misplaced(&format!("a scope cannot turn from {from:?} to {to:?}")));
         };
         if from == P::Forward {
             state.outer_end = outer_end;
+            state.left_by = ending;
         }
         state.phase = to;
         if to == P::Forward {
@@ -234,7 +236,14 @@ impl Machine {
         let Some(state) = self.scopes.get(&scope) else {
             return Outcome::Stopped;
         };
-        match self.ending_of(scope) {
+        // A playbook that is called comes to what it turned to, whatever ends around it meanwhile; but it gives that up with it.
+        let comes_to_its_end = scope != ROOT && state.phase != ScopePhase::Forward;
+        let ending = if comes_to_its_end && !self.gives_up(scope) {
+            state.left_by
+        } else {
+            self.ending_of(scope)
+        };
+        match ending {
             None if state.soft > 0 => Outcome::Failed,
             None => Outcome::Succeeded,
             Some(Ending {

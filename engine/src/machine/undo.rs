@@ -46,6 +46,13 @@ pub(super) enum Need {
 impl Machine {
     /// Starts the compensation of a scope, or only its clean-up of scratch resources.
     pub(super) fn open_undo(&mut self, scope: InstanceId) -> Result<(), IllegalEvent> {
+        // What was ready in a clean-up that this compensation takes over waits for its turn in this one.
+        for id in self.tree.inside(scope) {
+            if self.tally(id).undo != Mark::default() {
+                self.tally_mut(id).undo = Mark::default();
+                self.touch(id);
+            }
+        }
         self.tally_mut(scope).undo = Mark::default();
         if let Some(state) = self.scopes.get_mut(&scope) {
             state.blocked = false;
@@ -72,7 +79,7 @@ impl Machine {
     }
 
     /// A cancel that leaves things as they are: no further undo starts, and one that failed is left.
-    fn gives_up(&self, scope: InstanceId) -> bool {
+    pub(super) fn gives_up(&self, scope: InstanceId) -> bool {
         let ending = Ending {
             reason: Reason::Cancelled,
             undo: false,

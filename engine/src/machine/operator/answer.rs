@@ -126,6 +126,9 @@ impl Machine {
                 only_finally: !finallies.is_empty(),
             })]);
         }
+        if self.scopes.get(&ROOT).is_some_and(|root| root.turns_back) {
+            return Err("the run turns back from its finally to undo what it did".to_owned());
+        }
         for scope in self.tree.scopes_around(id) {
             let in_finally = finallies.contains(&scope);
             self.may_go_forward(scope, in_finally)?;
@@ -240,7 +243,16 @@ impl Machine {
                 step.action.kind
             ));
         }
+        let settled = |at: &InstanceId| self.tree.stage(*at, Phase::Do).is_settled();
+        let closed = self.tree.around(id).find(settled);
         let mut doing = match instance.forward.stage() {
+            Stage::Idle | Stage::Backoff | Stage::Waiting | Stage::AwaitingApproval
+                if closed.is_some() =>
+            {
+                let around = closed.unwrap_or(ROOT);
+                let (path, state) = (&self.get(around).path, self.get(around).state.as_str());
+                return Err(format!("{node} will not start: {path} is {state}"));
+            }
             Stage::Idle | Stage::Backoff | Stage::Waiting | Stage::AwaitingApproval => {
                 if self.is_halted(id) && !self.comes_in_finally(id) {
                     return Err(format!("{node} will not start: the run is ending or over"));

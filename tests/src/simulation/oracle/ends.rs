@@ -175,8 +175,7 @@ impl Oracle {
                 match stand {
                     Stand::Failed => self.reopen(path, false),
                     // An item that is open again waits for a slot.
-                    Stand::Running
-                        if self.rec(path).reopened && self.shape(path) != Shape::Step => {}
+                    Stand::Running if self.is_pending_container(path) => {}
                     Stand::Running | Stand::Doubt | Stand::Succeeded | Stand::Skipped => {
                         return wrong("P2", format!("{path} is skipped and is {stand:?}"));
                     }

@@ -162,7 +162,8 @@ impl Oracle {
         let is_cancelled = self.cancelled.is_some();
         let mut again: Vec<Path> = Vec::new();
         for at in &all {
-            let ends = matches!(self.reaction(at), Reaction::End { .. });
+            let ends = matches!(self.reaction(at), Reaction::End { .. })
+                || is_cancelled && self.reaction(at) == Reaction::Ask;
             let of_scope = *self.scope_of(at) == *scope;
             let repeatable = self.is_repeatable(at);
             let rec = self.rec_mut(at);
@@ -227,10 +228,9 @@ impl Oracle {
             }
         }
         for at in again {
-            if let Reaction::End { undo } = self.reaction(&at) {
-                let scope = self.scope_of(&at);
-                self.end(&scope, undo, false);
-            }
+            let undo = self.reaction(&at) == Reaction::End { undo: true };
+            let scope = self.scope_of(&at);
+            self.end(&scope, undo, false);
         }
     }
 }

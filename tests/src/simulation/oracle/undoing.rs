@@ -258,7 +258,12 @@ impl Oracle {
                 format!("{scope:?} starts to undo and is {:?}", state.phase),
             );
         }
-        if !state.ending.is_some_and(|ending| ending.undo) {
+        let failed = self.recs.iter().any(|(at, rec)| {
+            rec.forward.stand == Stand::Failed
+                && *self.scope_of(at) == *scope
+                && self.reaction(at) == super::standing::Reaction::End { undo: true }
+        });
+        if !state.ending.is_some_and(|ending| ending.undo) && !failed {
             return wrong(
                 "P9",
                 format!(

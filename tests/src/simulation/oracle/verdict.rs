@@ -483,8 +483,12 @@ impl Oracle {
         if !self.writes(path) {
             return Refuse("it only reads");
         }
-        if output.is_null() && self.reader(path).is_some() {
-            return Either;
+        // An item of a loop that has begun may read it, too.
+        if output.is_null() {
+            return match self.verdict_failed(path) {
+                Accept => Either,
+                verdict => verdict,
+            };
         }
         self.verdict_failed(path)
     }
