@@ -59,6 +59,7 @@ pub(crate) async fn ask(
         let driver = drive::driver(session, &journal)?;
         let options = DriveOptions {
             leave_when_waiting: true,
+            ..DriveOptions::default()
         };
         match driver.resume(run, options).await {
             Ok(handle) => {

@@ -33,7 +33,7 @@ pub(crate) fn exit_of(ended: &Ended) -> Exit {
 
 fn listen(kind: SignalKind) -> Result<Signal, CliError> {
     signal(kind)
-        .map_err(|error| CliError::new(Exit::Failed, format!("cannot listen for signals: {error}")))
+        .map_err(|error| CliError::new(Exit::Broken, format!("cannot listen for signals: {error}")))
 }
 
 /// A driver of this process.

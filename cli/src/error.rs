@@ -62,6 +62,17 @@ impl CliError {
         Self::invalid(format!("cannot {doing} {}: {error}", path.display()))
     }
 
+    /// A journal that cannot be opened: no run was touched.
+    pub(crate) fn opening(path: &std::path::Path, error: JournalError) -> Self {
+        match error {
+            JournalError::Store(why) => {
+                Self::invalid(format!("the journal {} cannot be opened: {why}", path.display()))
+                    .help("`--journal PATH` names the journal; check that it is one, and that it and its folder can be written")
+            }
+            other => other.into(),
+        }
+    }
+
     /// As it is printed.
     pub(crate) fn render(&self, style: Style) -> String {
         let mut text = format!("{}: {}\n", style.red("error"), self.message);
@@ -106,19 +117,21 @@ impl From<JournalError> for CliError {
                 .help(format!("`windlass show {}` says where it stands", short(&run))),
             JournalError::NotInInbox { run, .. } => Self::new(Exit::Refused, message)
                 .help(format!("`windlass show {}` says what became of it", short(&run))),
-            JournalError::Corrupt { run, .. } => Self::new(Exit::Failed, message)
+            JournalError::Corrupt { run, .. } => Self::new(Exit::Broken, message)
                 .note("the file was changed by something other than windlass, or the disk is failing")
                 .help(format!(
                     "keep a copy of the journal, then `windlass audit {}`; nothing is run from a history that does not hold",
                     short(&run)
                 )),
             JournalError::Newer { .. } => {
-                Self::new(Exit::Refused, message).help("use the windlass that wrote it, or a newer one")
+                Self::invalid(message).help("use the windlass that wrote it, or a newer one")
             }
-            JournalError::DiskFull { .. } => Self::new(Exit::Failed, message)
-                .help("free some space, then `windlass resume RUN` goes on from where it stands"),
-            JournalError::Store(_) => Self::new(Exit::Failed, message)
-                .help("`--journal PATH` names the journal; check that its folder can be written"),
+            JournalError::DiskFull { .. } => Self::new(Exit::Broken, message)
+                .note("a run that this process drove is open and keeps its place")
+                .help("free some space, then `windlass resume RUN` continues it"),
+            JournalError::Store(_) => Self::new(Exit::Broken, message)
+                .note("a run that this process drove is open and keeps its place")
+                .help("check the journal's file and folder, then `windlass resume RUN` continues it"),
         }
     }
 }
@@ -189,7 +202,7 @@ impl From<&RunError> for CliError {
                 run: run.clone(),
             }
             .into(),
-            RunError::Locked(LockHeld::Journal(_)) => Self::new(Exit::Failed, message),
+            RunError::Locked(LockHeld::Journal(_)) => Self::new(Exit::Broken, message),
             RunError::OutsideWindow(_) => Self::new(Exit::Refused, message)
                 .note("`policy.windows` of the playbook says when it may start")
                 .help("start it inside a window"),
@@ -203,14 +216,34 @@ impl From<&RunError> for CliError {
                     None => error.help(gone),
                 }
             }
-            RunError::Target { help, .. } => {
-                let error = Self::new(Exit::Refused, message);
-                match help {
+            RunError::Target {
+                target,
+                code,
+                refused,
+                help,
+                ..
+            } => {
+                let exit = match code.as_str() {
+                    _ if *refused => Exit::Refused,
+                    // What the environment says of it is wrong: no server was asked.
+                    "target.url" | "target.option" | "target.kind" => Exit::Invalid,
+                    _ => Exit::Unreachable,
+                };
+                let error = Self::new(exit, message).note("nothing was started");
+                let error = match help {
                     Some(help) => error.help(help.clone()),
                     None => error.help("check the target's url in windlass.yaml and that the server answers"),
+                };
+                if exit == Exit::Unreachable {
+                    error.help(format!(
+                        "if the run can begin without it, write `when_down: continue` at target {} of the playbook",
+                        target.split('[').next().unwrap_or(target)
+                    ))
+                } else {
+                    error
                 }
             }
-            RunError::Replay { run, .. } => Self::new(Exit::Failed, message)
+            RunError::Replay { run, .. } => Self::new(Exit::Broken, message)
                 .note("the journal was changed by something other than windlass, or this windlass is older")
                 .help(format!("`windlass audit {}` says whether the chain holds", short(run))),
             RunError::Over { run, .. } => Self::new(Exit::Refused, message).help(format!(

@@ -68,6 +68,6 @@ fn main() -> ExitCode {
             }
             error.exit.into()
         }
-        Err(_) => Exit::Failed.into(),
+        Err(_) => Exit::Broken.into(),
     }
 }

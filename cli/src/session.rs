@@ -136,7 +136,9 @@ impl Session {
             std::fs::create_dir_all(folder)
                 .map_err(|error| CliError::file(folder, "make the folder", &error))?;
         }
-        Ok(Arc::new(SqliteJournal::open(&path)?))
+        SqliteJournal::open(&path)
+            .map(|journal| Arc::new(journal) as Arc<dyn Journal>)
+            .map_err(|error| CliError::opening(&path, error))
     }
 
     /// The journal, where one stands.

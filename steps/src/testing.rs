@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     expr::{Expr, ExprError, Vars},
     step::{
-        DynStep, Evidence, Failure, Mark, Outcome, ParamError, Phase, Preview, PreviewContext,
-        Probed, Resources, Resume, Revealed, RunInfo, StepContext, StepHost, Target, Woken,
+        DynStep, Evidence, Failure, Identity, Mark, Outcome, ParamError, Phase, Preview,
+        PreviewContext, Probed, Resources, Resume, Revealed, RunInfo, StepContext, StepHost,
+        Target, Woken,
     },
     value::{Duration, SecretPart, SecretText, Timestamp, Value},
 };
@@ -65,6 +66,17 @@ impl StepHost for TestHost {
             .get(name)
             .cloned()
             .ok_or_else(|| Failure::new("target.unknown", name))
+    }
+    fn met<'a>(
+        &'a self,
+        target: &'a Target,
+        who: &'a Identity,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let differs = target
+            .identity
+            .as_ref()
+            .and_then(|before| who.differs(&target.name, before));
+        Box::pin(async { differs.map_or(Ok(()), Err) })
     }
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
         let secrets = self.secrets.lock().unwrap();

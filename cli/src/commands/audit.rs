@@ -77,7 +77,7 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
     }
     if args.json {
         let text = serde_json::to_string_pretty(&audits).map_err(|error| {
-            CliError::new(Exit::Failed, format!("cannot write the audit: {error}"))
+            CliError::new(Exit::Broken, format!("cannot write the audit: {error}"))
         })?;
         session.ui.line(&text);
     }

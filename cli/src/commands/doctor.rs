@@ -433,7 +433,7 @@ fn page(environment: &str, examined: &[Examined]) -> Result<String, CliError> {
     serde_json::to_string_pretty(&json!({
         "environment": environment, "fit": fit, "targets": targets,
     }))
-    .map_err(|error| CliError::new(Exit::Failed, format!("cannot write the page: {error}")))
+    .map_err(|error| CliError::new(Exit::Broken, format!("cannot write the page: {error}")))
 }
 
 /// Makes what is missing, each after a yes.
@@ -550,7 +550,7 @@ fn agreed(session: &Session, question: &str) -> Result<bool, CliError> {
     std::io::stdin()
         .lock()
         .read_line(&mut answer)
-        .map_err(|error| CliError::new(Exit::Failed, format!("cannot read the answer: {error}")))?;
+        .map_err(|error| CliError::new(Exit::Broken, format!("cannot read the answer: {error}")))?;
     Ok(matches!(
         answer.trim().to_ascii_lowercase().as_str(),
         "y" | "yes"

@@ -15,10 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     plan::{self, Plan, PlanRequest, Reveal},
-    run::RunError,
-    secret::RunSecrets,
-    step::{Failure, Resources, Revealed, RunInfo, Target},
-    value::Value,
+    run,
+    step::{Resources, RunInfo},
 };
 
 /// How a plan is printed.
@@ -99,10 +97,8 @@ pub(crate) async fn run(session: &Session, args: &PlanArgs) -> Result<Exit, CliE
 async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<Plan, CliError> {
     let registry = session.registry();
     let secrets = session.secrets()?.of_run(&prepared.environment);
-    let mut targets = prepared.targets.clone();
-    for target in targets.values_mut() {
-        target.identity = Some(identify(session, target, &secrets).await?);
-    }
+    let now = clock::now();
+    let found = run::identify(registry, &prepared.graph, &prepared.targets, &secrets, now).await?;
     let fetching = secrets.clone();
     let reveal: Reveal = Arc::new(move |secret| {
         let secrets = fetching.clone();
@@ -113,7 +109,8 @@ async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<
         graph: &prepared.graph,
         registry,
         inputs: prepared.inputs.clone(),
-        targets,
+        targets: found.targets,
+        unreachable: found.unreachable,
         run: RunInfo {
             id: "(run)".to_owned(),
             short_id: "(run)".to_owned(),
@@ -130,14 +127,14 @@ async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<
         resources: Arc::new(Resources::default()),
     };
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| {
-        CliError::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+        CliError::new(Exit::Broken, format!("cannot listen for signals: {error}"))
     })?;
     let planning = plan::plan(request);
     tokio::pin!(planning);
     tokio::select! {
         plan = &mut planning => {
             return plan.redacted(secrets.redactor()).map_err(|error| {
-                CliError::new(Exit::Failed, format!("cannot write the plan: {error}"))
+                CliError::new(Exit::Broken, format!("cannot write the plan: {error}"))
             });
         }
         _ = interrupts.recv() => cancel.cancel(),
@@ -150,28 +147,9 @@ async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<
     ))
 }
 
-async fn identify(
-    session: &Session,
-    target: &Target,
-    secrets: &RunSecrets,
-) -> Result<windlass_engine::step::Identity, CliError> {
-    let failed = |failure: Failure| CliError::from(RunError::target(target, failure));
-    let kind = session.registry().target(&target.kind).ok_or_else(|| {
-        failed(Failure::new(
-            "target.kind",
-            format!("this windlass cannot reach a {}", target.kind),
-        ))
-    })?;
-    let url = match &target.url {
-        Value::Secret(secret) => secrets.reveal(secret, clock::now()).await.map_err(failed)?,
-        plain => Revealed::new(plain.to_string()),
-    };
-    kind.identify(target, url.expose()).await.map_err(failed)
-}
-
 fn json(plan: &Plan) -> Result<String, CliError> {
     serde_json::to_string_pretty(plan)
-        .map_err(|error| CliError::new(Exit::Failed, format!("cannot write the plan: {error}")))
+        .map_err(|error| CliError::new(Exit::Broken, format!("cannot write the plan: {error}")))
 }
 
 /// Headings stand out; everything else is as it is.

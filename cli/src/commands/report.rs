@@ -45,7 +45,7 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
     let audit = journal.audit(&run).await?;
     if let Some((seq, what)) = audit.broken {
         return Err(CliError::new(
-            Exit::Failed,
+            Exit::Broken,
             format!("damaged run {run}, event {seq}: {what}"),
         )
         .note("a report of it would prove nothing")
@@ -64,7 +64,7 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
         Format::Html => report.to_html(),
         Format::Json => {
             serde_json::to_string_pretty(&report).map_err(|error| {
-                CliError::new(Exit::Failed, format!("cannot write the report: {error}"))
+                CliError::new(Exit::Broken, format!("cannot write the report: {error}"))
             })? + "\n"
         }
     };

@@ -37,6 +37,7 @@ pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<Exit, CliEr
     let driver = drive::driver(session, &journal)?;
     let options = DriveOptions {
         leave_when_waiting: args.no_wait,
+        ..DriveOptions::default()
     };
     let handle = driver
         .start(prepared.new_run(session.user(), digest), options)

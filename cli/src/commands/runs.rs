@@ -32,7 +32,7 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
     runs.truncate(args.limit.unwrap_or(usize::MAX));
     if args.json {
         let json = serde_json::to_string_pretty(&runs).map_err(|error| {
-            CliError::new(Exit::Failed, format!("cannot write the runs: {error}"))
+            CliError::new(Exit::Broken, format!("cannot write the runs: {error}"))
         })?;
         session.ui.line(&json);
         return Ok(Exit::Succeeded);

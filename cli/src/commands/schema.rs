@@ -33,7 +33,7 @@ pub(crate) fn run(session: &Session, args: &SchemaArgs) -> Result<Exit, CliError
         Subject::Report => windlass_engine::report::schema(),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|error| {
-        CliError::new(Exit::Failed, format!("cannot write the schema: {error}"))
+        CliError::new(Exit::Broken, format!("cannot write the schema: {error}"))
     })?;
     let Some(path) = &args.check else {
         session.ui.line(&text);

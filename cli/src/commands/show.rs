@@ -33,7 +33,7 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
     if args.json {
         let page = as_json(&machine, &summary, &now);
         let text = serde_json::to_string_pretty(&page).map_err(|error| {
-            CliError::new(Exit::Failed, format!("cannot write the run: {error}"))
+            CliError::new(Exit::Broken, format!("cannot write the run: {error}"))
         })?;
         session.ui.line(&text);
     } else {

@@ -36,7 +36,7 @@ pub(crate) async fn run(session: &Session, args: &WatchArgs) -> Result<Exit, Cli
     let run = session::find(journal.as_ref(), &args.run).await?;
     let mut reporter = Reporter::new(&session.ui, &run, args.json);
     let wrong = |error: std::io::Error| {
-        CliError::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+        CliError::new(Exit::Broken, format!("cannot listen for signals: {error}"))
     };
     let mut interrupts = signal(SignalKind::interrupt()).map_err(wrong)?;
     let mut ticks = tokio::time::interval(POLL);
@@ -111,7 +111,7 @@ fn exit(machine: &Machine) -> Exit {
         RunState::Stuck => Ended::Stuck,
         RunState::Paused => Ended::Paused,
         RunState::Waiting => Ended::Waiting,
-        // Left in the middle: whoever drove it is gone.
-        RunState::Running | RunState::Compensating => Ended::Interrupted,
+        // Left in the middle: whoever drove it is gone, and it can be resumed.
+        RunState::Running | RunState::Compensating => return Exit::Broken,
     })
 }

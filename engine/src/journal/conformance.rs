@@ -108,6 +108,7 @@ pub fn started(run: &str, graph: &Arc<Graph>) -> Event {
         graph: graph.clone(),
         inputs: Value::map([("size", Value::Int(3))]),
         targets: IndexMap::from([("orders".to_owned(), target)]),
+        unreachable: IndexMap::from([("audit".to_owned(), "no answer".to_owned())]),
         approvers: IndexMap::from([("dba".to_owned(), vec!["dana".to_owned()])]),
         secrets: Value::map([("file", Value::text("secrets.json"))]),
         digest: "d1".to_owned(),
@@ -217,6 +218,7 @@ pub async fn reads_back(open: Open<'_>) {
             at: "2027-01-15T08:00:00.123456789Z".parse().unwrap(),
             body: EventBody::LeaseTaken(LeaseTaken {
                 failovers: indexmap::IndexMap::new(),
+                unreachable: IndexMap::from([("orders".to_owned(), "no answer".to_owned())]),
                 epoch: 1,
                 holder: holder("dana"),
             }),

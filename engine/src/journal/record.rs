@@ -83,12 +83,19 @@ struct StoredStart<'a> {
     graph: BlobRef,
     inputs: Cow<'a, Value>,
     targets: Cow<'a, IndexMap<String, Target>>,
+    #[serde(default, skip_serializing_if = "nobody")]
+    unreachable: Cow<'a, IndexMap<String, String>>,
     #[serde(default)]
     approvers: Cow<'a, IndexMap<String, Vec<String>>>,
     #[serde(default)]
     secrets: Cow<'a, Value>,
     digest: Cow<'a, str>,
     engine: Cow<'a, str>,
+}
+
+#[expect(clippy::ptr_arg, reason = "serde's signature")]
+fn nobody(unreachable: &Cow<'_, IndexMap<String, String>>) -> bool {
+    unreachable.is_empty()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -200,6 +207,7 @@ fn encode_start(start: &RunStarted, batch: &mut Batch, graphs: &Graphs) -> Resul
         graph,
         inputs,
         targets,
+        unreachable,
         approvers,
         secrets,
         digest,
@@ -223,6 +231,7 @@ fn encode_start(start: &RunStarted, batch: &mut Batch, graphs: &Graphs) -> Resul
         },
         inputs: Cow::Borrowed(inputs),
         targets: Cow::Borrowed(targets),
+        unreachable: Cow::Borrowed(unreachable),
         approvers: Cow::Borrowed(approvers),
         secrets: Cow::Borrowed(secrets),
         digest: Cow::Borrowed(digest),
@@ -371,6 +380,7 @@ fn decode_start(
         graph,
         inputs: start.inputs.into_owned(),
         targets: start.targets.into_owned(),
+        unreachable: start.unreachable.into_owned(),
         approvers: start.approvers.into_owned(),
         secrets: start.secrets.into_owned(),
         digest: start.digest.into_owned(),

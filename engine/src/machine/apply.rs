@@ -19,6 +19,7 @@ impl Machine {
         match &event.body {
             EventBody::RunStarted(_) => return Err(IllegalEvent::NotStarted { seq: self.seq + 1 }),
             EventBody::LeaseTaken(e) => self.on_lease(e),
+            EventBody::Identified(e) => self.on_identified(e)?,
             EventBody::Expanded(e) => self.on_expanded(e)?,
             EventBody::Started(e) => self.on_started(e, at)?,
             EventBody::Captured(e) => {

@@ -46,4 +46,4 @@ pub use event::*;
 pub use report::Report;
 pub use state::*;
 pub use table::{Trigger, next_stage};
-pub use vars::targets_value;
+pub use vars::{reachable_value, targets_value};

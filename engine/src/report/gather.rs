@@ -134,6 +134,7 @@ impl Gathered {
                 pid: taken.holder.pid,
                 since: instant(taken.holder.since),
                 failovers: words::failovers(&taken.failovers).collect(),
+                unreachable: words::unreachable(&taken.unreachable).collect(),
             }),
             EventBody::CommandAccepted(taken) => self.commands.push(CommandReport {
                 at: instant(taken.sent),
@@ -147,6 +148,19 @@ impl Gathered {
                 command: serde_json::to_value(&taken.command).unwrap_or_default(),
                 refused: Some(taken.reason.clone()),
             }),
+            EventBody::Identified(met) => {
+                let known = self
+                    .targets
+                    .iter_mut()
+                    .find(|known| known.name == met.target && known.version.is_none());
+                if let Some(known) = known {
+                    known.place.clone_from(&met.identity.instance);
+                    known.system.clone_from(&met.identity.system);
+                    known.role.clone_from(&met.identity.role);
+                    known.timeline = met.identity.timeline;
+                    known.version = Some(met.identity.version.clone());
+                }
+            }
             EventBody::Started(started) => {
                 let decided = started.facts.iter().map(|fact| FactReport {
                     what: fact.what.clone(),

@@ -184,8 +184,14 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
             "",
             S::Running,
             format!(
-                "run {} of {} started by {} in environment {}",
-                started.run.id, started.run.playbook, started.run.by, started.run.environment
+                "run {} of {} started by {} in environment {}{}",
+                started.run.id,
+                started.run.playbook,
+                started.run.by,
+                started.run.environment,
+                unreachable(&started.unreachable)
+                    .map(|text| format!("; {text}"))
+                    .collect::<String>()
             ),
         ),
         EventBody::LeaseTaken(taken) if taken.epoch > 1 => line(
@@ -197,9 +203,21 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                 taken.holder.host,
                 taken.holder.pid,
                 failovers(&taken.failovers)
+                    .chain(unreachable(&taken.unreachable))
                     .map(|text| format!("; {text}"))
                     .collect::<String>()
             ),
+        ),
+        EventBody::Identified(met) => line(
+            "",
+            S::Running,
+            match &met.failover {
+                Some(Failover { from, to }) => failed_over(&met.target, *from, *to),
+                None => format!(
+                    "{} answers, and is {}, {}",
+                    met.target, met.identity.instance, met.identity.version
+                ),
+            },
         ),
         EventBody::LeaseTaken(_)
         | EventBody::Captured(_)
@@ -484,4 +502,11 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
 pub fn failovers(all: &IndexMap<String, Failover>) -> impl Iterator<Item = String> {
     all.iter()
         .map(|(target, Failover { from, to })| failed_over(target, *from, *to))
+}
+
+/// Targets that did not answer, in words.
+pub fn unreachable(all: &IndexMap<String, String>) -> impl Iterator<Item = String> {
+    all.iter().map(|(target, why)| {
+        format!("{target} could not be reached, so only a step that uses it compares it: {why}")
+    })
 }

@@ -2,7 +2,7 @@ use crate::{
     graph::Graph,
     journal::{JournalError, LockHeld},
     machine::{Event, Outcome},
-    step::{Failure, Target},
+    step::{Cause, Failure, Target},
     value::Value,
 };
 use indexmap::IndexMap;
@@ -34,6 +34,8 @@ pub struct NewRun {
 pub struct DriveOptions {
     /// Give the lease back as soon as the run only waits (exit code 4) instead of waiting with it.
     pub leave_when_waiting: bool,
+    /// Go on although a target is another server than the run knows: the steps that use it fail.
+    pub even_if_changed: bool,
 }
 
 /// Why a driver gave the run back.
@@ -71,13 +73,17 @@ pub enum RunError {
         /// What to do.
         help: Option<String>,
     },
-    /// A target is not what it was when the run started, or cannot be reached.
+    /// A target cannot be reached, or is not the one that the playbook or the run means.
     #[error("target {target}: {why}")]
     Target {
         /// The target.
         target: String,
         /// What is wrong.
         why: String,
+        /// The code of the failure.
+        code: String,
+        /// Whether a rule refused it (its role, who it is), so that it could be reached.
+        refused: bool,
         /// What to do.
         help: Option<String>,
     },
@@ -110,8 +116,20 @@ impl RunError {
                 .message
                 .strip_prefix(&lead)
                 .map_or(failure.message.clone(), str::to_owned),
+            code: failure.code,
+            refused: failure.cause == Cause::Refused,
             help: failure.help,
         }
+    }
+
+    /// With the names of others that are in the way too.
+    pub(super) fn beside(mut self, others: &[String]) -> Self {
+        if let Self::Target { why, .. } = &mut self
+            && !others.is_empty()
+        {
+            why.push_str(&format!("; so it is with {}", others.join(", ")));
+        }
+        self
     }
 }
 

@@ -3,13 +3,14 @@ use super::{
     api::{DriveOptions, Ended, RunError},
     driver::Shared,
     redact,
+    targets::{self, Met},
     work::{Assignment, Message},
 };
 use crate::{
     journal::Lease,
-    machine::{Event, IllegalEvent, Machine, Report, RunState, Wanted, Work},
+    machine::{Event, EventBody, IllegalEvent, Machine, Report, RunState, Wanted, Work},
     secret::RunSecrets,
-    step::{Certainty, Failure, Probed},
+    step::{Certainty, Failure, Identity, Probed},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -25,6 +26,8 @@ pub(super) struct Drive {
     pub machine: Machine,
     pub lease: Box<dyn Lease>,
     pub secrets: Arc<RunSecrets>,
+    /// Targets that are who the run knows, as far as this process has met them.
+    pub met: Arc<Met>,
     pub options: DriveOptions,
     pub rx: mpsc::UnboundedReceiver<Message>,
     pub tx: mpsc::UnboundedSender<Message>,
@@ -50,7 +53,7 @@ impl Drive {
                 Some(Message::Ended(wanted)) => {
                     self.in_flight.remove(&wanted);
                 }
-                Some(Message::Report(..) | Message::Inbox) => {}
+                Some(Message::Report(..) | Message::Met(..) | Message::Inbox) => {}
                 None => break,
             }
         }
@@ -79,6 +82,10 @@ impl Drive {
                 match message {
                     Message::Report(wanted, report, answer) => {
                         self.take(&wanted, *report, answer, &mut answers)?
+                    }
+                    Message::Met(target, who, answer) => {
+                        let verdict = self.meet(&target, *who)?;
+                        answers.push((answer, verdict));
                     }
                     Message::Ended(wanted) => {
                         self.in_flight.remove(&wanted);
@@ -169,6 +176,24 @@ impl Drive {
         Ok(())
     }
 
+    /// A step has reached a target: who it is, is bound or compared before the step acts there.
+    fn meet(&mut self, target: &str, who: Identity) -> Result<Result<(), Failure>, RunError> {
+        // A derived target is not one of the run's own: who it must not be, its step compares.
+        let Some(known) = self.machine.started().targets.get(target) else {
+            return Ok(Ok(()));
+        };
+        match targets::judge(&self.machine, known, who) {
+            Err(failure) => Ok(Err(failure)),
+            Ok(None) => Ok(Ok(())),
+            Ok(Some(news)) => {
+                let at = self.shared.clock.now().max(self.machine.last_at());
+                let body = EventBody::Identified(Box::new(news));
+                self.apply(vec![Event { at, body }])?;
+                Ok(Ok(()))
+            }
+        }
+    }
+
     fn apply(&mut self, events: Vec<Event>) -> Result<(), RunError> {
         for event in &events {
             self.machine.apply(event).map_err(|e| self.illegal(&e))?;
@@ -223,7 +248,7 @@ impl Drive {
                 &self.machine,
                 wanted,
                 &self.shared,
-                &self.secrets,
+                (&self.secrets, &self.met),
                 &tx,
                 cancel,
             );

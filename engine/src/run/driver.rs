@@ -3,18 +3,15 @@ use super::{
     api::{DriveOptions, Ended, NewRun, RunError, RunHandle},
     clock::{Clock, SystemClock},
     drive::{Drive, spawn},
-    redact,
+    targets::{self, Met},
     work::Message,
 };
 use crate::{
-    graph::{Graph, TargetDecl},
+    graph::Graph,
     journal::{Journal, Lease, LockHeld},
-    machine::{
-        Cancelled, EVENT_FORMAT, Event, EventBody, Failover, Holder, LeaseTaken, Machine,
-        RunStarted,
-    },
+    machine::{Cancelled, EVENT_FORMAT, Event, EventBody, Holder, LeaseTaken, Machine, RunStarted},
     secret::{RunSecrets, Secrets},
-    step::{Failure, Registry, Resources, Revealed, RunInfo, Target},
+    step::{Registry, Resources, RunInfo, Target},
     value::{Duration, Value},
 };
 use indexmap::IndexMap;
@@ -110,12 +107,14 @@ impl Driver {
         crate::policy::windows::check(&new.graph.policy.windows, now)
             .map_err(RunError::OutsideWindow)?;
         let secrets = self.0.secrets.of_run(&new.environment);
-        let targets = self.identify(&new.graph, &new.targets, &secrets).await?;
+        let found =
+            targets::identify(&self.0.registry, &new.graph, &new.targets, &secrets, now).await?;
+        let met = Met::of(&found.targets);
         let id = uuid::Uuid::now_v7().simple().to_string();
         let short_id = id.chars().skip(id.len().saturating_sub(8)).collect();
         let digest = new
             .digest
-            .unwrap_or_else(|| digest(&new.graph, &new.inputs, &targets));
+            .unwrap_or_else(|| digest(&new.graph, &new.inputs, &found.targets));
         let run = RunInfo {
             id: id.clone(),
             short_id,
@@ -133,7 +132,8 @@ impl Driver {
                 run,
                 graph: new.graph,
                 inputs: new.inputs,
-                targets,
+                targets: found.targets,
+                unreachable: found.unreachable,
                 approvers: new.approvers,
                 secrets: secrets.names(),
                 digest,
@@ -152,7 +152,8 @@ impl Driver {
             self.give_up(&mut machine, lease.as_ref(), &held).await?;
             return Err(held.into());
         }
-        Ok(self.drive(machine, lease, secrets, options, vec![(1, started)]))
+        let seen = vec![(1, started)];
+        Ok(self.drive(machine, lease, secrets, met, options, seen))
     }
 
     /// A run that may not begin ends before its first step.
@@ -214,27 +215,35 @@ impl Driver {
                 why: format!("run {run} has used a secret: {}", failure.message),
                 help: failure.help,
             })?;
-        let failovers = self.failovers(&machine, &secrets).await?;
-        let taken = Event {
-            at: self.0.clock.now().max(machine.last_at()),
-            body: EventBody::LeaseTaken(LeaseTaken {
-                epoch: lease.epoch(),
-                holder: self.holder(),
-                failovers,
-            }),
-        };
-        machine.apply(&taken).map_err(|e| replay(run, &e))?;
-        let seq = machine.seq();
+        let compared = targets::compare(&self.0, &machine, &secrets).await;
+        // What a person asks of the run goes on without the target: only the steps that use it fail.
+        if let Some(changed) = compared.changed
+            && !options.even_if_changed
+            && self.0.journal.inbox(Some(run)).await?.is_empty()
+        {
+            return Err(changed);
+        }
+        let at = self.0.clock.now().max(machine.last_at());
+        let taken = EventBody::LeaseTaken(LeaseTaken {
+            epoch: lease.epoch(),
+            holder: self.holder(),
+            failovers: compared.failovers,
+            unreachable: compared.unreachable,
+        });
+        let first = machine.seq() + 1;
+        let mut events = Vec::new();
+        for body in std::iter::once(taken).chain(compared.identified) {
+            let event = Event { at, body };
+            machine.apply(&event).map_err(|e| replay(run, &e))?;
+            events.push(event);
+        }
+        let state = machine.state().as_str();
         self.0
             .journal
-            .append(
-                lease.as_ref(),
-                seq,
-                vec![taken.clone()],
-                machine.state().as_str(),
-            )
+            .append(lease.as_ref(), first, events.clone(), state)
             .await?;
-        Ok(self.drive(machine, lease, secrets, options, vec![(seq, taken)]))
+        let seen = (first..).zip(events).collect();
+        Ok(self.drive(machine, lease, secrets, compared.met, options, seen))
     }
 
     fn holder(&self) -> Holder {
@@ -249,6 +258,7 @@ impl Driver {
         machine: Machine,
         lease: Box<dyn Lease>,
         secrets: Arc<RunSecrets>,
+        met: Met,
         options: DriveOptions,
         seen: Vec<(u64, Event)>,
     ) -> RunHandle {
@@ -267,6 +277,7 @@ impl Driver {
             machine,
             lease,
             secrets,
+            met: Arc::new(met),
             options,
             rx,
             tx,
@@ -324,92 +335,6 @@ impl Driver {
                 clock.sleep_until(INBOX_POLL.after(clock.now())).await;
             }
         });
-    }
-
-    /// Asks every target who it is.
-    async fn identify(
-        &self,
-        graph: &Graph,
-        targets: &IndexMap<String, Target>,
-        secrets: &RunSecrets,
-    ) -> Result<IndexMap<String, Target>, RunError> {
-        let mut known = IndexMap::new();
-        for (name, target) in targets {
-            let mut target = target.clone();
-            target.identity = Some(self.ask(&target, secrets).await?);
-            // Whose role the run itself changes has it as the run starts, and may lose it on the way; its timeline changes, too.
-            if let Some(TargetDecl::Named { moves: true, .. }) = graph.targets.get(name) {
-                target.role = None;
-                if let Some(identity) = &mut target.identity {
-                    identity.timeline = None;
-                }
-            }
-            known.insert(name.clone(), target);
-        }
-        Ok(known)
-    }
-
-    async fn ask(
-        &self,
-        target: &Target,
-        secrets: &RunSecrets,
-    ) -> Result<crate::step::Identity, RunError> {
-        let refused = |failure: Failure| {
-            RunError::target(target, redact::failure(secrets.redactor(), failure))
-        };
-        let kind = self.0.registry.target(&target.kind).ok_or_else(|| {
-            refused(Failure::new(
-                "target.kind",
-                format!("this windlass cannot reach a {}", target.kind),
-            ))
-        })?;
-        let url = match &target.url {
-            Value::Secret(secret) => secrets
-                .reveal(secret, self.0.clock.now())
-                .await
-                .map_err(refused)?,
-            plain => Revealed::new(plain.to_string()),
-        };
-        kind.identify(target, url.expose())
-            .await
-            .map(|identity| redact::identity(secrets.redactor(), identity))
-            .map_err(refused)
-    }
-
-    /// Which targets were failed over since the run started. One that is another server now is refused: what was read of
-    /// the first does not hold for the second.
-    async fn failovers(
-        &self,
-        machine: &Machine,
-        secrets: &RunSecrets,
-    ) -> Result<IndexMap<String, Failover>, RunError> {
-        let mut found = IndexMap::new();
-        for target in machine.started().targets.values() {
-            let Some(before) = &target.identity else {
-                continue;
-            };
-            let now = self.ask(target, secrets).await?;
-            if now.instance != before.instance || now.system != before.system {
-                return Err(RunError::Target {
-                    target: target.name.clone(),
-                    why: format!(
-                        "it is {} now, and was {} when the run started",
-                        now.instance, before.instance
-                    ),
-                    help: Some(
-                        "point the target back at the server that the run started on".to_owned(),
-                    ),
-                });
-            }
-            // A standby tells its timeline late.
-            if let (Some(from), Some(to), Some("primary")) =
-                (before.timeline, now.timeline, now.role.as_deref())
-                && from != to
-            {
-                found.insert(target.name.clone(), Failover { from, to });
-            }
-        }
-        Ok(found)
     }
 }
 

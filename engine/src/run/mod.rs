@@ -7,6 +7,7 @@ mod clock;
 mod drive;
 mod driver;
 mod redact;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -14,3 +15,4 @@ mod work;
 pub use api::{DriveOptions, Ended, NewRun, RunError, RunHandle};
 pub use clock::{Clock, SystemClock};
 pub use driver::Driver;
+pub use targets::{Found, identify};

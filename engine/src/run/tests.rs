@@ -329,6 +329,7 @@ async fn order(journal: &Arc<MemoryJournal>, run: &str, who: &str, command: Comm
     let driver = Driver::new(journal.clone(), registry(), holder());
     let options = DriveOptions {
         leave_when_waiting: true,
+        ..DriveOptions::default()
     };
     let mut handle = driver.resume(run, options).await.unwrap();
     handle.ended().await.unwrap()
@@ -406,6 +407,7 @@ async fn an_approval_takes_the_right_votes_and_refuses_the_others() {
     let driver = Driver::new(journal.clone(), registry(), holder());
     let options = DriveOptions {
         leave_when_waiting: true,
+        ..DriveOptions::default()
     };
     let mut handle = driver
         .start(new_run(graph(nodes, &[0, 1], &[], json!({}))), options)

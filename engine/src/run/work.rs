@@ -1,13 +1,13 @@
 //! One execution of one step, from what the machine wants to what the driver reports.
-use super::{driver::Shared, redact};
+use super::{driver::Shared, redact, targets::Met};
 use crate::{
     expr::{Expr, ExprError, Vars},
     graph::{Action, Body, Undo},
     machine::{Machine, Report, Wanted, Work},
     secret::RunSecrets,
     step::{
-        Cause, Certainty, DynStep, Evidence, Failure, Mark, Outcome, Phase, Probed, Resources,
-        Resume, Revealed, StepContext, StepHost, Target,
+        Cause, Certainty, DynStep, Evidence, Failure, Identity, Mark, Outcome, Phase, Probed,
+        Resources, Resume, Revealed, StepContext, StepHost, Target,
     },
     value::{Duration, SecretText, Timestamp, Value},
 };
@@ -33,6 +33,8 @@ pub(super) enum Message {
         Box<Report>,
         Option<oneshot::Sender<Result<(), Failure>>>,
     ),
+    /// A step has reached a target; the answer comes when what is to be known of it is durable.
+    Met(String, Box<Identity>, oneshot::Sender<Result<(), Failure>>),
     /// A task has ended.
     Ended(Wanted),
     /// There may be something in the inbox.
@@ -70,7 +72,7 @@ impl Assignment {
         machine: &Machine,
         wanted: Wanted,
         shared: &Arc<Shared>,
-        secrets: &Arc<RunSecrets>,
+        (secrets, met): (&Arc<RunSecrets>, &Arc<Met>),
         tx: &mpsc::UnboundedSender<Message>,
         cancel: CancellationToken,
     ) -> Result<Self, Failure> {
@@ -127,7 +129,12 @@ impl Assignment {
                 Some(target) => Some(target.clone()),
                 None => machine.bind_target(id, phase, &name)?,
             };
-            if let Some(target) = target {
+            if let Some(mut target) = target {
+                // What an attempt bound under another name may be from before the run knew who it is.
+                if let Some(known) = machine.declared_target(id, &name) {
+                    target.identity.clone_from(&known.identity);
+                    target.role.clone_from(&known.role);
+                }
                 targets.insert(name, target);
             }
         }
@@ -145,6 +152,7 @@ impl Assignment {
             tx: tx.clone(),
             shared: shared.clone(),
             secrets: secrets.clone(),
+            met: met.clone(),
             cancel: cancel.clone(),
         });
         Ok(Self {
@@ -425,25 +433,28 @@ pub(super) struct Host {
     tx: mpsc::UnboundedSender<Message>,
     shared: Arc<Shared>,
     secrets: Arc<RunSecrets>,
+    met: Arc<Met>,
     cancel: CancellationToken,
+}
+
+/// The failure of a step whose word no longer reaches the journal.
+fn superseded() -> Failure {
+    Failure::new(
+        "journal.refused",
+        "the journal did not take it: this process no longer drives the run",
+    )
+    .cause(Cause::Interrupted)
 }
 
 impl Host {
     /// Has a report journalled; durable when it returns.
     async fn send(&self, report: Report) -> Result<(), Failure> {
-        let refused = || {
-            Failure::new(
-                "journal.refused",
-                "the journal did not take it: this process no longer drives the run",
-            )
-            .cause(Cause::Interrupted)
-        };
         let report = redact::report(self.secrets.redactor(), report);
         let (answer, durable) = oneshot::channel();
         self.tx
             .send(Message::Report(self.wanted, Box::new(report), Some(answer)))
-            .map_err(|_| refused())?;
-        durable.await.unwrap_or_else(|_| Err(refused()))
+            .map_err(|_| superseded())?;
+        durable.await.unwrap_or_else(|_| Err(superseded()))
     }
 }
 
@@ -469,6 +480,26 @@ impl StepHost for Host {
                 "target.unknown",
                 format!("target {name:?} is not one that this step names"),
             )
+        })
+    }
+
+    fn met<'a>(
+        &'a self,
+        target: &'a Target,
+        who: &'a Identity,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            if target.identity.is_some() && self.met.has(&target.name) {
+                return Ok(());
+            }
+            let who = redact::identity(self.secrets.redactor(), who.clone());
+            let (answer, durable) = oneshot::channel();
+            self.tx
+                .send(Message::Met(target.name.clone(), Box::new(who), answer))
+                .map_err(|_| superseded())?;
+            durable.await.unwrap_or_else(|_| Err(superseded()))?;
+            self.met.add(&target.name);
+            Ok(())
         })
     }
 

@@ -1,4 +1,4 @@
-use super::{Failure, Mark, Phase, Target};
+use super::{Failure, Identity, Mark, Phase, Target};
 use crate::{
     expr::{Expr, ExprError, Vars},
     value::{Duration, SecretText, Timestamp, Value},
@@ -141,6 +141,15 @@ pub trait StepHost: Send + Sync {
     fn evaluate(&self, expr: &Expr, extra: Vars) -> Result<Value, ExprError>;
     /// A declared target that this step names.
     fn target(&self, name: &str) -> Result<Target, Failure>;
+    /// Who answered at a target, before the step acts on it. A target that the run has not met yet is bound to this, durably;
+    /// a server that is not the one that the run knows is refused.
+    ///
+    /// Every kind that connects to a target says so: a run may go on while a target is down, so nothing else compares it.
+    fn met<'a>(
+        &'a self,
+        target: &'a Target,
+        who: &'a Identity,
+    ) -> BoxFuture<'a, Result<(), Failure>>;
     /// The content of secrets.
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>>;
     /// The time.

@@ -93,6 +93,12 @@ impl Failure {
         }
     }
 
+    /// Whether a server did not answer, or has no room now: nothing is known to be wrong with what was asked of it.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        matches!(self.cause, Cause::ConnectionLost | Cause::Throttled)
+    }
+
     /// With what to do next.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

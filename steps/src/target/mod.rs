@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     step::{
-        Cause, Evidence, Failure, Phase, PreviewContext, Resources, Revealed, StepContext,
-        StepHost, Target, TargetKind,
+        Cause, Evidence, Failure, Identity, Phase, PreviewContext, Resources, Revealed,
+        StepContext, StepHost, Target, TargetKind,
     },
     value::{Duration, Timestamp, Value},
 };
@@ -261,6 +261,9 @@ pub(crate) trait Session: Send {
     /// The user's tables, by name.
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>>;
 
+    /// Who answered.
+    fn who(&self) -> &Identity;
+
     /// The timelines when the run started and now, where the target was failed over in between.
     fn failover(&self) -> Option<(u32, u32)> {
         None
@@ -460,6 +463,7 @@ pub(crate) async fn open(
     let session = database(target)?
         .open(target, url.expose(), access, until)
         .await?;
+    host.met(target, session.who()).await?;
     if let Some((from, to)) = session.failover() {
         host.keep(Evidence::failover(&target.name, from, to));
     }

@@ -41,7 +41,7 @@ pub(super) fn options(
         .statement_cache_capacity(0)
         // A pooler refuses what it does not know at the start of a connection; the transaction sets it.
         .extra_float_digits(None);
-    let local = options.get_socket().is_some() || options.get_host().starts_with('/');
+    let local = errors::is_local(&options);
     let mode = match text(target, "tls") {
         Some("verify") => PgSslMode::VerifyFull,
         None if !local => PgSslMode::VerifyFull,

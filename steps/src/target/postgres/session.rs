@@ -12,7 +12,7 @@ use crate::{
 use futures_util::future::BoxFuture;
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 use windlass_engine::{
-    step::{Cause, Certainty, Failure},
+    step::{Cause, Certainty, Failure, Identity},
     value::{Duration, Timestamp, Value},
 };
 
@@ -444,14 +444,13 @@ impl Session for PostgresSession {
         })
     }
 
+    fn who(&self) -> &Identity {
+        &self.held.who
+    }
+
     fn failover(&self) -> Option<(u32, u32)> {
-        let before = self.source.target().identity.as_ref()?.timeline?;
-        let now = &self.held.who;
-        // A standby tells its timeline late.
-        let is_primary = now.role.as_deref() == Some("primary");
-        now.timeline
-            .filter(|now| is_primary && *now != before)
-            .map(|now| (before, now))
+        let before = self.source.target().identity.as_ref()?;
+        self.held.who.promoted_since(before)
     }
 
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>> {

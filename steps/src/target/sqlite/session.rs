@@ -12,7 +12,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 use windlass_engine::{
-    step::{Cause, Certainty, Failure},
+    step::{Cause, Certainty, Failure, Identity},
     value::{Duration, Timestamp},
 };
 
@@ -26,6 +26,7 @@ const PROGRESS: i32 = 4_000;
 /// A connection and the means to end what it does.
 pub(super) struct SqliteSession {
     connection: Option<Connection>,
+    who: Identity,
     ender: Arc<Ender>,
 }
 
@@ -53,13 +54,14 @@ impl Drop for EndOnDrop<'_> {
 }
 
 impl SqliteSession {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection, who: Identity) -> Self {
         let ender = Arc::new(Ender {
             flag: AtomicBool::new(false),
             handle: connection.get_interrupt_handle(),
         });
         Self {
             connection: Some(connection),
+            who,
             ender,
         }
     }
@@ -476,6 +478,10 @@ impl Session for SqliteSession {
             .await
             .map_err(Trouble::failure)
         })
+    }
+
+    fn who(&self) -> &Identity {
+        &self.who
     }
 
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>> {
