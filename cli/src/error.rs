@@ -3,6 +3,7 @@ use crate::{exit::Exit, ui::Style};
 use windlass_engine::{
     journal::{JournalError, LockHeld},
     run::RunError,
+    step::Cause,
 };
 
 /// An error as the user reads it.
@@ -219,12 +220,12 @@ impl From<&RunError> for CliError {
             RunError::Target {
                 target,
                 code,
-                refused,
+                cause,
                 help,
                 ..
             } => {
                 let exit = match code.as_str() {
-                    _ if *refused => Exit::Refused,
+                    _ if *cause == Cause::Refused => Exit::Refused,
                     // What the environment says of it is wrong: no server was asked.
                     "target.url" | "target.option" | "target.kind" => Exit::Invalid,
                     _ => Exit::Unreachable,
@@ -234,7 +235,7 @@ impl From<&RunError> for CliError {
                     Some(help) => error.help(help.clone()),
                     None => error.help("check the target's url in windlass.yaml and that the server answers"),
                 };
-                if exit == Exit::Unreachable {
+                if cause.is_down() {
                     error.help(format!(
                         "if the run can begin without it, write `when_down: continue` at target {} of the playbook",
                         target.split('[').next().unwrap_or(target)

@@ -70,11 +70,11 @@ impl Exit {
                 "waiting for an approval, a signal or a time, and nobody drives the run"
             }
             Self::Refused => {
-                "refused by a rule: plan drift, window, lock, another server or role, driven by another process, a vote that does not count"
+                "refused by a rule: drift, window, lock, another server, another driver, a vote that does not count"
             }
             Self::Unreachable => "a target cannot be reached; nothing was started",
             Self::Broken => {
-                "the journal or this process failed; a run that it drove is open, and `windlass resume RUN` continues it"
+                "the journal or the process failed; a run is open, and `windlass resume RUN` continues it"
             }
             Self::Interrupted => {
                 "interrupted (Ctrl-C, SIGTERM); the run is open, and `windlass resume RUN` continues it"

@@ -165,7 +165,7 @@ fn services_and_password_files_are_honoured() {
         server.port()
     );
     std::fs::write(drill.path().join(".pg_service.conf"), service).unwrap();
-    let told = drill.call("run", &[]).exits(5).all;
+    let told = drill.call("run", &[]).exits(6).all;
     assert!(told.contains("password"), "{told}");
     let pass = drill.path().join(".pgpass");
     let line = format!(

@@ -10,6 +10,7 @@ use crate::{
 use windlass_engine::{
     journal::Journal,
     run::{DriveOptions, Ended, RunError},
+    step::Cause,
 };
 
 /// What `resume` takes.
@@ -79,7 +80,13 @@ async fn over(
 
 /// What keeps a run from being resumed: it stays open, and what may be done about it.
 fn resumed(error: RunError, run: &str) -> CliError {
-    let is_changed = matches!(&error, RunError::Target { refused: true, .. });
+    let is_changed = matches!(
+        &error,
+        RunError::Target {
+            cause: Cause::Refused,
+            ..
+        }
+    );
     let error = CliError::from(error);
     if is_changed {
         let run = short(run);

@@ -9,6 +9,7 @@ mod approvals;
 mod common;
 mod crash;
 mod doctor;
+mod exits;
 mod fmt;
 mod http;
 mod operator;

@@ -82,8 +82,8 @@ pub enum RunError {
         why: String,
         /// The code of the failure.
         code: String,
-        /// Whether a rule refused it (its role, who it is), so that it could be reached.
-        refused: bool,
+        /// The cause: a rule refused it (its role, who it is), it is down, or anything else.
+        cause: Cause,
         /// What to do.
         help: Option<String>,
     },
@@ -117,7 +117,7 @@ impl RunError {
                 .strip_prefix(&lead)
                 .map_or(failure.message.clone(), str::to_owned),
             code: failure.code,
-            refused: failure.cause == Cause::Refused,
+            cause: failure.cause,
             help: failure.help,
         }
     }

@@ -81,7 +81,7 @@ pub async fn identify(
             Ok(who) => {
                 TargetDecl::bind(decl, &mut target, who);
             }
-            Err(failure) if may_be_down && failure.is_down() => {
+            Err(failure) if may_be_down && failure.cause.is_down() => {
                 found
                     .unreachable
                     .insert(target.name.clone(), failure.message);
@@ -148,7 +148,7 @@ pub(super) async fn compare(shared: &Shared, machine: &Machine, secrets: &RunSec
         let name = target.name.as_str();
         let who = match answer {
             Ok(who) => who,
-            Err(failure) if failure.is_down() => {
+            Err(failure) if failure.cause.is_down() => {
                 left.insert(name, failure.message);
                 continue;
             }

@@ -42,6 +42,12 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether a server did not answer, or has no room now: nothing is known to be wrong with what was asked of it.
+    #[must_use]
+    pub fn is_down(self) -> bool {
+        matches!(self, Self::ConnectionLost | Self::Throttled)
+    }
+
     /// Whether the same call may succeed a moment later.
     #[must_use]
     pub fn is_transient(self) -> bool {
@@ -91,12 +97,6 @@ impl Failure {
             certainty: Certainty::NoEffect,
             output: Value::Null,
         }
-    }
-
-    /// Whether a server did not answer, or has no room now: nothing is known to be wrong with what was asked of it.
-    #[must_use]
-    pub fn is_down(&self) -> bool {
-        matches!(self.cause, Cause::ConnectionLost | Cause::Throttled)
     }
 
     /// With what to do next.
