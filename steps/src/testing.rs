@@ -111,6 +111,7 @@ pub(crate) struct Bench {
     pub(crate) cancel: CancellationToken,
     pub(crate) timeout: Option<Duration>,
     pub(crate) attempt: u32,
+    pub(crate) done_attempt: u32,
     pub(crate) phase: Phase,
 }
 
@@ -148,6 +149,7 @@ impl Bench {
             cancel: CancellationToken::new(),
             timeout: None,
             attempt: 1,
+            done_attempt: 0,
             phase: Phase::Do,
         };
         bench.connect().execute_batch(sql).unwrap();
@@ -219,6 +221,7 @@ impl Bench {
             node: "step".into(),
             phase: self.phase,
             attempt: self.attempt,
+            done_attempt: self.done_attempt,
             first_started_at: now(),
             deadline: self.timeout.map(|timeout| timeout.after(now())),
             cancel: self.cancel.clone(),

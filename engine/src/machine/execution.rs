@@ -236,6 +236,7 @@ impl Machine {
         let id = self.find(&e.node)?;
         self.attempt_is(id, e.phase, e.attempt)?;
         self.unwant(id, e.phase);
+        self.get_mut(id).execution_mut(e.phase).done_attempt = e.attempt;
         if e.phase == Phase::Undo {
             self.shift(id, Phase::Undo, Trigger::Succeed)?;
             if e.part + 1 < self.undo_parts(id) {
@@ -419,6 +420,8 @@ impl Machine {
             self.reopen_around(id);
         }
         self.shift(id, e.phase, Trigger::ResolveDone)?;
+        let execution = self.get_mut(id).execution_mut(e.phase);
+        execution.done_attempt = execution.attempt;
         if e.phase == Phase::Undo {
             self.undo_settled(id, false);
             return Ok(());

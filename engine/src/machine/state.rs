@@ -182,6 +182,8 @@ pub struct Execution {
     pub stage: Stage,
     /// The last attempt, from 1; 0 before the first.
     pub attempt: u32,
+    /// The last attempt that is known to have taken effect; 0 if none. It outlives an undo, as `attempt` does.
+    pub done_attempt: u32,
     /// Attempts that count against `retry`.
     pub tries: u32,
     /// Which undo step, where the undo has several.

@@ -178,6 +178,7 @@ impl Assignment {
                 node: instance.path.clone(),
                 phase,
                 attempt: wanted.attempt,
+                done_attempt: execution.done_attempt,
                 first_started_at: execution.first_started_at.unwrap_or(machine.last_at()),
                 deadline: if wanted.work == Work::Probe {
                     None

@@ -174,6 +174,9 @@ pub struct StepContext {
     pub phase: Phase,
     /// The attempt, from 1.
     pub attempt: u32,
+    /// The last attempt of this phase that the journal knows to have taken effect; 0 if none. What a target says of a later one
+    /// comes from a history that the journal has lost.
+    pub done_attempt: u32,
     /// When the first attempt of this execution started.
     pub first_started_at: Timestamp,
     /// When this attempt is over; a statement must end on the server by then.
