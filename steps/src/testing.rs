@@ -93,6 +93,9 @@ impl StepHost for TestHost {
     fn now(&self) -> Timestamp {
         now()
     }
+    fn of_wall(&self, at: Timestamp) -> Timestamp {
+        at
+    }
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
         Box::pin(tokio::time::sleep(duration.to_std()))
     }

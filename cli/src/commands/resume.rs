@@ -35,6 +35,7 @@ pub(crate) async fn run(session: &Session, args: &ResumeArgs) -> Result<Exit, Cl
     let options = DriveOptions {
         leave_when_waiting: args.no_wait,
         even_if_changed: args.even_if_changed,
+        ..DriveOptions::default()
     };
     let handle = match drive::driver(session, &journal)?
         .resume(&run, options)

@@ -297,12 +297,14 @@ steps:
     assert_eq!(lab.show()["events"], events);
 }
 
+/// The second ends what runs, and the run keeps its place: the step starts anew where nothing happened.
 #[test]
-fn a_second_ctrl_c_ends_what_runs() {
+fn a_second_ctrl_c_ends_what_runs_and_keeps_the_place() {
     let lab = Lab::new();
     lab.write(
         "p.yaml",
-        "playbook: slow\nsteps:\n  - id: work\n    uses: command\n    with: { argv: [sleep, \"50\"] }\n    undo: none\n",
+        "playbook: slow\nsteps:\n  - id: work\n    uses: command\n    \
+         with: { idempotent: true, argv: [sh, -c, 'echo begun >> begun; [ -e quick ] || exec sleep 50'] }\n    undo: none\n",
     );
     let running = lab.spawn("ana", &["run", "p.yaml"]);
     lab.until_step("work", "running");
@@ -310,10 +312,73 @@ fn a_second_ctrl_c_ends_what_runs() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     running.signal(Signal::SIGINT);
     let start = std::time::Instant::now();
-    let done = running.wait();
+    let done = running.wait().exits(130);
     assert!(start.elapsed().as_secs() < 20, "{}", done.all());
-    assert_eq!(done.code, 130, "{}", done.all());
-    assert!(done.stderr.contains("ending what runs"), "{}", done.all());
+    let done = done
+        .says("ending work on its server")
+        .says("the run keeps its place")
+        .says("leaves at once");
+    assert!(!done.all().contains("cancelled"), "{}", done.all());
+    assert!(
+        ["running", "waiting"].contains(&lab.state().as_str()),
+        "{}",
+        lab.state()
+    );
+    lab.write("quick", "");
+    lab.run(&["resume", "last"]).exits(0);
+    assert_eq!(lab.read("begun").lines().count(), 2);
+}
+
+/// In an undo as well: it has not failed, and continues.
+#[test]
+fn a_second_ctrl_c_in_an_undo_keeps_its_place() {
+    let lab = Lab::new();
+    lab.write(
+        "p.yaml",
+        "playbook: slow\nsteps:\n  - id: work\n    uses: command\n    with: { argv: [\"true\"] }\n    undo:\n      uses: command\n      \
+         with: { idempotent: true, argv: [sh, -c, '[ -e quick ] || exec sleep 50'] }\n  - id: fails\n    uses: command\n    with: { argv: [\"false\"] }\n    undo: none\n",
+    );
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("work", "undoing");
+    running.signal(Signal::SIGINT);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    running.signal(Signal::SIGINT);
+    running
+        .wait()
+        .exits(130)
+        .says("ending work on its server")
+        .says("windlass resume");
+    assert_eq!(lab.state(), "compensating");
+    lab.write("quick", "");
+    lab.run(&["resume", "last"]).exits(1);
+    assert_eq!(lab.state(), "compensated");
+}
+
+/// Deaf to its own end, the program outlives two; a third leaves it.
+#[test]
+fn a_third_ctrl_c_leaves_at_once() {
+    let lab = Lab::new();
+    lab.write(
+        "p.yaml",
+        "playbook: deaf\nsteps:\n  - id: work\n    uses: command\n    \
+         with: { argv: [sh, -c, 'trap \"\" TERM INT; touch up; for i in 1 2 3 4 5 6 7 8; do sleep 1; done'] }\n    undo: none\n",
+    );
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until("the program is up", |_| lab.path("up").exists());
+    for _ in 0..3 {
+        running.signal(Signal::SIGINT);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let start = std::time::Instant::now();
+    let done = running
+        .wait()
+        .exits(130)
+        .says("leaving at once")
+        .says("windlass resume");
+    assert!(start.elapsed().as_secs() < 3, "{}", done.all());
+    // As after a kill: nobody knows what became of it.
+    lab.run(&["resume", "last"]).exits(3);
+    assert_eq!(lab.state(), "stuck");
 }
 
 #[test]

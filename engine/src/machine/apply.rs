@@ -90,7 +90,10 @@ impl Machine {
                     .or_default()
                     .push(e.payload.clone());
             }
-            EventBody::CommandAccepted(_) | EventBody::CommandRefused(_) => {}
+            // Spans are in the time of the run, which does not step; who waits for an instant is woken.
+            EventBody::ClockStepped(_)
+            | EventBody::CommandAccepted(_)
+            | EventBody::CommandRefused(_) => {}
             EventBody::Resolved(e) => self.on_resolved(e, at)?,
             EventBody::RetryOrdered(e) => self.on_retry_ordered(e, at)?,
             EventBody::InputEdited(e) => {

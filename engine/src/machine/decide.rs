@@ -46,6 +46,96 @@ impl Machine {
         Ok(events)
     }
 
+    /// Wakes what slept until an instant that has passed, and starts nothing: what expired before a command was sent has expired,
+    /// and the command comes before all that a driver would begin anew.
+    ///
+    /// # Errors
+    /// Never by its own decisions.
+    pub fn wake(&mut self, now: Timestamp) -> Result<Vec<Event>, IllegalEvent> {
+        let mut events = Vec::new();
+        while self.finished.is_none() && self.paused.is_none() {
+            let now = now.max(self.last_at);
+            let due = self.timers.iter().take_while(|(at, ..)| *at <= now);
+            let mut due =
+                due.filter(|(_, id, phase)| *phase == Phase::Undo || !self.is_halted(*id));
+            let Some(body) = due.find_map(|(at, id, phase)| self.awoken(*id, *phase, *at)) else {
+                break;
+            };
+            let event = Event { at: now, body };
+            self.apply(&event)?;
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// Wakes those who wait for an instant of the wall clock that is elsewhere in the time of the run now: they look again.
+    /// `now` is the time of the run, `of_wall` finds an instant in it.
+    ///
+    /// # Errors
+    /// Never by its own decisions.
+    pub fn look_at_the_clock(
+        &mut self,
+        now: Timestamp,
+        of_wall: impl Fn(Timestamp) -> Timestamp,
+    ) -> Result<Vec<Event>, IllegalEvent> {
+        if self.finished.is_some() {
+            return Ok(Vec::new());
+        }
+        let at = now.max(self.last_at);
+        let mut bodies = Vec::new();
+        for instance in &self.nodes {
+            for phase in [Phase::Do, Phase::Undo] {
+                let execution = instance.execution(phase);
+                let asleep = matches!(execution.stage, Stage::Waiting | Stage::AwaitingApproval);
+                let Some(wait) = execution.wait.as_ref().filter(|_| asleep) else {
+                    continue;
+                };
+                let (set, by) = match &wait.on {
+                    WaitOn::Timer(at) => (Some(*at), Woken::Timer),
+                    WaitOn::Signal(_) | WaitOn::Approval(_) => (wait.deadline, Woken::Deadline),
+                };
+                // As far apart as the driver takes for a step of the clock.
+                let is_elsewhere = |set: Timestamp, wall: Timestamp| {
+                    Duration::between(set, of_wall(wall)).as_millis().abs() >= 1000
+                };
+                if let (Some(set), Some(wall)) = (set, wait.wall)
+                    && is_elsewhere(set, wall)
+                {
+                    bodies.push(EventBody::Awoken(Awoken {
+                        node: instance.path.clone(),
+                        phase,
+                        by,
+                    }));
+                }
+            }
+        }
+        let mut events = Vec::new();
+        for body in bodies {
+            let event = Event { at, body };
+            self.apply(&event)?;
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// The event that wakes a sleeper at an instant; none if it does not sleep, or only until its next attempt.
+    fn awoken(&self, id: InstanceId, phase: Phase, at: Timestamp) -> Option<EventBody> {
+        let execution = self.get(id).execution(phase);
+        if !matches!(execution.stage, Stage::Waiting | Stage::AwaitingApproval) {
+            return None;
+        }
+        let timer = execution
+            .wait
+            .as_ref()
+            .is_some_and(|w| w.on == WaitOn::Timer(at));
+        let by = if timer { Woken::Timer } else { Woken::Deadline };
+        Some(EventBody::Awoken(Awoken {
+            node: self.get(id).path.clone(),
+            phase,
+            by,
+        }))
+    }
+
     /// An execution that a driver left behind: nothing happened, or it is in doubt.
     fn next_lost(&self, now: Timestamp) -> Option<EventBody> {
         let (id, phase) = *self.lost.first()?;
@@ -217,18 +307,7 @@ impl Machine {
             match execution.stage {
                 Stage::Backoff if *phase == Phase::Do => return Some(self.start(*id, now)),
                 Stage::Backoff => return Some(self.start_undo(*id, now)),
-                Stage::Waiting | Stage::AwaitingApproval => {
-                    let timer = execution
-                        .wait
-                        .as_ref()
-                        .is_some_and(|w| w.on == WaitOn::Timer(*at));
-                    let by = if timer { Woken::Timer } else { Woken::Deadline };
-                    return Some(EventBody::Awoken(Awoken {
-                        node: self.get(*id).path.clone(),
-                        phase: *phase,
-                        by,
-                    }));
-                }
+                Stage::Waiting | Stage::AwaitingApproval => return self.awoken(*id, *phase, *at),
                 Stage::Idle
                 | Stage::Running
                 | Stage::InDoubt

@@ -34,6 +34,8 @@ pub enum EventBody {
     LeaseTaken(LeaseTaken),
     /// A step reached a target of which the run did not know who it is, or which was failed over since.
     Identified(Box<Identified>),
+    /// The wall clock of the machine that drives was set.
+    ClockStepped(ClockStepped),
     /// The items of a `foreach`, before any of them starts.
     Expanded(Expanded),
     /// An attempt starts, or a group, call or foreach opens.
@@ -138,6 +140,17 @@ pub struct LeaseTaken {
     /// compares it.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub unreachable: IndexMap<String, String>,
+}
+
+/// See [`EventBody::ClockStepped`].
+///
+/// The times of a run never step: from here on they differ from those of the wall clock by this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStepped {
+    /// How far, forwards; below zero, backwards.
+    pub by: crate::value::Duration,
+    /// What the wall clock says now.
+    pub wall: Timestamp,
 }
 
 /// See [`EventBody::Identified`].

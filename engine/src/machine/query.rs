@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     graph::Graph,
+    step::{Effect, Fidelity},
     value::{Duration, Timestamp, Value},
 };
 use indexmap::IndexMap;
@@ -185,6 +186,17 @@ impl Machine {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
+    }
+
+    /// Whether an execution only sleeps, or computes with what the journal has: it reaches no server and reads nothing new.
+    #[must_use]
+    pub fn only_waits(&self, wanted: &Wanted) -> bool {
+        self.action(wanted.instance, wanted.phase)
+            .is_some_and(|action| {
+                action.traits.effect == Effect::ReadOnly
+                    && action.traits.fidelity == Fidelity::Simulated
+                    && action.targets.is_empty()
+            })
     }
 
     /// When `policy.max_duration` is over, as long as steps run.

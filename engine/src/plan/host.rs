@@ -72,6 +72,10 @@ impl StepHost for PlanHost {
         (self.now)()
     }
 
+    fn of_wall(&self, at: Timestamp) -> Timestamp {
+        at
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
         Box::pin(tokio::time::sleep(duration.to_std()))
     }

@@ -283,6 +283,7 @@ impl Gathered {
             | EventBody::Probed(_)
             | EventBody::Voted(_)
             | EventBody::Signalled(_)
+            | EventBody::ClockStepped(_)
             | EventBody::RetryOrdered(_)
             | EventBody::InputEdited(_)
             | EventBody::Paused(_)

@@ -208,6 +208,11 @@ pub fn describe(body: &EventBody, machine: &Machine) -> Option<Line> {
                     .collect::<String>()
             ),
         ),
+        EventBody::ClockStepped(step) => line(
+            "",
+            S::Running,
+            clock_step(step.by, &format!("{:.0}", step.wall)),
+        ),
         EventBody::Identified(met) => line(
             "",
             S::Running,
@@ -509,4 +514,17 @@ pub fn unreachable(all: &IndexMap<String, String>) -> impl Iterator<Item = Strin
     all.iter().map(|(target, why)| {
         format!("{target} could not be reached, so only a step that uses it compares it: {why}")
     })
+}
+
+/// A step of the wall clock, in words.
+fn clock_step(by: Duration, wall: &str) -> String {
+    let far = Duration::from_millis(by.as_millis().abs());
+    let what = if by > Duration::ZERO {
+        format!("went forward by {far} (or this machine was suspended)")
+    } else {
+        format!("went back by {far}")
+    };
+    format!(
+        "the clock of this machine {what}, to {wall}: timeouts and delays are not touched, what waits for an instant follows it"
+    )
 }

@@ -36,6 +36,8 @@ pub struct DriveOptions {
     pub leave_when_waiting: bool,
     /// Go on although a target is another server than the run knows: the steps that use it fail.
     pub even_if_changed: bool,
+    /// Give the run back as soon as the journal fails, as a process that dies would, instead of taking it again a few times.
+    pub die_with_journal: bool,
 }
 
 /// Why a driver gave the run back.
@@ -122,6 +124,11 @@ impl RunError {
         }
     }
 
+    /// Whether it is not known what the journal has: it is looked at again before anything acts.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Journal(JournalError::Store(_)))
+    }
+
     /// With the names of others that are in the way too.
     pub(super) fn beside(mut self, others: &[String]) -> Self {
         if let Self::Target { why, .. } = &mut self
@@ -140,6 +147,7 @@ pub struct RunHandle {
     /// Durable events, as they become durable, with their sequence numbers; ends when the driver ends.
     pub events: mpsc::UnboundedReceiver<(u64, Arc<Event>)>,
     pub(super) stop: CancellationToken,
+    pub(super) end: CancellationToken,
     pub(super) ended: watch::Receiver<Option<Result<Ended, Arc<RunError>>>>,
 }
 
@@ -147,6 +155,13 @@ impl RunHandle {
     /// Starts nothing new, lets what is in flight finish, and leaves the run resumable.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Starts nothing new, ends on its server what is in flight, and leaves the run resumable: a step that was ended without
+    /// effect starts anew, and one that may have taken effect is asked about.
+    pub fn end(&self) {
+        self.stop.cancel();
+        self.end.cancel();
     }
 
     /// Waits until the driver gives the run back.

@@ -1,23 +1,25 @@
 //! Starts and resumes runs.
 use super::{
     api::{DriveOptions, Ended, NewRun, RunError, RunHandle},
-    clock::{Clock, SystemClock},
-    drive::{Drive, spawn},
+    clock::{Clock, RunClock, SystemClock, is_step},
+    drive::{Drive, Line, spawn},
+    taking::{Taken, replay, take},
     targets::{self, Met},
+    unlearned::Unlearned,
     work::Message,
 };
 use crate::{
     graph::Graph,
     journal::{Journal, Lease, LockHeld},
-    machine::{Cancelled, EVENT_FORMAT, Event, EventBody, Holder, LeaseTaken, Machine, RunStarted},
+    machine::{Cancelled, EVENT_FORMAT, Event, EventBody, Holder, Machine, RunStarted},
     secret::{RunSecrets, Secrets},
     step::{Registry, Resources, RunInfo, Target},
-    value::{Duration, Value},
+    value::{Duration, Timestamp, Value},
 };
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -28,6 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the inbox is looked at for commands of other processes, and what steps share is tidied up.
 const INBOX_POLL: Duration = Duration::from_millis(250);
+
+/// How often in a row the journal may fail before the run is given back.
+const FAILURES: u32 = 6;
+
+/// The pause after the first of these; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Drives runs: one task each, and one that watches the inbox of all.
 #[derive(Clone)]
@@ -45,6 +53,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// This process, as the journal names it from now on.
+    pub(super) fn holder_now(&self) -> Holder {
+        Holder {
+            since: self.clock.now(),
+            ..self.holder.clone()
+        }
+    }
+
+    pub(super) fn secrets_of(&self, environment: &str) -> Arc<RunSecrets> {
+        self.secrets.of_run(environment)
+    }
+
     fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Message>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,7 +164,7 @@ impl Driver {
         let lease = self
             .0
             .journal
-            .create(&id, self.holder(), vec![started.clone()])
+            .create(&id, self.0.holder_now(), vec![started.clone()])
             .await?;
         if !locks.is_empty()
             && let Err(held) = self.0.journal.lock(lease.as_ref(), &locks).await
@@ -152,8 +172,16 @@ impl Driver {
             self.give_up(&mut machine, lease.as_ref(), &held).await?;
             return Err(held.into());
         }
-        let seen = vec![(1, started)];
-        Ok(self.drive(machine, lease, secrets, met, options, seen))
+        let taken = Taken {
+            clock: RunClock::new(self.0.clock.clone(), now),
+            machine,
+            lease,
+            secrets,
+            unlearned: Unlearned::default(),
+            met,
+            seen: (1, vec![started]),
+        };
+        Ok(self.drive(taken, options))
     }
 
     /// A run that may not begin ends before its first step.
@@ -188,109 +216,30 @@ impl Driver {
             .await?)
     }
 
-    /// Takes a run's lease and goes on where it stands.
+    /// Takes a run's lease and goes on where it stands. Targets are compared with what they were at the start as far as they
+    /// answer in a short time; a step compares the rest when it first uses them.
     ///
     /// # Errors
     /// Where another process drives it, a target is another server now, or the journal fails.
     pub async fn resume(&self, run: &str, options: DriveOptions) -> Result<RunHandle, RunError> {
-        let lease = self.0.journal.lease(run, self.holder()).await?;
-        let events = self.0.journal.load(run, 1).await?;
-        let mut machine = Machine::recover(&events).map_err(|e| replay(run, &e))?;
-        let used = used(&events);
-        drop(events);
-        if let Some(finished) = machine.finished()
-            && self.0.journal.inbox(Some(run)).await?.is_empty()
-        {
-            return Err(RunError::Over {
-                run: run.to_owned(),
-                outcome: finished.outcome.as_str(),
-            });
-        }
-        let secrets = self.0.secrets.of_run(&machine.started().run.environment);
-        // What they are in is on the servers now: a step that reads it must not write it down.
-        secrets
-            .learn(&used, self.0.clock.now())
-            .await
-            .map_err(|failure| RunError::Secret {
-                why: format!("run {run} has used a secret: {}", failure.message),
-                help: failure.help,
-            })?;
-        let compared = targets::compare(&self.0, &machine, &secrets).await;
-        // What a person asks of the run goes on without the target: only the steps that use it fail.
-        if let Some(changed) = compared.changed
-            && !options.even_if_changed
-            && self.0.journal.inbox(Some(run)).await?.is_empty()
-        {
-            return Err(changed);
-        }
-        let at = self.0.clock.now().max(machine.last_at());
-        let taken = EventBody::LeaseTaken(LeaseTaken {
-            epoch: lease.epoch(),
-            holder: self.holder(),
-            failovers: compared.failovers,
-            unreachable: compared.unreachable,
-        });
-        let first = machine.seq() + 1;
-        let mut events = Vec::new();
-        for body in std::iter::once(taken).chain(compared.identified) {
-            let event = Event { at, body };
-            machine.apply(&event).map_err(|e| replay(run, &e))?;
-            events.push(event);
-        }
-        let state = machine.state().as_str();
-        self.0
-            .journal
-            .append(lease.as_ref(), first, events.clone(), state)
-            .await?;
-        let seen = (first..).zip(events).collect();
-        Ok(self.drive(machine, lease, secrets, compared.met, options, seen))
+        let taken = take(&self.0, run, options, None).await?;
+        Ok(self.drive(taken, options))
     }
 
-    fn holder(&self) -> Holder {
-        Holder {
-            since: self.0.clock.now(),
-            ..self.0.holder.clone()
-        }
-    }
-
-    fn drive(
-        &self,
-        machine: Machine,
-        lease: Box<dyn Lease>,
-        secrets: Arc<RunSecrets>,
-        met: Met,
-        options: DriveOptions,
-        seen: Vec<(u64, Event)>,
-    ) -> RunHandle {
-        let id = lease.run().to_owned();
-        let (tx, rx) = mpsc::unbounded_channel();
+    fn drive(&self, mut taken: Taken, options: DriveOptions) -> RunHandle {
+        let id = taken.lease.run().to_owned();
         let (observers, events) = mpsc::unbounded_channel();
-        for (seq, event) in seen {
-            drop(observers.send((seq, Arc::new(event))));
-        }
-        let stop = CancellationToken::new();
+        let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         let (told, ended) = watch::channel(None);
-        self.0.runs().insert(id.clone(), tx.clone());
+        let (first, seen) = std::mem::take(&mut taken.seen);
+        let mut line = Line::new(observers, first, (stop.clone(), end.clone()));
+        line.tell(first, seen);
+        self.0.runs().insert(id.clone(), line.tx.clone());
         self.poll_inbox();
-        let drive = Drive {
-            shared: self.0.clone(),
-            machine,
-            lease,
-            secrets,
-            met: Arc::new(met),
-            options,
-            rx,
-            tx,
-            observers,
-            stop: stop.clone(),
-            in_flight: HashMap::new(),
-            taken: HashSet::new(),
-            batch: Vec::new(),
-        };
         let shared = self.0.clone();
         let run = id.clone();
         // Boxed, or the task would hold the run twice: as it was given, and as it is driven.
-        let driven = Box::pin(drive.run());
+        let driven = Box::pin(driven(self.0.clone(), taken, options, line));
         spawn(async move {
             let result: Result<Ended, RunError> = driven.await;
             shared.runs().remove(&run);
@@ -300,6 +249,7 @@ impl Driver {
             id,
             events,
             stop,
+            end,
             ended,
         }
     }
@@ -312,8 +262,17 @@ impl Driver {
         let shared: Weak<Shared> = Arc::downgrade(&self.0);
         spawn(async move {
             let mut seen = None;
+            let Some(clock) = shared.upgrade().map(|shared| shared.clock.clone()) else {
+                return;
+            };
+            let mut watch = RunClock::new(clock.clone(), Timestamp::MIN);
             while let Some(shared) = shared.upgrade() {
-                let clock = shared.clock.clone();
+                if is_step(watch.offset()) {
+                    watch = RunClock::new(clock.clone(), Timestamp::MIN);
+                    for tx in shared.runs().values() {
+                        drop(tx.send(Message::Clock));
+                    }
+                }
                 shared.resources.tidy();
                 if let Ok(version) = shared.journal.version().await
                     && seen != Some(version)
@@ -332,57 +291,75 @@ impl Driver {
                     }
                 }
                 drop(shared);
-                clock.sleep_until(INBOX_POLL.after(clock.now())).await;
+                clock.sleep(INBOX_POLL).await;
             }
         });
     }
 }
 
-fn replay(run: &str, error: &crate::machine::IllegalEvent) -> RunError {
-    RunError::Replay {
-        run: run.to_owned(),
-        why: error.to_string(),
+/// Drives a run under one lease after another: where an append has an unknown result, nothing is known of the machine any more,
+/// so it is dropped, and the run is taken anew from what the journal has.
+async fn driven(
+    shared: Arc<Shared>,
+    mut taken: Taken,
+    options: DriveOptions,
+    mut line: Line,
+) -> Result<Ended, RunError> {
+    let run = taken.lease.run().to_owned();
+    let mut failures = 0;
+    loop {
+        let before = line.told();
+        let result = Drive::new(shared.clone(), taken, options, &mut line)
+            .run()
+            .await;
+        if line.told() > before {
+            failures = 0;
+        }
+        taken = match result {
+            Err(error) if error.is_unknown() && !options.die_with_journal => {
+                again(&shared, &run, options, &line, (&mut failures, error)).await?
+            }
+            // A command may have come between the last look and the end of the lease: it is not left for nobody.
+            Ok(ended @ (Ended::Waiting | Ended::Stuck | Ended::Paused)) => {
+                match shared.journal.inbox(Some(&run)).await {
+                    Ok(commands) if !commands.is_empty() => {}
+                    Ok(_) | Err(_) => return Ok(ended),
+                }
+                match take(&shared, &run, options, Some(line.told())).await {
+                    Ok(taken) => taken,
+                    // Who holds the lease takes the command, too.
+                    Err(_) => return Ok(ended),
+                }
+            }
+            other => return other,
+        };
+        let (first, seen) = std::mem::take(&mut taken.seen);
+        line.tell(first, seen);
     }
 }
 
-/// The secrets that a run has used: in its targets, and in the parameters of what it started.
-fn used(events: &[Event]) -> BTreeSet<String> {
-    fn collect(value: &Value, into: &mut BTreeSet<String>) {
-        match value {
-            Value::Secret(secret) => into.extend(secret.names().map(str::to_owned)),
-            Value::List(items) => items.iter().for_each(|item| collect(item, into)),
-            Value::Map(map) => map.values().for_each(|value| collect(value, into)),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Int(_)
-            | Value::Decimal(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::Duration(_)
-            | Value::Size(_)
-            | Value::Timestamp(_)
-            | Value::Bytes(_) => {}
+/// Takes a run again after the journal failed, a few times, each after a longer pause.
+async fn again(
+    shared: &Shared,
+    run: &str,
+    options: DriveOptions,
+    line: &Line,
+    (failures, mut error): (&mut u32, RunError),
+) -> Result<Taken, RunError> {
+    while *failures < FAILURES && !line.stop.is_cancelled() {
+        let pause = Duration::from_millis(PAUSE.as_millis() << *failures);
+        *failures += 1;
+        tokio::select! {
+            () = shared.clock.sleep(pause) => {}
+            () = line.stop.cancelled() => break,
+        }
+        match take(shared, run, options, Some(line.told())).await {
+            Ok(taken) => return Ok(taken),
+            Err(next) if next.is_unknown() => error = next,
+            Err(next) => return Err(next),
         }
     }
-    let mut names = BTreeSet::new();
-    for event in events {
-        let targets = match &event.body {
-            EventBody::RunStarted(started) => &started.targets,
-            EventBody::Started(started) => {
-                collect(&started.input, &mut names);
-                &started.targets
-            }
-            _ => continue,
-        };
-        for target in targets.values() {
-            collect(&target.url, &mut names);
-            target
-                .options
-                .values()
-                .for_each(|value| collect(value, &mut names));
-        }
-    }
-    names
+    Err(error)
 }
 
 /// What a run without an approved plan is known by: its definition, inputs and targets.

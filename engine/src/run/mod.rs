@@ -7,9 +7,11 @@ mod clock;
 mod drive;
 mod driver;
 mod redact;
+mod taking;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod unlearned;
 mod work;
 
 pub use api::{DriveOptions, Ended, NewRun, RunError, RunHandle};

@@ -5,10 +5,10 @@ use crate::{
     graph::{Graph, TargetDecl, WhenDown},
     machine::{EventBody, Failover, Identified, Machine},
     secret::RunSecrets,
-    step::{Failure, Identity, Registry, Revealed, Target},
+    step::{Cause, Failure, Identity, Registry, Revealed, Target},
     value::{Duration, Timestamp, Value},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::BoxFuture, stream};
 use indexmap::IndexMap;
 use std::{
     collections::HashSet,
@@ -67,9 +67,7 @@ pub async fn identify(
     secrets: &RunSecrets,
     now: Timestamp,
 ) -> Result<Found, RunError> {
-    let asked = targets
-        .values()
-        .map(|target| async move { (target, ask(registry, target, secrets, now).await) });
+    let asked = questions(registry, targets, secrets, now);
     let mut answers = stream::iter(asked).buffered(AT_ONCE);
     let mut found = Found::default();
     let mut refused: Vec<(Target, Failure)> = Vec::new();
@@ -120,13 +118,9 @@ pub(super) async fn compare(shared: &Shared, machine: &Machine, secrets: &RunSec
     let mut compared = Compared::default();
     let targets = &machine.started().targets;
     let (registry, now) = (&shared.registry, shared.clock.now());
-    let asked = targets
-        .values()
-        .map(|target| async move { (target, ask(registry, target, secrets, now).await) });
+    let asked = questions(registry, targets, secrets, now);
     let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
-    let over = shared
-        .clock
-        .sleep_until(COMPARING.after(shared.clock.now()));
+    let over = shared.clock.sleep(COMPARING);
     tokio::pin!(over);
     let mut left: IndexMap<&str, String> = targets
         .keys()
@@ -148,13 +142,13 @@ pub(super) async fn compare(shared: &Shared, machine: &Machine, secrets: &RunSec
         let name = target.name.as_str();
         let who = match answer {
             Ok(who) => who,
-            Err(failure) if failure.cause.is_down() => {
-                left.insert(name, failure.message);
-                continue;
-            }
             Err(failure) => {
-                left.shift_remove(name);
-                compared.changed = Some(RunError::target(target, failure));
+                if failure.cause == Cause::Refused {
+                    left.shift_remove(name);
+                    compared.changed = Some(RunError::target(target, failure));
+                } else {
+                    left.insert(name, failure.message);
+                }
                 continue;
             }
         };
@@ -220,6 +214,19 @@ pub(super) fn judge(
 fn declaration<'g>(graph: &'g Graph, name: &str) -> Option<&'g TargetDecl> {
     let declared = name.split_once('[').map_or(name, |(many, _)| many);
     graph.targets.get(declared)
+}
+
+/// One question for each target, not asked yet.
+fn questions<'a>(
+    registry: &'a Registry,
+    targets: &'a IndexMap<String, Target>,
+    secrets: &'a RunSecrets,
+    now: Timestamp,
+) -> Vec<BoxFuture<'a, (&'a Target, Result<Identity, Failure>)>> {
+    let one = |target: &'a Target| -> BoxFuture<'a, _> {
+        Box::pin(async move { (target, ask(registry, target, secrets, now).await) })
+    };
+    targets.values().map(one).collect()
 }
 
 async fn ask(

@@ -157,6 +157,7 @@ impl Step for Ask {
                         ask: indexmap::IndexMap::new(),
                     })),
                     deadline: None,
+                    wall: None,
                 },
             }),
         }

@@ -1,5 +1,5 @@
 //! One execution of one step, from what the machine wants to what the driver reports.
-use super::{driver::Shared, redact, targets::Met};
+use super::{clock::RunClock, drive::Surroundings, driver::Shared, redact, targets::Met};
 use crate::{
     expr::{Expr, ExprError, Vars},
     graph::{Action, Body, Undo},
@@ -39,6 +39,8 @@ pub(super) enum Message {
     Ended(Wanted),
     /// There may be something in the inbox.
     Inbox,
+    /// The wall clock was set.
+    Clock,
 }
 
 /// A probe of the playbook's own, which is asked where the kind cannot tell.
@@ -71,9 +73,7 @@ impl Assignment {
     pub(super) fn new(
         machine: &Machine,
         wanted: Wanted,
-        shared: &Arc<Shared>,
-        (secrets, met): (&Arc<RunSecrets>, &Arc<Met>),
-        tx: &mpsc::UnboundedSender<Message>,
+        around: &Surroundings,
         cancel: CancellationToken,
     ) -> Result<Self, Failure> {
         let gone = || {
@@ -149,10 +149,11 @@ impl Assignment {
             vars,
             targets,
             evidence: Mutex::new(Vec::new()),
-            tx: tx.clone(),
-            shared: shared.clone(),
-            secrets: secrets.clone(),
-            met: met.clone(),
+            tx: around.tx.clone(),
+            shared: around.shared.clone(),
+            secrets: around.secrets.clone(),
+            met: around.met.clone(),
+            clock: around.clock.clone(),
             cancel: cancel.clone(),
         });
         Ok(Self {
@@ -189,7 +190,7 @@ impl Assignment {
                 host: host.clone(),
             },
             host,
-            shared: shared.clone(),
+            shared: around.shared.clone(),
         })
     }
 
@@ -257,7 +258,7 @@ impl Assignment {
         let late = async {
             match deadline {
                 Some(at) => {
-                    self.shared
+                    self.host
                         .clock
                         .sleep_until(Duration::from_secs(1).after(at))
                         .await
@@ -277,7 +278,6 @@ impl Assignment {
         } else {
             Cause::Cancelled
         };
-        let end = GRACE.after(self.shared.clock.now());
         tokio::select! {
             report = &mut acting => match report {
                 Report::Failed { mut failure, evidence } if failure.cause == Cause::Cancelled => {
@@ -286,7 +286,7 @@ impl Assignment {
                 }
                 other => other,
             },
-            () = self.shared.clock.sleep_until(end) => failed(
+            () = self.host.clock.sleep(GRACE) => failed(
                 Failure::new("step.abandoned", format!("the step did not end within {GRACE} of being told to"))
                     .cause(cause)
                     .certainty(Certainty::Unknown),
@@ -435,6 +435,7 @@ pub(super) struct Host {
     shared: Arc<Shared>,
     secrets: Arc<RunSecrets>,
     met: Arc<Met>,
+    clock: Arc<RunClock>,
     cancel: CancellationToken,
 }
 
@@ -505,18 +506,19 @@ impl StepHost for Host {
     }
 
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
-        Box::pin(self.secrets.reveal(secret, self.shared.clock.now()))
+        Box::pin(self.secrets.reveal(secret, self.clock.now()))
     }
 
     fn now(&self) -> Timestamp {
-        self.shared.clock.now()
+        self.clock.now()
+    }
+
+    fn of_wall(&self, at: Timestamp) -> Timestamp {
+        self.clock.of_wall(at)
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
-        let sleep = self
-            .shared
-            .clock
-            .sleep_until(duration.after(self.shared.clock.now()));
+        let sleep = self.clock.sleep(duration);
         Box::pin(async move {
             tokio::select! {
                 () = sleep => {}

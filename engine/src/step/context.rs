@@ -152,8 +152,11 @@ pub trait StepHost: Send + Sync {
     ) -> BoxFuture<'a, Result<(), Failure>>;
     /// The content of secrets.
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>>;
-    /// The time.
+    /// The time of the run: it never steps, and is never before the run's last event.
     fn now(&self) -> Timestamp;
+    /// When an instant that people name is in the time of the run, as the wall clock stands now: the same instant, unless
+    /// somebody has set the clock.
+    fn of_wall(&self, at: Timestamp) -> Timestamp;
     /// Sleeps; ends early when the step is cancelled.
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()>;
     /// Keeps evidence with the event that ends this execution.
@@ -230,10 +233,17 @@ impl StepContext {
         reveal(self.host.as_ref(), value).await
     }
 
-    /// The time.
+    /// The time of the run, by which spans are measured.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.host.now()
+    }
+
+    /// When an instant that people name is in the time of the run, as the wall clock stands now. What waits for one says so by
+    /// [`super::Wait::wall`], and asks again when it is woken.
+    #[must_use]
+    pub fn of_wall(&self, at: Timestamp) -> Timestamp {
+        self.host.of_wall(at)
     }
 
     /// Time left for this attempt; `None` is without end.
