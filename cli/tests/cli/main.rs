@@ -16,4 +16,5 @@ mod operator;
 mod pages;
 mod report;
 mod run;
+mod secrets;
 mod validate;

@@ -317,7 +317,11 @@ async fn driven(
         }
         taken = match result {
             Err(error) if error.is_unknown() && !options.die_with_journal => {
-                again(&shared, &run, options, &line, (&mut failures, error)).await?
+                match again(&shared, &run, options, &line, (&mut failures, error)).await {
+                    // It was its last event of which the result was not known.
+                    Err(RunError::Over { .. }) => return over(&shared, &run, &mut line).await,
+                    taken => taken?,
+                }
             }
             // A command may have come between the last look and the end of the lease: it is not left for nobody.
             Ok(ended @ (Ended::Waiting | Ended::Stuck | Ended::Paused)) => {
@@ -336,6 +340,22 @@ async fn driven(
         let (first, seen) = std::mem::take(&mut taken.seen);
         line.tell(first, seen);
     }
+}
+
+/// How a run ended whose end was written without a word that it was.
+async fn over(shared: &Shared, run: &str, line: &mut Line) -> Result<Ended, RunError> {
+    let events = shared.journal.load(run, 1).await?;
+    let machine = Machine::recover(&events).map_err(|e| replay(run, &e))?;
+    line.tell(1, events);
+    machine.finished().map_or_else(
+        || {
+            Err(RunError::Replay {
+                run: run.to_owned(),
+                why: "it was over, and is not any more".to_owned(),
+            })
+        },
+        |finished| Ok(Ended::Finished(finished.outcome)),
+    )
 }
 
 /// Takes a run again after the journal failed, a few times, each after a longer pause.

@@ -1,4 +1,6 @@
 //! The driver and the machine together, over a journal in memory and kinds that only record.
+mod recovery;
+
 use super::{DriveOptions, Driver, Ended, NewRun};
 use crate::{
     graph::Graph,
