@@ -240,7 +240,7 @@ impl From<&RunError> for CliError {
                 if cause.is_down() {
                     error.help(format!(
                         "if the run can begin without it, write `when_down: continue` at target {} of the playbook",
-                        target.split('[').next().unwrap_or(target)
+                        target.split(['[', ' ']).next().unwrap_or(target)
                     ))
                 } else {
                     error

@@ -134,6 +134,7 @@ pub(crate) fn target(name: &str, kind: &str, url: &str) -> Target {
         identity: None,
         never: Vec::new(),
         avoid: Vec::new(),
+        entry: None,
     }
 }
 

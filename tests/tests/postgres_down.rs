@@ -70,7 +70,10 @@ fn a_member_of_a_fleet_that_is_down_fails_its_own_item_by_name() {
     assert!(plan.contains("does not answer"), "{plan}");
 
     let told = drill.call("run", &[]).exits(0).all;
-    assert!(told.contains("fleet[2]") && told.contains(&place), "{told}");
+    assert!(
+        told.contains("fleet[2] (us-1)") && told.contains(&place),
+        "{told}"
+    );
     for (at, server) in servers.iter().enumerate() {
         if at != 2 {
             assert_eq!(server.ask("SELECT count(*) FROM seen"), "1");
@@ -93,7 +96,7 @@ fn a_member_of_a_fleet_that_is_down_fails_its_own_item_by_name() {
     refusing.environment(&environment);
     let told = refusing.call("run", &[]).exits(6).all;
     assert!(
-        told.contains("fleet[2]") && told.contains("fleet[4]"),
+        told.contains("fleet[2] (us-1)") && told.contains("fleet[4] (br-1)"),
         "{told}"
     );
     assert!(told.contains("when_down: continue"), "{told}");

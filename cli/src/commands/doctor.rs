@@ -582,6 +582,7 @@ mod tests {
                 identity: None,
                 never: Vec::new(),
                 avoid: Vec::new(),
+                entry: None,
             },
             url: None,
             secrets: IndexMap::new(),

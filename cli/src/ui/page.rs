@@ -90,7 +90,7 @@ pub(crate) fn render(
                 }
                 Some(_) | None => target_line(target),
             };
-            text.push_str(&format!("  {name}  {line}\n"));
+            text.push_str(&format!("  {}  {line}\n", target.called()));
         }
     }
     text.push_str(&format!("{}\n", style.bold("steps")));

@@ -93,6 +93,7 @@ pub fn started(run: &str, graph: &Arc<Graph>) -> Event {
         identity: None,
         never: Vec::new(),
         avoid: Vec::new(),
+        entry: None,
     };
     let start = RunStarted {
         format: EVENT_FORMAT,

@@ -267,6 +267,7 @@ fn target(name: &str, url: Value) -> Target {
         }),
         never: Vec::new(),
         avoid: Vec::new(),
+        entry: None,
     }
 }
 

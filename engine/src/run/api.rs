@@ -111,9 +111,9 @@ impl RunError {
     /// What is wrong with a target; kinds that name it themselves are not told twice.
     #[must_use]
     pub fn target(target: &Target, failure: Failure) -> Self {
-        let lead = format!("target {}: ", target.name);
+        let lead = format!("target {}: ", target.called());
         Self::Target {
-            target: target.name.clone(),
+            target: target.called(),
             why: failure
                 .message
                 .strip_prefix(&lead)

@@ -95,7 +95,7 @@ pub async fn identify(
     let Some((target, failure)) = refused.next() else {
         return Ok(found);
     };
-    let others: Vec<String> = refused.map(|(target, _)| target.name).collect();
+    let others: Vec<String> = refused.map(|(target, _)| target.called()).collect();
     Err(RunError::target(&target, failure).beside(&others))
 }
 
@@ -196,7 +196,7 @@ pub(super) fn judge(
             failover: None,
         }));
     };
-    if let Some(failure) = who.differs(name, before) {
+    if let Some(failure) = who.differs(&target.called(), before) {
         return Err(failure);
     }
     let failover = who

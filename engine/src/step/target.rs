@@ -36,6 +36,9 @@ pub struct Target {
     /// Instances that this one must never turn out to be: those of [`Target::never`] as the run found them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<String>,
+    /// Its name in the environment, if that is another: a member of a fleet is `fleet[2]` in the playbook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
 }
 
 impl Target {
@@ -47,6 +50,15 @@ impl Target {
             && place
                 .iter()
                 .all(|key| self.options.get(*key) == other.options.get(*key))
+    }
+
+    /// Its name, for people: `fleet[2] (us-1)`.
+    #[must_use]
+    pub fn called(&self) -> String {
+        match &self.entry {
+            Some(entry) => format!("{} ({entry})", self.name),
+            None => self.name.clone(),
+        }
     }
 
     /// Adds an instance to those that this one must never be, where it is known.

@@ -87,12 +87,12 @@ pub(super) async fn connect(
     let limit = keys::connect_timeout(target)?;
     match tokio::time::timeout(limit.to_std(), options.connect()).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(errors::connecting(&error, &target.name, options)),
+        Ok(Err(error)) => Err(errors::connecting(&error, &target.called(), options)),
         Err(_) => Err(Failure::new(
             "target.connect_timeout",
             format!(
                 "target {}: {} did not answer within {limit}",
-                target.name,
+                target.called(),
                 place(options)
             ),
         )

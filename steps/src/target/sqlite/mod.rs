@@ -91,7 +91,7 @@ fn resolved(path: &Path) -> PathBuf {
 fn missing(target: &Target, path: &Path) -> Failure {
     Failure::new(
         "target.missing",
-        format!("target {}: there is no database file {}", target.name, path.display()),
+        format!("target {}: there is no database file {}", target.called(), path.display()),
     )
     .cause(Cause::ConnectionLost)
     .help("correct the url in the environment, or add `create: true` there to let a writing step create it")
