@@ -512,7 +512,7 @@ pub fn failovers(all: &IndexMap<String, Failover>) -> impl Iterator<Item = Strin
 /// Targets that did not answer, in words.
 pub fn unreachable(all: &IndexMap<String, String>) -> impl Iterator<Item = String> {
     all.iter().map(|(target, why)| {
-        format!("{target} could not be reached, so only a step that uses it compares it: {why}")
+        format!("{target} could not be reached, and only the steps that use it need it: {why}")
     })
 }
 
