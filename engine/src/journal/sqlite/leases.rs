@@ -30,12 +30,13 @@ struct Held {
 ///
 /// Locks of one open file do not exclude each other, so this process's own are also kept in a map.
 pub(super) struct Leases {
-    file: File,
+    /// None where there is no lock file: then no process drives anything.
+    file: Option<File>,
     held: Mutex<HashMap<Arc<str>, Held>>,
 }
 
 impl Leases {
-    pub(super) fn new(file: File) -> Self {
+    pub(super) fn new(file: Option<File>) -> Self {
         let held = Mutex::default();
         Self { file, held }
     }
@@ -50,7 +51,10 @@ impl Leases {
         if held.contains_key(run) {
             return Ok(None);
         }
-        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&byte(no, libc::F_WRLCK))) {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&byte(no, libc::F_WRLCK))) {
             Ok(_) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -91,10 +95,22 @@ impl Leases {
         self.held().values().map(|held| held.tip.no).collect()
     }
 
+    /// The runs that this process drives, and how far each was written.
+    pub(super) fn driven(&self) -> Vec<(String, u64)> {
+        let held = self.held();
+        let granted = held.iter().filter(|(_, held)| held.epoch > 0);
+        granted
+            .map(|(run, held)| (run.to_string(), held.tip.seq))
+            .collect()
+    }
+
     /// Whether another process, or another handle of this one, drives the run.
     pub(super) fn held_elsewhere(&self, no: i64) -> bool {
+        let Some(file) = &self.file else {
+            return false;
+        };
         let mut asked = byte(no, libc::F_WRLCK);
-        let told = fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut asked));
+        let told = fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked));
         told.is_ok() && i32::from(asked.l_type) != libc::F_UNLCK
     }
 
@@ -103,7 +119,9 @@ impl Leases {
         if let Some(gone) = held.get(run).filter(|held| held.epoch == epoch) {
             // Nobody can be told of a failure here, and closing the file unlocks in any case.
             let unlock = byte(gone.tip.no, libc::F_UNLCK);
-            fcntl(&self.file, FcntlArg::F_OFD_SETLK(&unlock)).ok();
+            if let Some(file) = &self.file {
+                fcntl(file, FcntlArg::F_OFD_SETLK(&unlock)).ok();
+            }
             held.remove(run);
         }
     }

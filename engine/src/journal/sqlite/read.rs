@@ -1,7 +1,7 @@
 //! What readers ask of the database, each on a connection of its own, beside the writer.
 use super::{
     leases::Leases,
-    open::{is_damage, store_error},
+    open::{has_table, is_damage, store_error},
 };
 use crate::{
     journal::{
@@ -41,7 +41,7 @@ struct RunRow {
 }
 
 impl Reader<'_> {
-    fn failed(&self, error: &rusqlite::Error) -> JournalError {
+    pub(super) fn failed(&self, error: &rusqlite::Error) -> JournalError {
         store_error(self.path, error)
     }
 
@@ -276,10 +276,15 @@ impl Reader<'_> {
     pub(super) fn runs(&self, leases: &Leases) -> Result<Vec<RunSummary>, JournalError> {
         let ours = leases.ours();
         let list = || {
-            let mut select = self.conn.prepare_cached(
-                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder
+            let key = if has_table(self.conn, "start_keys")? {
+                "(SELECT key FROM start_keys WHERE run = id)"
+            } else {
+                "NULL"
+            };
+            let mut select = self.conn.prepare_cached(&format!(
+                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder, {key}
                  FROM runs LEFT JOIN leases ON run_no = no ORDER BY no DESC",
-            )?;
+            ))?;
             let rows = select.query_map([], |row| {
                 let no = row.get(0)?;
                 let driven = ours.contains(&no) || leases.held_elsewhere(no);
@@ -293,6 +298,7 @@ impl Reader<'_> {
                     updated_at: timestamp(row, 6)?,
                     state: row.get(7)?,
                     events: row.get(8)?,
+                    key: row.get(10)?,
                     holder: holder
                         .filter(|_| driven)
                         .and_then(|holder| serde_json::from_str(&holder).ok()),
