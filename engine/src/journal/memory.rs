@@ -1,8 +1,8 @@
 //! A journal in memory, for tests and the crash simulation. It keeps what a disk would keep: the stored form of
 //! each event, through the same encoder and the same chain as the durable journals.
 use super::{
-    Audit, Head, Journal, JournalError, Keyed, Lease, LockHeld, NotBegun, REFUSED_KEPT,
-    RefusedStart, RunSummary, StartKey, Terms,
+    Audit, Journal, JournalError, Keyed, Lease, LockHeld, NotBegun, REFUSED_KEPT, RefusedStart,
+    RunSummary, StartKey, Terms,
     record::{self, Batch, Chain, Graphs, Hash, Record, Unreadable},
 };
 use crate::{
@@ -391,10 +391,7 @@ impl MemoryJournal {
     fn audit_now(&self, id: &str) -> Result<Audit, JournalError> {
         let store = self.store();
         let run = store.content.run(id)?;
-        let mut chain = Chain {
-            hash: record::genesis(id),
-            seq: 0,
-        };
+        let mut chain = Chain::from(0, record::genesis(id));
         let mut broken = None;
         for (seq, record) in (1..).zip(&run.records) {
             let mut blob = |hash: &Hash| Ok(store.content.blobs.get(hash).map(|b| b.to_string()));
@@ -416,13 +413,10 @@ impl MemoryJournal {
                 break;
             }
         }
-        let head = Head {
-            seq: chain.seq,
-            hash: hex::encode(chain.hash),
-        };
         Ok(Audit {
             run: id.to_owned(),
-            head,
+            head: chain.head(),
+            ended: chain.ended(),
             broken,
         })
     }

@@ -158,6 +158,22 @@ pub struct RunSummary {
     pub holder: Option<Holder>,
 }
 
+impl RunSummary {
+    /// Whether it is over, as of the last append.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        record::is_over(&self.state)
+    }
+}
+
+impl Audit {
+    /// The head that a report of the run has.
+    #[must_use]
+    pub fn reported(&self) -> &Head {
+        self.ended.as_ref().unwrap_or(&self.head)
+    }
+}
+
 /// The head of a run's hash chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -174,6 +190,9 @@ pub struct Audit {
     pub run: String,
     /// The head, where the chain holds.
     pub head: Head,
+    /// The head when the run ended, where only refusals of commands came after: a report of the run is of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Head>,
     /// The first event that does not hold, and why.
     pub broken: Option<(u64, String)>,
 }

@@ -1,7 +1,7 @@
 //! Opening a journal file: what it is, whether it is ours, its schema.
 use super::{
     access, files, home,
-    place::{FileId, Place, check_names},
+    place::{FileId, Place, check_names, check_only_name},
 };
 use crate::journal::JournalError;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
@@ -214,6 +214,7 @@ pub(super) fn writer(path: &Path, sharing: Sharing) -> Result<Opened, JournalErr
     let path = files::prepare(path, sharing)?;
     let explain = |error: rusqlite::Error| not_opened(&path, &error);
     look(&path)?;
+    check_only_name(&path)?;
     let mut locks = files::open_locks(&path)?;
     check_names(&path, &mut locks)?;
     let found = FileId::at(&path);

@@ -66,10 +66,7 @@ pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
 /// Refuses a file that has a second name, and one that is mounted alone: both have a log beside each name. The lock file keeps the
 /// name by which the file was opened while it had only one.
 pub(super) fn check_names(path: &Path, locks: &mut File) -> Result<(), JournalError> {
-    let unusable = |why: String| JournalError::Unusable {
-        path: path.display().to_string(),
-        why,
-    };
+    let unusable = |why: String| super::open::unusable(path, why);
     if is_mounted_alone(path) {
         return Err(unusable(
             "it is mounted as a single file, so its write-ahead log would be in another folder; mount the folder that it is in"
@@ -86,15 +83,31 @@ pub(super) fn check_names(path: &Path, locks: &mut File) -> Result<(), JournalEr
         return Ok(());
     }
     if names > 1 {
-        return Err(unusable(format!(
-            "it has {names} names (hard links), and was not opened by this one before: SQLite would keep a second write-ahead log \
-             beside this name. `find FOLDER -samefile {}` finds the others; a backup of a journal is a copy, not a link",
-            path.display()
-        )));
+        return Err(second_name(path));
     }
     locks.seek(SeekFrom::Start(0)).map_err(failed)?;
     locks.set_len(0).map_err(failed)?;
     locks.write_all(&ours).map_err(failed)
+}
+
+/// Refuses a file with several names of which this one was never opened, before anything is made beside it.
+pub(super) fn check_only_name(path: &Path) -> Result<(), JournalError> {
+    let several = fs::metadata(path).is_ok_and(|file| file.nlink() > 1);
+    if several && !beside(path, ".locks").exists() {
+        return Err(second_name(path));
+    }
+    Ok(())
+}
+
+fn second_name(path: &Path) -> JournalError {
+    super::open::unusable(
+        path,
+        format!(
+            "it has several names (hard links), and was not opened by this one before: SQLite would keep a second write-ahead \
+             log beside this name. `find FOLDER -samefile {}` finds the others; a backup of a journal is a copy, not a link",
+            path.display()
+        ),
+    )
 }
 
 /// The folder's inode and the name in it: a bind mount of the folder does not change it, a link from another folder does.

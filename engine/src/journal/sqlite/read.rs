@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     journal::{
-        Audit, Head, JournalError, RunSummary,
+        Audit, JournalError, RunSummary,
         memory::pick,
         record::{self, Chain, Graphs, Hash, Unreadable},
     },
@@ -170,10 +170,7 @@ impl Reader<'_> {
         if from > row.head_seq {
             return Ok(Vec::new());
         }
-        let mut chain = Chain {
-            hash: self.hash_before(run, row.no, from)?,
-            seq: from - 1,
-        };
+        let mut chain = Chain::from(from - 1, self.hash_before(run, row.no, from)?);
         let expected = usize::try_from(row.head_seq - chain.seq).unwrap_or_default();
         let mut events = Vec::with_capacity(expected.min(1 << 20));
         self.walk(row.no, &mut chain, &mut |at, body| {
@@ -207,10 +204,7 @@ impl Reader<'_> {
 
     /// Checks the run's chain, its blobs, its head and what lists show of it.
     pub(super) fn audit(&self, run: &str) -> Result<Audit, JournalError> {
-        let mut chain = Chain {
-            hash: record::genesis(run),
-            seq: 0,
-        };
+        let mut chain = Chain::from(0, record::genesis(run));
         let broken = match self.in_snapshot(|| self.audit_chain(run, &mut chain)) {
             Ok(()) => None,
             Err(Stopped::Broken(seq, what)) => Some((seq, what)),
@@ -218,10 +212,8 @@ impl Reader<'_> {
         };
         Ok(Audit {
             run: run.to_owned(),
-            head: Head {
-                seq: chain.seq,
-                hash: hex::encode(chain.hash),
-            },
+            head: chain.head(),
+            ended: chain.ended(),
             broken,
         })
     }
