@@ -635,3 +635,132 @@ fn a_command_to_a_finished_run_changes_nothing_of_it() {
         .says("after its end that changed nothing");
     lab.run(&["audit"]).exits(0);
 }
+
+/// Another view of the same folder has the same locks; a view of the single file has no log, and is refused. Only root may mount.
+#[test]
+fn a_mount_of_the_folder_has_the_same_locks() {
+    let lab = lab();
+    for folder in ["view", "solo", "frozen"] {
+        fs::create_dir(lab.path(folder)).unwrap();
+    }
+    lab.write("solo/journal.db", "");
+    lab.run(&["run", "quick.yaml"]).exits(0);
+    let script = format!(
+        "set -e
+         mount --bind state view; mount --bind state/journal.db solo/journal.db
+         mount --bind state frozen; mount -o remount,ro,bind frozen
+         W={}; try() {{ set +e; $W \"$@\" >out 2>&1; echo \"$? $(head -1 out)\"; set -e; }}
+         $W run slow.yaml >/dev/null 2>&1 & P=$!
+         until $W runs --state running 2>/dev/null | grep -q slow; do sleep 0.1; done
+         try run slow.yaml --journal view/journal.db
+         try run slow.yaml --journal solo/journal.db
+         try runs --journal solo/journal.db
+         try run slow.yaml --journal frozen/journal.db
+         try runs --state running --journal frozen/journal.db; grep -c slow out
+         wait $P
+         try audit --journal solo/journal.db
+         ls solo",
+        env!("CARGO_BIN_EXE_windlass")
+    );
+    let done: Done = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .current_dir(lab.path(""))
+        .output()
+        .unwrap()
+        .into();
+    if done.stderr.contains("unshare") || done.stderr.contains("mount:") {
+        eprintln!(
+            "skipped: this test mounts, which it may not do here: {}",
+            done.stderr
+        );
+        return;
+    }
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    let expected = [
+        "5 error: lock \"the.lock\" is held by run",
+        "2 error: the journal",
+        "2 error: the journal",
+        "2 error: the journal",
+        "0 RUN",
+        "1",
+        "0 holds run",
+        "journal.db",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{}", done.all());
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{expected}: {}", done.all());
+    }
+}
+
+/// A run that is over gave its locks back; to undo it takes them again, or waits until the other run is over.
+#[test]
+fn an_undo_takes_the_locks_of_its_run_again() {
+    let lab = lab();
+    lab.write(
+        "made.yaml",
+        "
+playbook: made
+policy: { locks: [the.lock] }
+steps:
+  - id: a
+    uses: command
+    with: { argv: [touch, made], idempotent: true }
+    undo: { uses: command, with: { argv: [rm, made], idempotent: true } }
+",
+    );
+    lab.run(&["run", "made.yaml"]).exits(0);
+    let made = lab.run_id();
+    let rival = lab.spawn("ana", &["run", "slow.yaml"]);
+    lab.until("slow", |page| page["run"]["playbook"] == "slow");
+    lab.run(&["undo", &made])
+        .exits(5)
+        .says("lock \"the.lock\" is held by run");
+    assert!(lab.path("made").exists());
+    rival.wait().exits(0);
+    // What was asked is in its inbox still, and the next one who drives it takes it.
+    lab.run(&["resume", &made]).exits(1);
+    assert!(!lab.path("made").exists());
+}
+
+/// What a run did makes its plan another one: the key is asked before the plan.
+#[test]
+fn a_start_by_plan_and_key_is_asked_for_again() {
+    let lab = lab();
+    lab.write(
+        "writes.yaml",
+        "
+playbook: writes
+targets: { app: { kind: sqlite } }
+steps:
+  - { id: t, uses: sql.script, undo: none, with: { target: app, sql: 'CREATE TABLE t (x); INSERT INTO t VALUES (1)' } }
+",
+    );
+    lab.execute("app.db", "CREATE TABLE unrelated (x)");
+    lab.run(&["plan", "writes.yaml", "-o", "plan.json"])
+        .exits(0);
+    let run = ["run", "writes.yaml", "--plan", "plan.json", "--key", "k"];
+    lab.run(&run).exits(0);
+    lab.run(&run).exits(0).says("this key has started run");
+    // Without the key the plan refuses another start of other inputs, and that is kept as a refused start.
+    lab.write("quick2.yaml", QUICK);
+    lab.run(&["plan", "quick2.yaml", "-o", "quick.json"])
+        .exits(0);
+    lab.run(&[
+        "run",
+        "quick2.yaml",
+        "-i",
+        "n=7",
+        "--plan",
+        "quick.json",
+        "--key",
+        "l",
+    ])
+    .exits(5);
+    let done = lab.run(&["runs", "--refused", "--json"]).exits(0);
+    let refused: Vec<Json> = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(
+        (&refused[0]["refused_by"], &refused[0]["key"]),
+        (&Json::from("plan"), &Json::from("l"))
+    );
+    assert_eq!(runs(&lab).len(), 1);
+}

@@ -13,7 +13,7 @@
 //! away where they changed.
 use super::{
     open::{not_opened, reader, settled, unusable},
-    place::beside,
+    place::{beside, is_open, may_have_names},
 };
 use crate::journal::JournalError;
 use nix::unistd::{AccessFlags, access};
@@ -59,7 +59,7 @@ pub(super) fn may_write(path: &Path) -> bool {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let both = AccessFlags::R_OK | AccessFlags::W_OK;
     // A second name of the file has no log of its own, and must not get one.
-    let alone = fs::metadata(path).is_ok_and(|file| file.nlink() == 1);
+    let alone = !may_have_names(path);
     let made = ["-wal", "-shm"].iter().all(|ending| {
         let file = beside(path, ending);
         !file.exists() || may(&file, both)
@@ -94,6 +94,13 @@ pub(super) fn check_readable(path: &Path) -> Result<(), JournalError> {
     if !may(path, AccessFlags::R_OK) {
         let whose = super::files::whose(path);
         return Err(unusable(path, format!("it may not be read{whose}")));
+    }
+    // Only where there is no log beside it: to open and close the file would take SQLite's locks from this process's own handles.
+    if may_have_names(path) && !beside(path, "-wal").exists() && is_open(path) {
+        return Err(unusable(
+            path,
+            "it is in use under another name (a hard link, or a mount of the single file), beside which is what was written last",
+        ));
     }
     for ending in ["-wal", "-shm"] {
         let file = beside(path, ending);

@@ -4,6 +4,10 @@
 //! has two logs, and what one process commits the other does not see: the second name is refused. A symbolic link is no second
 //! name, since it is followed first.
 use crate::journal::JournalError;
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
 use std::{
     ffi::OsString,
     fs::{self, File, Metadata},
@@ -63,16 +67,10 @@ pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Refuses a file that has a second name, and one that is mounted alone: both have a log beside each name. The lock file keeps the
-/// name by which the file was opened while it had only one.
+/// Refuses a second name of a file: it would have a log of its own. The lock file keeps the name by which the file was opened while
+/// it had only one.
 pub(super) fn check_names(path: &Path, locks: &mut File) -> Result<(), JournalError> {
     let unusable = |why: String| super::open::unusable(path, why);
-    if is_mounted_alone(path) {
-        return Err(unusable(
-            "it is mounted as a single file, so its write-ahead log would be in another folder; mount the folder that it is in"
-                .to_owned(),
-        ));
-    }
     let failed = |error: io::Error| unusable(format!("its lock file cannot be used: {error}"));
     let names = fs::metadata(path).map_err(failed)?.nlink();
     let ours = name_of(path).map_err(failed)?;
@@ -90,13 +88,41 @@ pub(super) fn check_names(path: &Path, locks: &mut File) -> Result<(), JournalEr
     locks.write_all(&ours).map_err(failed)
 }
 
-/// Refuses a file with several names of which this one was never opened, before anything is made beside it.
+/// Refuses a file that is mounted alone, or has several names of which this one was never opened, before anything is made beside it.
 pub(super) fn check_only_name(path: &Path) -> Result<(), JournalError> {
+    if is_mounted_alone(path) {
+        return Err(super::open::unusable(
+            path,
+            "it is mounted as a single file, so its write-ahead log would be in another folder; mount the folder that it is in",
+        ));
+    }
     let several = fs::metadata(path).is_ok_and(|file| file.nlink() > 1);
     if several && !beside(path, ".locks").exists() {
         return Err(second_name(path));
     }
     Ok(())
+}
+
+/// Whether the file can have another name than this, with a log beside that one.
+pub(super) fn may_have_names(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.nlink() > 1) || is_mounted_alone(path)
+}
+
+/// Whether a process has the file open as a database. SQLite holds a lock on it as long as it has a log.
+pub(super) fn is_open(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    // SQLite's shared lock, as its file format lays it down.
+    let mut lock = libc::flock {
+        l_type: i16::try_from(libc::F_WRLCK).unwrap_or_default(),
+        l_whence: 0,
+        l_start: 0x4000_0002,
+        l_len: 510,
+        l_pid: 0,
+    };
+    let asked = fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock));
+    asked.is_ok() && i32::from(lock.l_type) != libc::F_UNLCK
 }
 
 fn second_name(path: &Path) -> JournalError {

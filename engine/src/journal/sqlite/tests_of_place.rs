@@ -170,6 +170,9 @@ async fn a_second_name_is_refused() {
     let refused = SqliteJournal::open(&name).err().unwrap().to_string();
     assert!(refused.contains("hard links"), "{refused}");
     assert!(!beside(&name, "-wal").exists());
+    // While it is in use, what the name shows would be old.
+    let old = SqliteJournal::read(&name).err().unwrap().to_string();
+    assert!(old.contains("in use under another name"), "{old}");
     // The name by which it was opened before is still its name.
     let again = SqliteJournal::open(&path).unwrap();
     drop(again.lease("r1", holder("lee")).await.unwrap());
