@@ -12,7 +12,10 @@ use std::{
 };
 use windlass_engine::{
     environment::EnvironmentFile,
-    journal::{Journal, JournalError, MemoryJournal, SqliteJournal},
+    journal::{
+        Journal, JournalError, LockHeld, MemoryJournal, NotBegun, SqliteJournal, StartKey, StartOf,
+        Terms,
+    },
     machine::{Command, Event, EventBody, Holder, Machine, Submitted},
     run::{DriveOptions, Driver, Ended, RunError},
     secret::Redactor,
@@ -309,7 +312,16 @@ async fn a_file_of_the_first_format_is_read_and_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.db");
     std::fs::copy(folder().join("journal.db"), &path).unwrap();
+    // Read as it is: nothing is added to a file that is only looked at.
+    let before = std::fs::read(&path).unwrap();
+    let read = SqliteJournal::read(&path).unwrap();
+    assert_eq!(read.runs().await.unwrap().len(), 3);
+    assert_eq!(read.refused().await.unwrap(), []);
+    assert_eq!(read.keyed("k").await.unwrap(), None);
+    drop(read);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
     let journal = SqliteJournal::open(&path).unwrap();
+    assert_eq!(journal.keyed("k").await.unwrap(), None);
     let runs = journal.runs().await.unwrap();
     let states: Vec<&str> = runs.iter().map(|run| run.state.as_str()).collect();
     assert_eq!(states, ["cancelled", "waiting", "succeeded"]);
@@ -342,4 +354,32 @@ async fn a_file_of_the_first_format_is_read_and_written() {
     let appended = journal.append(lease.as_ref(), seq, again, "waiting");
     appended.await.unwrap();
     assert_eq!(journal.audit(&waiting.id).await.unwrap().head.seq, seq);
+    // Its lock is known, and a new run has what came later: a key.
+    let (_, mut events) = stored().into_iter().next().unwrap();
+    events.truncate(1);
+    let holder = || Holder {
+        user: "lee".to_owned(),
+        host: "db-ops-2".to_owned(),
+        pid: 1,
+        since: Timestamp::UNIX_EPOCH,
+    };
+    let terms = |lock: &str| Terms {
+        locks: vec![lock.to_owned()],
+        key: Some(StartKey {
+            key: "k".to_owned(),
+            of: StartOf {
+                playbook: "p".to_owned(),
+                inputs: "i".to_owned(),
+                place: "e".to_owned(),
+            },
+        }),
+    };
+    let begin = |lock| journal.begin("r9", holder(), events.clone(), terms(lock));
+    let held = begin("shop.nightly").await.err().unwrap();
+    assert!(
+        matches!(&held, NotBegun::Locked(LockHeld::Held { run, .. }) if *run == waiting.id),
+        "{held:?}"
+    );
+    begin("another").await.unwrap();
+    assert_eq!(journal.keyed("k").await.unwrap().unwrap().run, "r9");
 }

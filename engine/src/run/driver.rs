@@ -123,30 +123,26 @@ impl Driver {
             key,
             of: start_of(&new),
         });
-        // Before anything that could refuse it: who asks again wants to know what became of the first, at whatever hour.
-        if let Some(key) = &key
-            && let Some(first) = self.0.journal.keyed(&key.key).await?
-        {
-            return Err(key_used(key, first));
-        }
-        let refused = RefusedStart {
-            at: self.0.clock.now(),
-            playbook: new.graph.playbook.clone(),
-            environment: new.environment.clone(),
-            by: new.by.clone(),
-            key: key.as_ref().map(|key| key.key.clone()),
-            refused_by: RefusedBy::Lock,
-            why: String::new(),
-        };
+        let asked = (
+            self.0.clock.now(),
+            new.graph.playbook.clone(),
+            new.environment.clone(),
+            new.by.clone(),
+            key.as_ref().map(|key| key.key.clone()),
+        );
         let begun = self.begin(new, key, options).await;
         if let Err(error) = &begun
             && let Some(refused_by) = error.refused_by()
         {
-            let why = error.to_string();
+            let (at, playbook, environment, by, key) = asked;
             let refused = RefusedStart {
+                at,
+                playbook,
+                environment,
+                by,
+                key,
                 refused_by,
-                why,
-                ..refused
+                why: error.to_string(),
             };
             // What is told is the refusal, not that it could not be kept.
             drop(self.0.journal.refuse(refused).await);
@@ -160,6 +156,12 @@ impl Driver {
         key: Option<StartKey>,
         options: DriveOptions,
     ) -> Result<RunHandle, RunError> {
+        // Before anything that could refuse it: who asks again wants to know what became of the first, at whatever hour.
+        if let Some(key) = &key
+            && let Some(first) = self.0.journal.keyed(&key.key).await?
+        {
+            return Err(key_used(key, first));
+        }
         let now = self.0.clock.now();
         crate::policy::windows::check(&new.graph.policy.windows, now)
             .map_err(RunError::OutsideWindow)?;

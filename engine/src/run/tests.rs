@@ -1,8 +1,8 @@
 //! The driver and the machine together, over a journal in memory and kinds that only record.
-use super::{DriveOptions, Driver, Ended, NewRun};
+use super::{DriveOptions, Driver, Ended, NewRun, RunError};
 use crate::{
     graph::Graph,
-    journal::{Journal, MemoryJournal},
+    journal::{Journal, MemoryJournal, RefusedBy},
     machine::{Command, EventBody, Holder, Machine, NodeState, Outcome, Submitted},
     step::{
         ApprovalRequest, Cause, Effect, Failure, Kind, Outcome as StepOutcome, Preview,
@@ -484,4 +484,79 @@ async fn two_drivers_never_drive_one_run() {
         .unwrap();
     assert!(error.to_string().contains("is driven by ana"), "{error}");
     handle.stop();
+}
+
+fn locked(policy: serde_json::Value) -> Arc<Graph> {
+    let nodes = vec![step("sign_off", "test.ask", &[], json!({}), json!({}))];
+    graph(nodes, &[0], &[], policy)
+}
+
+/// A start that is refused, by whatever, leaves no run behind, and is kept as what it is.
+#[tokio::test]
+async fn a_refused_start_is_no_run() {
+    let journal = Arc::new(MemoryJournal::new());
+    let driver = Driver::new(journal.clone(), registry(), holder());
+    let wait = DriveOptions {
+        leave_when_waiting: true,
+    };
+    let one = driver.start(new_run(locked(json!({"locks": ["l"]}))), wait);
+    let mut one = one.await.unwrap();
+    assert_eq!(one.ended().await.unwrap(), Ended::Waiting);
+    let mut refusals = Vec::new();
+    for (policy, target) in [
+        (json!({"locks": ["l", "m"]}), false),
+        (json!({"windows": []}), true),
+    ] {
+        let mut new = new_run(locked(policy));
+        if target {
+            // A kind that this build does not have: nobody can be asked who it is.
+            let lost = serde_json::from_value(json!({"name": "t", "kind": "none", "url": "none:"}));
+            new.targets.insert("t".to_owned(), lost.unwrap());
+        }
+        let error = driver.start_once(new, Some("k".to_owned()), wait).await;
+        refusals.push(error.err().unwrap().to_string());
+    }
+    assert_eq!(journal.runs().await.unwrap().len(), 1);
+    assert_eq!(journal.keyed("k").await.unwrap(), None);
+    let kept = journal.refused().await.unwrap();
+    let told: Vec<_> = kept.iter().map(|start| start.refused_by).collect();
+    assert_eq!(told, [RefusedBy::Target, RefusedBy::Lock]);
+    assert_eq!([&kept[1].why, &kept[0].why], [&refusals[0], &refusals[1]]);
+    assert!(kept.iter().all(|start| start.key.as_deref() == Some("k")));
+}
+
+/// The key is asked before windows, targets and locks: they may refuse by now what they let pass then.
+#[tokio::test]
+async fn a_key_is_asked_before_all_that_could_refuse() {
+    let journal = Arc::new(MemoryJournal::new());
+    let driver = Driver::new(journal.clone(), registry(), holder());
+    let wait = DriveOptions {
+        leave_when_waiting: true,
+    };
+    let key = || Some("k".to_owned());
+    let new = || new_run(locked(json!({"locks": ["l"]})));
+    let first = driver.start_once(new(), key(), wait).await.unwrap().id;
+    let again = driver.start_once(new(), key(), wait).await;
+    assert!(
+        matches!(again.err().unwrap(), RunError::KeyUsed { run, differs: None, .. } if run == first)
+    );
+    let mut other = new();
+    other.inputs = Value::map([("n", Value::Int(1))]);
+    let mut elsewhere = new();
+    elsewhere.environment = "prod".to_owned();
+    for (new, what) in [(other, "other inputs"), (elsewhere, "another environment")] {
+        match driver.start_once(new, key(), wait).await.err().unwrap() {
+            RunError::KeyUsed {
+                run,
+                differs: Some(differs),
+                ..
+            } => assert!(run == first && differs.contains(what), "{differs}"),
+            error => panic!("{error:?}"),
+        }
+    }
+    // Only what is another start is a refusal.
+    let kept = journal.refused().await.unwrap();
+    assert_eq!(kept.len(), 2);
+    assert!(kept.iter().all(|start| start.refused_by == RefusedBy::Key));
+    assert_eq!(journal.runs().await.unwrap().len(), 1);
 }
