@@ -764,3 +764,21 @@ steps:
     );
     assert_eq!(runs(&lab).len(), 1);
 }
+
+/// A journal that another process has for itself is told as such, and not as one without runs.
+#[test]
+fn a_journal_that_is_held_by_another_is_told() {
+    let lab = lab();
+    lab.run(&["run", "quick.yaml"]).exits(0);
+    let alone = rusqlite::Connection::open(lab.path("state/journal.db")).unwrap();
+    alone
+        .execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; UPDATE runs SET state = state; COMMIT")
+        .unwrap();
+    let done = lab.run(&["runs", "--json"]).exits(2);
+    let error = lines(&done).remove(0);
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("state/journal.db cannot be opened: it was held by another process for more than 10 seconds"),
+        "{message}"
+    );
+}

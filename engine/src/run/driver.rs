@@ -9,8 +9,7 @@ use super::{
 use crate::{
     graph::{Graph, TargetDecl},
     journal::{
-        Journal, JournalError, Keyed, Lease, NotBegun, RefusedBy, RefusedStart, StartKey, StartOf,
-        Terms,
+        Journal, JournalError, Keyed, Lease, NotBegun, RefusedStart, StartKey, StartOf, Terms,
     },
     machine::{EVENT_FORMAT, Event, EventBody, Failover, Holder, LeaseTaken, Machine, RunStarted},
     secret::{RunSecrets, Secrets},

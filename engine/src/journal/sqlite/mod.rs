@@ -216,7 +216,11 @@ impl SqliteJournal {
         let _turn = self.0.free.acquire().await.map_err(|e| unread(&e))?;
         let inner = self.0.clone();
         let done = tokio::task::spawn_blocking(move || inner.read(&read));
-        done.await.map_err(|e| unread(&e))?
+        let done = done.await.map_err(|e| unread(&e))?;
+        if matches!(self.0.source, Source::Written { .. }) {
+            return done;
+        }
+        done.map_err(|error| open::unread(&self.0.path, error))
     }
 
     async fn take_lease(&self, request: Request) -> Result<Box<dyn Lease>, JournalError> {

@@ -108,7 +108,7 @@ pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> JournalError 
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked
     ) {
         return said(format!(
-            "{shown} was held by another process for more than {} seconds",
+            "{shown}: it was held by another process for more than {} seconds",
             BUSY.as_secs()
         ));
     }
@@ -182,10 +182,16 @@ pub(super) fn not_opened(path: &Path, error: &rusqlite::Error) -> JournalError {
             "it is no SQLite database, so it is not a journal; nothing was changed",
         );
     }
-    match store_error(path, error) {
+    unread(path, store_error(path, error))
+}
+
+/// A failure of the store where nothing was to be written: the file cannot be used, and no run is in question.
+pub(super) fn unread(path: &Path, error: JournalError) -> JournalError {
+    match error {
         JournalError::Store(why) => {
-            let shown = format!("{}: ", path.display());
-            unusable(path, why.strip_prefix(&shown).unwrap_or(&why))
+            let shown = path.display().to_string();
+            let why = why.strip_prefix(&shown).unwrap_or(&why);
+            unusable(path, why.trim_start_matches(':').trim_start())
         }
         other => other,
     }
