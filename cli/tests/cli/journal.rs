@@ -242,14 +242,27 @@ fn a_journal_that_may_only_be_read_is_shown_audited_and_reported() {
         );
     }
     // While it is written to, and what is new stands in the log alone.
-    let mut environment = lab.read("windlass.yaml");
-    environment.push_str("# ana drives\n");
     let run = lab.spawn("ana", &["run", "slow.yaml"]);
     lab.until_step("a", "running");
     let wal = lab.path("state/journal.db-wal");
     let done = as_nobody(&lab, &["show", "last"]).unwrap();
     assert_eq!(done.code, 0, "{}", done.all());
     assert!(done.stdout.contains("slow"), "{}", done.all());
+    // The lock file is the owner's alone; who drives is known all the same, so that it is not taken for one that nobody drives.
+    assert_eq!(
+        lab.path("state/journal.db.locks")
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
+    assert!(
+        done.stdout.contains("driven by    ana on"),
+        "{}",
+        done.all()
+    );
     chmod(&wal, 0o600);
     let done = as_nobody(&lab, &["show", "last"]).unwrap().exits(2);
     assert!(

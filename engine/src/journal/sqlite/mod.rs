@@ -25,7 +25,7 @@ use super::{
 use crate::machine::{Event, Holder, Submitted};
 use access::Stamp;
 use futures_util::future::BoxFuture;
-use leases::Leases;
+use leases::{Leases, Locks};
 use place::{FileId, Place, beside};
 use read::Reader;
 use rusqlite::Connection;
@@ -121,7 +121,7 @@ impl SqliteJournal {
             locks,
             place,
         } = open::writer(&given, sharing)?;
-        let leases = Arc::new(Leases::new(Some(locks)));
+        let leases = Arc::new(Leases::new(Locks::Open(locks)));
         let place = Arc::new(place);
         let watcher = Watcher::on(&path)?;
         let (queue, jobs) = mpsc::channel();
@@ -163,8 +163,11 @@ impl SqliteJournal {
         let file = FileId::at(&path).ok_or_else(|| JournalError::Missing {
             path: path.display().to_string(),
         })?;
-        // Without it, nobody has driven a run of this file. One that may not be read says nothing.
-        let leases = Leases::new(File::open(beside(&path, ".locks")).ok());
+        let leases = Leases::new(match File::open(beside(&path, ".locks")) {
+            Ok(locks) => Locks::Open(locks),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Locks::Missing,
+            Err(_) => Locks::Closed,
+        });
         let source = if access::may_write(&path) {
             let watcher = Watcher::on(&path)?;
             Source::Shared { file, watcher }

@@ -279,8 +279,9 @@ impl Reader<'_> {
             ))?;
             let rows = select.query_map([], |row| {
                 let no = row.get(0)?;
-                let driven = ours.contains(&no) || leases.held_elsewhere(no);
                 let holder: Option<String> = row.get(9)?;
+                let holder = holder.and_then(|holder| serde_json::from_str(&holder).ok());
+                let driven = ours.contains(&no) || leases.held_elsewhere(no, holder.as_ref());
                 Ok(RunSummary {
                     id: row.get(1)?,
                     playbook: row.get(2)?,
@@ -291,9 +292,7 @@ impl Reader<'_> {
                     state: row.get(7)?,
                     events: row.get(8)?,
                     key: row.get(10)?,
-                    holder: holder
-                        .filter(|_| driven)
-                        .and_then(|holder| serde_json::from_str(&holder).ok()),
+                    holder: holder.filter(|_| driven),
                 })
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
