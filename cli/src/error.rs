@@ -1,9 +1,8 @@
 //! What the command line says when it cannot do as asked: what, where or why, and what to do next.
 use crate::{exit::Exit, ui::Style};
 use windlass_engine::{
-    journal::{JournalError, LockHeld},
+    journal::{JournalError, LockHeld, RefusedBy},
     run::RunError,
-    step::Cause,
 };
 
 /// An error as the user reads it.
@@ -63,17 +62,6 @@ impl CliError {
         Self::invalid(format!("cannot {doing} {}: {error}", path.display()))
     }
 
-    /// A journal that cannot be opened: no run was touched.
-    pub(crate) fn opening(path: &std::path::Path, error: JournalError) -> Self {
-        match error {
-            JournalError::Store(why) => {
-                Self::invalid(format!("the journal {} cannot be opened: {why}", path.display()))
-                    .help("`--journal PATH` names the journal; check that it is one, and that it and its folder can be written")
-            }
-            other => other.into(),
-        }
-    }
-
     /// As it is printed.
     pub(crate) fn render(&self, style: Style) -> String {
         let mut text = format!("{}: {}\n", style.red("error"), self.message);
@@ -127,6 +115,23 @@ impl From<JournalError> for CliError {
             JournalError::Newer { .. } => {
                 Self::invalid(message).help("use the windlass that wrote it, or a newer one")
             }
+            JournalError::Missing { .. } => Self::invalid(message)
+                .note("so there is no run yet")
+                .help("`windlass run PLAYBOOK` starts one; `--journal PATH` names another journal"),
+            JournalError::Unusable { .. } => Self::invalid(message).help(
+                "`--journal PATH` names another journal; `windlass doctor` checks who may use this one",
+            ),
+            JournalError::Copied { original, .. } => Self::new(Exit::Refused, message)
+                .note("both hold the same runs and neither sees the other's locks: a run that both drive acts twice")
+                .help(format!("use {original}; what a copy holds can be shown, audited and reported"))
+                .help(format!("if {original} is no longer used, move it away: then this one takes its place")),
+            JournalError::Replaced { .. } => Self::new(Exit::Broken, message)
+                .note(
+                    "a run that this process drove is open: it stopped before its next step, and what it did last may not be in \
+                     the journal",
+                )
+                .help("put the journal's files back (FILE, FILE-wal and FILE.locks belong together), then `windlass resume RUN`")
+                .help("never move or restore a journal under a run: `windlass runs` says which runs are driven"),
             JournalError::DiskFull { .. } => Self::new(Exit::Broken, message)
                 .note("a run that this process drove is open and keeps its place")
                 .help("free some space, then `windlass resume RUN` continues it"),
@@ -162,48 +167,8 @@ impl From<&RunError> for CliError {
     fn from(error: &RunError) -> Self {
         let message = error.to_string();
         match error {
-            RunError::Journal(inner) => match inner {
-                JournalError::LeaseHeld { run, holder } => Self::from(JournalError::LeaseHeld {
-                    run: run.clone(),
-                    holder: holder.clone(),
-                }),
-                JournalError::NoSuchRun(run) => JournalError::NoSuchRun(run.clone()).into(),
-                JournalError::Ambiguous { prefix, count } => JournalError::Ambiguous {
-                    prefix: prefix.clone(),
-                    count: *count,
-                }
-                .into(),
-                JournalError::LeaseLost { run } => JournalError::LeaseLost { run: run.clone() }.into(),
-                JournalError::SequenceTaken { run, seq } => JournalError::SequenceTaken {
-                    run: run.clone(),
-                    seq: *seq,
-                }
-                .into(),
-                JournalError::NotInInbox { run, id } => JournalError::NotInInbox {
-                    run: run.clone(),
-                    id: id.clone(),
-                }
-                .into(),
-                JournalError::Corrupt { run, seq, what } => JournalError::Corrupt {
-                    run: run.clone(),
-                    seq: *seq,
-                    what: what.clone(),
-                }
-                .into(),
-                JournalError::Newer { found, known } => JournalError::Newer {
-                    found: *found,
-                    known: *known,
-                }
-                .into(),
-                JournalError::DiskFull { path } => JournalError::DiskFull { path: path.clone() }.into(),
-                JournalError::Store(what) => JournalError::Store(what.clone()).into(),
-            },
-            RunError::Locked(LockHeld::Held { name, run }) => LockHeld::Held {
-                name: name.clone(),
-                run: run.clone(),
-            }
-            .into(),
-            RunError::Locked(LockHeld::Journal(_)) => Self::new(Exit::Broken, message),
+            RunError::Journal(inner) => inner.clone().into(),
+            RunError::Locked(held) => held.clone().into(),
             RunError::OutsideWindow(_) => Self::new(Exit::Refused, message)
                 .note("`policy.windows` of the playbook says when it may start")
                 .help("start it inside a window"),
@@ -221,16 +186,14 @@ impl From<&RunError> for CliError {
             }
             RunError::Target {
                 target,
-                code,
                 cause,
                 help,
                 ..
             } => {
-                let exit = match code.as_str() {
-                    _ if *cause == Cause::Refused => Exit::Refused,
-                    // What the environment says of it is wrong: no server was asked.
-                    "target.url" | "target.option" | "target.kind" => Exit::Invalid,
-                    _ => Exit::Unreachable,
+                let exit = match error.refused_by() {
+                    Some(RefusedBy::Unreachable) => Exit::Unreachable,
+                    Some(_) => Exit::Refused,
+                    None => Exit::Invalid,
                 };
                 let error = Self::new(exit, message).note("nothing was started");
                 let error = match help {
@@ -249,6 +212,12 @@ impl From<&RunError> for CliError {
             RunError::Replay { run, .. } => Self::new(Exit::Broken, message)
                 .note("the journal was changed by something other than windlass, or this windlass is older")
                 .help(format!("`windlass audit {}` says whether the chain holds", short(run))),
+            RunError::KeyUsed { run, .. } => Self::new(Exit::Refused, message)
+                .note("a key is for one start: the same playbook, inputs, environment and targets; nothing was started")
+                .help(format!(
+                    "`windlass show {}` shows that run; give another key to start another one",
+                    short(run)
+                )),
             RunError::Over { run, .. } => Self::new(Exit::Refused, message).help(format!(
                 "`windlass show {0}` shows it; `windlass undo {0}` undoes what it did",
                 short(run)

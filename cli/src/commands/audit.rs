@@ -19,7 +19,7 @@ pub(crate) struct AuditArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, CliError> {
-    let journal = session.journal_of_runs()?;
+    let journal = session.reading()?;
     let runs = match &args.run {
         Some(run) => vec![session::find(journal.as_ref(), run).await?],
         None => journal
@@ -35,7 +35,11 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
     for run in &runs {
         let audit = journal.audit(run).await?;
         let expected = args.expect.as_deref().map(str::trim);
-        let is_expected = expected.is_none_or(|hash| hash.eq_ignore_ascii_case(&audit.head.hash));
+        let is_expected = expected.is_none_or(|hash| {
+            [&audit.head, audit.reported()]
+                .iter()
+                .any(|head| hash.eq_ignore_ascii_case(&head.hash))
+        });
         all_hold &= audit.broken.is_none();
         all_expected &= is_expected;
         if args.json {
@@ -61,18 +65,24 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
                     "  found     {} at event {}",
                     audit.head.hash, audit.head.seq
                 ));
-                session.ui.line(
-                    "  = events were cut off, replaced, or added since that head was kept: an order to a run that is over is \
-                     written down, too",
-                );
+                session
+                    .ui
+                    .line("  = events were cut off, replaced, or added since that head was kept");
             }
-            None => session.ui.line(&format!(
-                "{} run {}: {} events, head {}",
-                style.green("holds"),
-                short(&audit.run),
-                audit.head.seq,
-                audit.head.hash
-            )),
+            None => {
+                let head = audit.reported();
+                let after = match audit.head.seq - head.seq {
+                    0 => String::new(),
+                    n => format!(", and {n} after its end that changed nothing"),
+                };
+                session.ui.line(&format!(
+                    "{} run {}: {} events, head {}{after}",
+                    style.green("holds"),
+                    short(&audit.run),
+                    head.seq,
+                    head.hash
+                ));
+            }
         }
     }
     if args.json {

@@ -14,8 +14,9 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use windlass_engine::{
+    journal::RefusedBy,
     plan::{self, Plan, PlanRequest, Reveal},
-    run,
+    run::{self, RunError},
     step::{Resources, RunInfo},
 };
 
@@ -55,7 +56,9 @@ pub(crate) struct PlanArgs {
 
 pub(crate) async fn run(session: &Session, args: &PlanArgs) -> Result<Exit, CliError> {
     let prepared = playbook::prepare(session, &args.given)?;
-    let plan = make(session, &prepared, args.rehearse).await?;
+    let plan = make(session, &prepared, args.rehearse)
+        .await
+        .map_err(|no| no.error)?;
     if let Some(path) = &args.output {
         std::fs::write(path, json(&plan)? + "\n")
             .map_err(|error| CliError::file(path, "write", &error))?;
@@ -93,8 +96,42 @@ pub(crate) async fn run(session: &Session, args: &PlanArgs) -> Result<Exit, CliE
     Ok(Exit::Succeeded)
 }
 
+/// Why there is no plan, or not the approved one.
+pub(crate) struct NoPlan {
+    pub(crate) error: CliError,
+    /// What refused it; nothing if it failed.
+    pub(crate) refused_by: Option<RefusedBy>,
+}
+
+impl NoPlan {
+    fn drifted(error: CliError) -> Self {
+        Self {
+            error,
+            refused_by: Some(RefusedBy::Plan),
+        }
+    }
+}
+
+impl From<CliError> for NoPlan {
+    fn from(error: CliError) -> Self {
+        Self {
+            error,
+            refused_by: None,
+        }
+    }
+}
+
+impl From<RunError> for NoPlan {
+    fn from(error: RunError) -> Self {
+        Self {
+            refused_by: error.refused_by(),
+            error: error.into(),
+        }
+    }
+}
+
 /// Plans what was prepared.
-async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<Plan, CliError> {
+async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<Plan, NoPlan> {
     let registry = session.registry();
     let secrets = session.secrets()?.of_run(&prepared.environment);
     let now = clock::now();
@@ -134,17 +171,15 @@ async fn make(session: &Session, prepared: &Prepared, rehearse: bool) -> Result<
     tokio::select! {
         plan = &mut planning => {
             return plan.redacted(secrets.redactor()).map_err(|error| {
-                CliError::new(Exit::Broken, format!("cannot write the plan: {error}"))
+                CliError::new(Exit::Broken, format!("cannot write the plan: {error}")).into()
             });
         }
         _ = interrupts.recv() => cancel.cancel(),
     }
     // What runs on a server is ended before the process is.
     drop(planning.await);
-    Err(CliError::new(
-        Exit::Interrupted,
-        "interrupted; a plan changes nothing",
-    ))
+    let error = CliError::new(Exit::Interrupted, "interrupted; a plan changes nothing");
+    Err(error.into())
 }
 
 fn json(plan: &Plan) -> Result<String, CliError> {
@@ -172,18 +207,20 @@ pub(crate) async fn agree(
     session: &Session,
     path: &Path,
     prepared: &Prepared,
-) -> Result<String, CliError> {
+) -> Result<String, NoPlan> {
     let text = playbook::read(path)?;
     let approved: Plan = serde_json::from_str(&text).map_err(|error| {
         CliError::invalid(format!("{} is not a plan: {error}", path.display()))
             .help("write one with `windlass plan -o plan.json`")
     })?;
     if approved.format > plan::PLAN_FORMAT {
-        return Err(CliError::new(
+        let error = CliError::new(
             Exit::Refused,
             format!("{} was written by a newer windlass", path.display()),
-        )
-        .help("use that windlass, or plan again"));
+        );
+        return Err(NoPlan::drifted(
+            error.help("use that windlass, or plan again"),
+        ));
     }
     let now = make(session, prepared, false).await?;
     if now.digest == approved.digest {
@@ -196,8 +233,9 @@ pub(crate) async fn agree(
     for line in plan::diff(&approved, &now) {
         error = error.note(line);
     }
-    Err(error.note("nothing was run").help(format!(
+    let error = error.note("nothing was run").help(format!(
         "plan again, have it read again: windlass plan -o {} …",
         path.display()
-    )))
+    ));
+    Err(NoPlan::drifted(error))
 }

@@ -39,11 +39,11 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
         Some(format) => format,
         None => by_ending(args.output.as_deref())?,
     };
-    let journal = session.journal_of_runs()?;
+    let journal = session.reading()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
     // The head first: events that come meanwhile are left for the next report.
     let audit = journal.audit(&run).await?;
-    if let Some((seq, what)) = audit.broken {
+    if let Some((seq, what)) = &audit.broken {
         return Err(CliError::new(
             Exit::Broken,
             format!("damaged run {run}, event {seq}: {what}"),
@@ -52,8 +52,10 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
         .help("keep a copy of the journal as it is; `windlass audit` tells which runs hold"));
     }
     let mut events = journal.load(&run, 1).await?;
-    events.truncate(usize::try_from(audit.head.seq).unwrap_or(usize::MAX));
-    let report = Report::new(&events, &audit.head, clock::now()).map_err(|error| {
+    // What was refused after the end is no part of the run: its report stays what it was.
+    let head = audit.reported();
+    events.truncate(usize::try_from(head.seq).unwrap_or(usize::MAX));
+    let report = Report::new(&events, head, clock::now()).map_err(|error| {
         CliError::from(RunError::Replay {
             run: run.clone(),
             why: error.to_string(),

@@ -80,7 +80,7 @@ async fn over(
 }
 
 /// What keeps a run from being resumed: it stays open, and what may be done about it.
-fn resumed(error: RunError, run: &str) -> CliError {
+pub(crate) fn resumed(error: RunError, run: &str) -> CliError {
     let is_changed = matches!(
         &error,
         RunError::Target {

@@ -25,7 +25,7 @@ pub(crate) struct ShowArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliError> {
-    let journal = session.journal_of_runs()?;
+    let journal = session.reading()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
     let machine = session::machine(journal.as_ref(), &run).await?;
     let summary = session::summary(journal.as_ref(), &run).await?;

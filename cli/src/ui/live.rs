@@ -97,7 +97,7 @@ pub(crate) fn tree(
 ) -> Vec<String> {
     let style = ui.out;
     let started = machine.started();
-    let end = machine.finished().map_or(now, |_| machine.last_at());
+    let end = machine.root().finished_at.unwrap_or(now);
     let head = format!(
         "{}  {}  {}  {}  {}",
         style.bold(&started.run.playbook),

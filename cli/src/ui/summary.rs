@@ -15,7 +15,7 @@ use windlass_engine::{
 /// The outcome in one line.
 pub(crate) fn headline(machine: &Machine, is_driven: bool, now: Timestamp, style: Style) -> String {
     let started = machine.started();
-    let end = machine.finished().map_or(now, |_| machine.last_at());
+    let end = machine.root().finished_at.unwrap_or(now);
     let state = machine.state();
     let what = match state {
         RunState::Finished(Outcome::Succeeded) => "",

@@ -1,5 +1,6 @@
 //! The exit codes that say whether a run is open: 5, 6 and 7 are never its end.
 use crate::common::Lab;
+use serde_json::Value as Json;
 use std::process::{Command, Stdio};
 
 const READS: &str = "playbook: reads\ntargets: { app: { kind: sqlite } }\nsteps:\n  - id: read\n    uses: sql.query\n    \
@@ -33,8 +34,27 @@ fn a_target_that_cannot_be_reached_starts_nothing() {
         &environment("{ url: 'sqlite:app.db', pool: 3 }"),
     );
     lab.run(&["run", "p.yaml"]).exits(2);
-    // And there is no run.
+    // And there is no run, but a start that was refused: by the server that is down, and not by what is wrong here.
     lab.run(&["show", "last"]).exits(2);
+    lab.write(
+        "windlass.yaml",
+        &environment("{ url: 'sqlite:app.db', create: true }"),
+    );
+    lab.run(&["plan", "p.yaml", "-o", "plan.json"]).exits(0);
+    lab.write(
+        "windlass.yaml",
+        &environment("{ url: 'sqlite:nowhere/app.db' }"),
+    );
+    lab.run(&["run", "p.yaml", "--plan", "plan.json"]).exits(6);
+    let refused = lab.run(&["runs", "--refused", "--json"]).exits(0);
+    let refused: Vec<Json> = serde_json::from_str(&refused.stdout).unwrap();
+    assert_eq!(refused.len(), 2);
+    for start in refused {
+        assert_eq!(
+            (&start["refused_by"], &start["exit"]),
+            (&"unreachable".into(), &6.into())
+        );
+    }
 }
 
 #[test]

@@ -148,8 +148,7 @@ fn a_plan_that_drifted_is_refused_with_what_changed() {
         .replace("params: { i: 2 }", "params: { i: \"${{ inputs.i }}\" }");
     lab.write("p.yaml", &with_input);
     lab.run(&["plan", "p.yaml", "-o", "plan.json"]).exits(0);
-    let runs = lab.run(&["runs", "--json"]).exits(0);
-    assert_eq!(runs.stdout.trim(), "[]", "a plan starts no run");
+    lab.run(&["runs"]).exits(2).says("there is no journal");
     let done = lab
         .run(&["run", "p.yaml", "--plan", "plan.json", "-i", "i=3"])
         .exits(5);
@@ -406,7 +405,7 @@ fn a_reader_that_goes_away_stops_nothing() {
 #[test]
 fn runs_are_listed_and_found_by_any_end_of_their_id() {
     let lab = Lab::new();
-    lab.run(&["runs"]).exits(0).says("no runs");
+    lab.run(&["runs"]).exits(2).says("there is no journal");
     lab.run(&["show", "last"])
         .exits(2)
         .says("there is no journal");
@@ -425,11 +424,11 @@ fn runs_are_listed_and_found_by_any_end_of_their_id() {
     lab.run(&["show", "zzzz"]).exits(2).says("no run zzzz");
     lab.run(&["runs", "--state", "failed"])
         .exits(0)
-        .says("no runs");
+        .says("no run is failed");
     // Another journal is another world.
     lab.run(&["runs", "--journal", "other.db"])
-        .exits(0)
-        .says("no runs");
+        .exits(2)
+        .says("there is no journal");
 }
 
 #[test]
@@ -452,7 +451,7 @@ fn an_environment_beside_the_playbook_is_found_and_named_in_what_comes_next() {
     for line in proposed {
         assert_eq!(line.matches(option).count(), 1, "{line}");
     }
-    lab.run(&["runs"]).exits(0).says("no run");
+    lab.run(&["runs"]).exits(2).says("so there is no run yet");
     lab.run(&["show", "last", "--env-file", "sub folder/windlass.yaml"])
         .exits(0)
         .says("sign_off")

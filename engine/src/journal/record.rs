@@ -4,7 +4,7 @@
 //! *blob*: the graph of a run always, and a whole body beyond [`INLINE_LIMIT`]. A body that stands in a blob is
 //! `{"$blob":"<hash>"}`, which no event looks like. The chain covers the stored bytes, so an audit needs nothing
 //! but the store.
-use super::JournalError;
+use super::{Head, JournalError};
 use crate::{
     graph::Graph,
     machine::{CommandRefused, CommandTaken, EVENT_FORMAT, Event, EventBody, RunStarted},
@@ -447,9 +447,50 @@ pub(super) struct Chain {
     pub(super) hash: Hash,
     /// How many hold.
     pub(super) seq: u64,
+    /// Where the run ended, while nothing but refusals comes after.
+    ended: Option<(u64, Hash)>,
 }
 
 impl Chain {
+    /// After so many events, the last with this hash.
+    pub(super) fn from(seq: u64, hash: Hash) -> Self {
+        let ended = None;
+        Self { hash, seq, ended }
+    }
+
+    /// The head of what holds.
+    pub(super) fn head(&self) -> Head {
+        Head {
+            seq: self.seq,
+            hash: hex::encode(self.hash),
+        }
+    }
+
+    /// The head when the run ended.
+    pub(super) fn ended(&self) -> Option<Head> {
+        self.ended.map(|(seq, hash)| Head {
+            seq,
+            hash: hex::encode(hash),
+        })
+    }
+
+    /// A driver that takes a command for a run that is over, and refuses it, changes nothing about the run; nor does who its targets
+    /// are by then, nor a clock that was set.
+    fn note_end(&mut self, body: &[u8]) {
+        let is = |name: &&str| body.starts_with(format!("{{\"{name}\":").as_bytes());
+        let idle = [
+            "lease_taken",
+            "command_refused",
+            "identified",
+            "clock_stepped",
+        ];
+        if is(&"finished") {
+            self.ended = Some((self.seq, self.hash));
+        } else if !idle.iter().any(is) {
+            self.ended = None;
+        }
+    }
+
     /// Checks the next stored event.
     pub(super) fn check(
         &mut self,
@@ -474,6 +515,7 @@ impl Chain {
         }
         self.hash = computed;
         self.seq = seq;
+        self.note_end(body);
         Ok(())
     }
 

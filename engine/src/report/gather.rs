@@ -351,7 +351,11 @@ impl Report {
             by: started.run.by.clone(),
             started_at: instant(started.run.started_at),
             last_event_at: instant(machine.last_at()),
-            took_ms: Duration::between(started.run.started_at, machine.last_at()).as_millis(),
+            took_ms: Duration::between(
+                started.run.started_at,
+                machine.root().finished_at.unwrap_or(machine.last_at()),
+            )
+            .as_millis(),
             state: machine.state().as_str().to_owned(),
             is_finished: matches!(machine.state(), RunState::Finished(_)),
             digest: started.digest.clone(),

@@ -1,6 +1,6 @@
 use crate::{
     graph::Graph,
-    journal::{JournalError, LockHeld},
+    journal::{JournalError, LockHeld, RefusedBy},
     machine::{Event, Outcome},
     step::{Cause, Failure, Target},
     value::Value,
@@ -97,6 +97,16 @@ pub enum RunError {
         /// What is wrong.
         why: String,
     },
+    /// The key has started a run. Where nothing differs, that is the run that was asked for.
+    #[error("key {key:?} has started run {run}{}", differs.map(|what| format!(", of {what}")).unwrap_or_default())]
+    KeyUsed {
+        /// The key.
+        key: String,
+        /// The run.
+        run: String,
+        /// What this start has and that one had not.
+        differs: Option<&'static str>,
+    },
     /// The run is over.
     #[error("run {run} is over: {outcome}")]
     Over {
@@ -108,6 +118,27 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// What refused a start; nothing where it failed.
+    #[must_use]
+    pub fn refused_by(&self) -> Option<RefusedBy> {
+        match self {
+            Self::Locked(LockHeld::Held { .. }) => Some(RefusedBy::Lock),
+            Self::OutsideWindow(_) => Some(RefusedBy::Window),
+            Self::Target { cause, code, .. } => match code.as_str() {
+                _ if *cause == Cause::Refused => Some(RefusedBy::Target),
+                // What the environment says of it is wrong: no server was asked.
+                "target.url" | "target.option" | "target.kind" => None,
+                _ => Some(RefusedBy::Unreachable),
+            },
+            Self::KeyUsed { differs, .. } => differs.map(|_| RefusedBy::Key),
+            Self::Locked(LockHeld::Journal(_))
+            | Self::Journal(_)
+            | Self::Secret { .. }
+            | Self::Replay { .. }
+            | Self::Over { .. } => None,
+        }
+    }
+
     /// What is wrong with a target; kinds that name it themselves are not told twice.
     #[must_use]
     pub fn target(target: &Target, failure: Failure) -> Self {

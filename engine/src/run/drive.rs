@@ -149,7 +149,12 @@ impl<'l> Drive<'l> {
                 self.batch.extend(events);
             }
             self.commit(&mut answers).await?;
-            self.reconcile();
+            let missing = self.missing();
+            if !missing.is_empty() {
+                // Else an effect would follow from what no name leads to any more.
+                self.shared.journal.in_place().await?;
+            }
+            self.reconcile(missing);
             if let Some(ended) = self.ended() {
                 // What was left in the inbox needs what this process does not have.
                 if self.machine.finished().is_none() {
@@ -365,24 +370,25 @@ impl<'l> Drive<'l> {
         Ok(())
     }
 
-    /// Starts what is wanted and not in flight; ends what is in flight and not wanted.
-    fn reconcile(&mut self) {
+    /// What is wanted and not in flight.
+    fn missing(&self) -> Vec<Wanted> {
+        if self.is_stopping() {
+            return Vec::new();
+        }
+        let wanted = self.machine.wanted().iter().copied();
+        wanted
+            .filter(|wanted| !self.in_flight.contains_key(wanted))
+            .collect()
+    }
+
+    /// Starts what is missing; ends what is in flight and not wanted.
+    fn reconcile(&mut self, missing: Vec<Wanted>) {
         let ends_all = self.line.end.is_cancelled();
         for (wanted, cancel) in &self.in_flight {
             if ends_all || !self.machine.is_wanted(wanted) {
                 cancel.cancel();
             }
         }
-        if self.is_stopping() {
-            return;
-        }
-        let missing: Vec<Wanted> = self
-            .machine
-            .wanted()
-            .iter()
-            .filter(|wanted| !self.in_flight.contains_key(wanted))
-            .copied()
-            .collect();
         for wanted in missing {
             let cancel = CancellationToken::new();
             self.in_flight.insert(wanted, cancel.clone());

@@ -10,8 +10,10 @@ use super::{
 };
 use crate::{
     graph::Graph,
-    journal::{Journal, Lease, LockHeld},
-    machine::{Cancelled, EVENT_FORMAT, Event, EventBody, Holder, Machine, RunStarted},
+    journal::{
+        Journal, JournalError, Keyed, LockHeld, NotBegun, RefusedStart, StartKey, StartOf, Terms,
+    },
+    machine::{EVENT_FORMAT, Event, EventBody, Holder, Machine, RunStarted},
     secret::{RunSecrets, Secrets},
     step::{Registry, Resources, RunInfo, Target},
     value::{Duration, Timestamp, Value},
@@ -123,6 +125,62 @@ impl Driver {
     /// # Errors
     /// Where a target cannot be reached, a lock is held, or the journal fails.
     pub async fn start(&self, new: NewRun, options: DriveOptions) -> Result<RunHandle, RunError> {
+        self.start_once(new, None, options).await
+    }
+
+    /// As [`Driver::start`], by a key: however often it is asked for, and by however many, one run starts.
+    ///
+    /// # Errors
+    /// As [`Driver::start`]; [`RunError::KeyUsed`] where the key has started a run.
+    pub async fn start_once(
+        &self,
+        new: NewRun,
+        key: Option<String>,
+        options: DriveOptions,
+    ) -> Result<RunHandle, RunError> {
+        let key = key.map(|key| StartKey {
+            key,
+            of: start_of(&new),
+        });
+        let asked = (
+            self.0.clock.now(),
+            new.graph.playbook.clone(),
+            new.environment.clone(),
+            new.by.clone(),
+            key.as_ref().map(|key| key.key.clone()),
+        );
+        let begun = self.begin(new, key, options).await;
+        if let Err(error) = &begun
+            && let Some(refused_by) = error.refused_by()
+        {
+            let (at, playbook, environment, by, key) = asked;
+            let refused = RefusedStart {
+                at,
+                playbook,
+                environment,
+                by,
+                key,
+                refused_by,
+                why: error.to_string(),
+            };
+            // What is told is the refusal, not that it could not be kept.
+            drop(self.0.journal.refuse(refused).await);
+        }
+        begun
+    }
+
+    async fn begin(
+        &self,
+        new: NewRun,
+        key: Option<StartKey>,
+        options: DriveOptions,
+    ) -> Result<RunHandle, RunError> {
+        // Before anything that could refuse it: who asks again wants to know what became of the first, at whatever hour.
+        if let Some(key) = &key
+            && let Some(first) = self.0.journal.keyed(&key.key).await?
+        {
+            return Err(key_used(key, first));
+        }
         let now = self.0.clock.now();
         crate::policy::windows::check(&new.graph.policy.windows, now)
             .map_err(RunError::OutsideWindow)?;
@@ -144,7 +202,10 @@ impl Driver {
             started_at: now,
             url: None,
         };
-        let locks = new.graph.policy.locks.clone();
+        let terms = Terms {
+            locks: new.graph.policy.locks.clone(),
+            key: key.clone(),
+        };
         let started = Event {
             at: now,
             body: EventBody::RunStarted(Box::new(RunStarted {
@@ -160,18 +221,20 @@ impl Driver {
                 engine: env!("CARGO_PKG_VERSION").to_owned(),
             })),
         };
-        let mut machine = Machine::recover([&started]).map_err(|e| replay(&id, &e))?;
-        let lease = self
+        let machine = Machine::recover([&started]).map_err(|e| replay(&id, &e))?;
+        let begun = self
             .0
             .journal
-            .create(&id, self.0.holder_now(), vec![started.clone()])
-            .await?;
-        if !locks.is_empty()
-            && let Err(held) = self.0.journal.lock(lease.as_ref(), &locks).await
-        {
-            self.give_up(&mut machine, lease.as_ref(), &held).await?;
-            return Err(held.into());
-        }
+            .begin(&id, self.0.holder_now(), vec![started.clone()], terms)
+            .await;
+        let lease = begun.map_err(|refused| match (refused, &key) {
+            (NotBegun::KeyUsed { first, .. }, Some(key)) => key_used(key, first),
+            (NotBegun::Locked(held), _) => held.into(),
+            (NotBegun::Journal(error), _) => error.into(),
+            (refused @ NotBegun::KeyUsed { .. }, None) => {
+                JournalError::Store(refused.to_string()).into()
+            }
+        })?;
         let taken = Taken {
             clock: RunClock::new(self.0.clock.clone(), now),
             machine,
@@ -182,38 +245,6 @@ impl Driver {
             seen: (1, vec![started]),
         };
         Ok(self.drive(taken, options))
-    }
-
-    /// A run that may not begin ends before its first step.
-    async fn give_up(
-        &self,
-        machine: &mut Machine,
-        lease: &dyn Lease,
-        held: &LockHeld,
-    ) -> Result<(), RunError> {
-        let now = self.0.clock.now();
-        let first = machine.seq() + 1;
-        let mut events = Vec::new();
-        // The second passes over `finally`.
-        for _ in 0..2 {
-            let event = Event {
-                at: now,
-                body: EventBody::Cancelled(Cancelled {
-                    undo: false,
-                    force: true,
-                    who: self.0.holder.user.clone(),
-                    because: Some(held.to_string()),
-                }),
-            };
-            machine.apply(&event).map_err(|e| replay(lease.run(), &e))?;
-            events.push(event);
-        }
-        events.extend(machine.settle(now).map_err(|e| replay(lease.run(), &e))?);
-        Ok(self
-            .0
-            .journal
-            .append(lease, first, events, machine.state().as_str())
-            .await?)
     }
 
     /// Takes a run's lease and goes on where it stands. Targets are compared with what they were at the start as far as they
@@ -274,7 +305,13 @@ impl Driver {
                     }
                 }
                 shared.resources.tidy();
-                if let Ok(version) = shared.journal.version().await
+                let version = shared.journal.version().await;
+                if let Err(JournalError::Replaced { .. }) = &version {
+                    // Each run finds it for itself, and stops.
+                    for tx in shared.runs().values() {
+                        drop(tx.send(Message::Inbox));
+                    }
+                } else if let Ok(version) = version
                     && seen != Some(version)
                     && let Ok(commands) = shared.journal.inbox(None).await
                 {
@@ -318,8 +355,11 @@ async fn driven(
         taken = match result {
             Err(error) if error.is_unknown() && !options.die_with_journal => {
                 match again(&shared, &run, options, &line, (&mut failures, error)).await {
-                    // It was its last event of which the result was not known.
-                    Err(RunError::Over { .. }) => return over(&shared, &run, &mut line).await,
+                    // It was its last event of which the result was not known. A lock is asked for only by a run that is over
+                    // and has an order: the order stays in the inbox.
+                    Err(RunError::Over { .. } | RunError::Locked(LockHeld::Held { .. })) => {
+                        return over(&shared, &run, &mut line).await;
+                    }
                     taken => taken?,
                 }
             }
@@ -356,6 +396,46 @@ async fn over(shared: &Shared, run: &str, line: &mut Line) -> Result<Ended, RunE
         },
         |finished| Ok(Ended::Finished(finished.outcome)),
     )
+}
+
+fn key_used(key: &StartKey, first: Keyed) -> RunError {
+    RunError::KeyUsed {
+        key: key.key.clone(),
+        differs: key.of.differs(&first.of),
+        run: first.run,
+    }
+}
+
+/// What a start is of, for its key: the playbook's text, the inputs, the environment and where its targets are. Not who they say
+/// they are: a server that was failed over meanwhile is the same target.
+#[must_use]
+pub fn start_of(new: &NewRun) -> StartOf {
+    let hash = |parts: &[Vec<u8>]| {
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
+        hex::encode(hasher.finalize())
+    };
+    // A value that is no JSON cannot be stored with the run either, which says so.
+    let json = |value: &Value| serde_json::to_vec(value).unwrap_or_default();
+    let text = |text: &String| text.clone().into_bytes();
+    let mut place = vec![text(&new.environment)];
+    for (name, target) in &new.targets {
+        place.extend([text(name), text(&target.kind), json(&target.url)]);
+    }
+    let sources: Vec<Vec<u8>> = new
+        .graph
+        .sources
+        .iter()
+        .flat_map(|source| [text(&source.path), text(&source.sha256)])
+        .collect();
+    StartOf {
+        playbook: hash(&sources),
+        inputs: hash(&[json(&new.inputs)]),
+        place: hash(&place),
+    }
 }
 
 /// Takes a run again after the journal failed, a few times, each after a longer pause.

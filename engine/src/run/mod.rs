@@ -16,5 +16,5 @@ mod work;
 
 pub use api::{DriveOptions, Ended, NewRun, RunError, RunHandle};
 pub use clock::{Clock, SystemClock};
-pub use driver::Driver;
+pub use driver::{Driver, start_of};
 pub use targets::{Found, identify};

@@ -29,7 +29,8 @@ pub(super) struct Taken {
 /// Takes a run where it stands. `told` is the last event that watchers of this process know.
 ///
 /// # Errors
-/// If another process drives it, it is over, a target is another server now, or the journal fails.
+/// If another process drives it, it is over, another run holds a lock that it would need again, a target is another server now, or
+/// the journal fails.
 pub(super) async fn take(
     shared: &Shared,
     run: &str,
@@ -39,6 +40,16 @@ pub(super) async fn take(
     let lease = shared.journal.lease(run, shared.holder_now()).await?;
     let mut events = shared.journal.load(run, 1).await?;
     let mut machine = Machine::recover(&events).map_err(|e| replay(run, &e))?;
+    // An append of unknown result is not all that may have happened to the journal meanwhile.
+    if let Some(told) = told.filter(|told| *told > machine.seq()) {
+        return Err(RunError::Replay {
+            run: run.to_owned(),
+            why: format!(
+                "{told} events of it were written, and the journal has {}: it was put back to an earlier state",
+                machine.seq()
+            ),
+        });
+    }
     let used = used(&events);
     if let Some(finished) = machine.finished()
         && shared.journal.inbox(Some(run)).await?.is_empty()
@@ -59,6 +70,11 @@ pub(super) async fn take(
         && shared.journal.inbox(Some(run)).await?.is_empty()
     {
         return Err(changed);
+    }
+    // An order may open it again, and it gave its locks back when it ended.
+    if machine.finished().is_some() {
+        let locks = &machine.graph().policy.locks;
+        shared.journal.lock(lease.as_ref(), locks).await?;
     }
     let at = clock.now().max(machine.last_at());
     let taken = EventBody::LeaseTaken(LeaseTaken {

@@ -1,11 +1,11 @@
 //! What readers ask of the database, each on a connection of its own, beside the writer.
 use super::{
     leases::Leases,
-    open::{is_damage, store_error},
+    open::{has_table, is_damage, store_error},
 };
 use crate::{
     journal::{
-        Audit, Head, JournalError, RunSummary,
+        Audit, JournalError, RunSummary,
         memory::pick,
         record::{self, Chain, Graphs, Hash, Unreadable},
     },
@@ -41,7 +41,7 @@ struct RunRow {
 }
 
 impl Reader<'_> {
-    fn failed(&self, error: &rusqlite::Error) -> JournalError {
+    pub(super) fn failed(&self, error: &rusqlite::Error) -> JournalError {
         store_error(self.path, error)
     }
 
@@ -170,10 +170,7 @@ impl Reader<'_> {
         if from > row.head_seq {
             return Ok(Vec::new());
         }
-        let mut chain = Chain {
-            hash: self.hash_before(run, row.no, from)?,
-            seq: from - 1,
-        };
+        let mut chain = Chain::from(from - 1, self.hash_before(run, row.no, from)?);
         let expected = usize::try_from(row.head_seq - chain.seq).unwrap_or_default();
         let mut events = Vec::with_capacity(expected.min(1 << 20));
         self.walk(row.no, &mut chain, &mut |at, body| {
@@ -207,10 +204,7 @@ impl Reader<'_> {
 
     /// Checks the run's chain, its blobs, its head and what lists show of it.
     pub(super) fn audit(&self, run: &str) -> Result<Audit, JournalError> {
-        let mut chain = Chain {
-            hash: record::genesis(run),
-            seq: 0,
-        };
+        let mut chain = Chain::from(0, record::genesis(run));
         let broken = match self.in_snapshot(|| self.audit_chain(run, &mut chain)) {
             Ok(()) => None,
             Err(Stopped::Broken(seq, what)) => Some((seq, what)),
@@ -218,10 +212,8 @@ impl Reader<'_> {
         };
         Ok(Audit {
             run: run.to_owned(),
-            head: Head {
-                seq: chain.seq,
-                hash: hex::encode(chain.hash),
-            },
+            head: chain.head(),
+            ended: chain.ended(),
             broken,
         })
     }
@@ -276,14 +268,20 @@ impl Reader<'_> {
     pub(super) fn runs(&self, leases: &Leases) -> Result<Vec<RunSummary>, JournalError> {
         let ours = leases.ours();
         let list = || {
-            let mut select = self.conn.prepare_cached(
-                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder
+            let key = if has_table(self.conn, "start_keys")? {
+                "(SELECT key FROM start_keys WHERE run = id)"
+            } else {
+                "NULL"
+            };
+            let mut select = self.conn.prepare_cached(&format!(
+                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder, {key}
                  FROM runs LEFT JOIN leases ON run_no = no ORDER BY no DESC",
-            )?;
+            ))?;
             let rows = select.query_map([], |row| {
                 let no = row.get(0)?;
-                let driven = ours.contains(&no) || leases.held_elsewhere(no);
                 let holder: Option<String> = row.get(9)?;
+                let holder = holder.and_then(|holder| serde_json::from_str(&holder).ok());
+                let driven = ours.contains(&no) || leases.held_elsewhere(no, holder.as_ref());
                 Ok(RunSummary {
                     id: row.get(1)?,
                     playbook: row.get(2)?,
@@ -293,9 +291,8 @@ impl Reader<'_> {
                     updated_at: timestamp(row, 6)?,
                     state: row.get(7)?,
                     events: row.get(8)?,
-                    holder: holder
-                        .filter(|_| driven)
-                        .and_then(|holder| serde_json::from_str(&holder).ok()),
+                    key: row.get(10)?,
+                    holder: holder.filter(|_| driven),
                 })
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()

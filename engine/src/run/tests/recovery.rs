@@ -1,11 +1,14 @@
 //! A journal that fails under a driver, and commands that come at the wrong moment.
 use super::*;
 use crate::{
-    journal::{Audit, Fault, JournalError, Lease, LockHeld, RunSummary},
-    machine::{Event, StartCause},
+    journal::{
+        Audit, Fault, JournalError, Keyed, Lease, LockHeld, NotBegun, RefusedStart, RunSummary,
+        Terms,
+    },
+    machine::{ClockStepped, Event, Identified, LeaseTaken, StartCause},
     run::RunHandle,
 };
-use futures_util::future::BoxFuture;
+use indexmap::IndexMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn chain() -> Arc<Graph> {
@@ -154,20 +157,34 @@ async fn a_cancel_that_waits_comes_before_an_interrupted_step() {
     assert_eq!(done(&id), ["+a", "-a"]);
 }
 
-/// A journal in which a command comes just after the driver has looked for the last time.
+/// A journal in which a command comes just after the driver has looked for the last time, or that has lost its last events.
 struct Late {
     journal: MemoryJournal,
     looks: AtomicUsize,
+    lost: usize,
 }
 
 impl Journal for Late {
-    fn create(
+    fn begin(
         &self,
         run: &str,
         holder: Holder,
         events: Vec<Event>,
-    ) -> BoxFuture<'_, Result<Box<dyn Lease>, JournalError>> {
-        self.journal.create(run, holder, events)
+        terms: Terms,
+    ) -> BoxFuture<'_, Result<Box<dyn Lease>, NotBegun>> {
+        self.journal.begin(run, holder, events, terms)
+    }
+    fn keyed(&self, key: &str) -> BoxFuture<'_, Result<Option<Keyed>, JournalError>> {
+        self.journal.keyed(key)
+    }
+    fn refuse(&self, start: RefusedStart) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.journal.refuse(start)
+    }
+    fn refused(&self) -> BoxFuture<'_, Result<Vec<RefusedStart>, JournalError>> {
+        self.journal.refused()
+    }
+    fn in_place(&self) -> BoxFuture<'_, Result<(), JournalError>> {
+        self.journal.in_place()
     }
     fn lease(
         &self,
@@ -186,7 +203,12 @@ impl Journal for Late {
         self.journal.append(lease, seq, events, state)
     }
     fn load(&self, run: &str, from: u64) -> BoxFuture<'_, Result<Vec<Event>, JournalError>> {
-        self.journal.load(run, from)
+        let run = run.to_owned();
+        Box::pin(async move {
+            let mut events = self.journal.load(&run, from).await?;
+            events.truncate(events.len().saturating_sub(self.lost));
+            Ok(events)
+        })
     }
     fn find(&self, id: &str) -> BoxFuture<'_, Result<String, JournalError>> {
         self.journal.find(id)
@@ -246,6 +268,7 @@ async fn a_command_that_comes_as_the_driver_leaves_is_taken() {
     let journal = Arc::new(Late {
         journal: MemoryJournal::new(),
         looks: AtomicUsize::new(0),
+        lost: 0,
     });
     let options = DriveOptions {
         leave_when_waiting: true,
@@ -257,4 +280,100 @@ async fn a_command_that_comes_as_the_driver_leaves_is_taken() {
     let ended = handle.ended().await.unwrap();
     assert_eq!(ended, Ended::Finished(Outcome::Cancelled));
     assert_eq!(done(&handle.id), ["+a", "-a"]);
+}
+
+/// The driver looks again after a failure, and what it finds is older than what it wrote: nothing acts on that.
+#[tokio::test]
+async fn a_journal_that_was_put_back_while_it_failed_is_not_driven_on() {
+    let journal = MemoryJournal::new();
+    journal.fail_at(4, Fault::Before);
+    let journal = Arc::new(Late {
+        journal,
+        looks: AtomicUsize::new(1),
+        lost: 1,
+    });
+    let driver = Driver::new(journal.clone(), registry(), holder());
+    let started = driver.start(new_run(chain()), DriveOptions::default());
+    let mut handle = started.await.unwrap();
+    let error = handle.ended().await.unwrap_err();
+    assert!(matches!(&*error, RunError::Replay { .. }), "{error:?}");
+    assert!(error.to_string().contains("an earlier state"), "{error}");
+    assert!(done(&handle.id).len() < 3, "it is not driven to its end");
+    let events = journal.journal.load(&handle.id, 1).await.unwrap();
+    let again = |event: &Event| matches!(event.body, EventBody::LeaseTaken(_));
+    assert!(!events.iter().any(again), "nothing is written to it");
+}
+
+/// A run that ended without a word that it did, and has an order that needs a lock of another run, is over: the order waits.
+#[tokio::test]
+async fn an_order_to_a_run_that_is_over_waits_for_its_lock() {
+    let policy = json!({"locks": ["l"]});
+    let nodes = vec![step("a", "test.note", &[], json!({}), json!({}))];
+    let first = graph(nodes, &[0], &[], policy.clone());
+    let journal = Arc::new(MemoryJournal::new());
+    let mut one = started(&journal, first).await;
+    let ended = one.ended().await.unwrap();
+    assert_eq!(ended, Ended::Finished(Outcome::Succeeded));
+    let mut two = started(&journal, locked(policy)).await;
+    let undo = Submitted {
+        id: "undo".to_owned(),
+        run: one.id.clone(),
+        who: "bruno".to_owned(),
+        at: crate::run::Clock::now(&crate::run::SystemClock),
+        command: Command::Undo,
+    };
+    journal.submit(undo).await.unwrap();
+    let driver = Driver::new(journal.clone(), registry(), holder());
+    let held = driver.resume(&one.id, DriveOptions::default()).await;
+    assert!(
+        matches!(held.err().unwrap(), RunError::Locked(LockHeld::Held { run, .. }) if run == two.id)
+    );
+    assert_eq!(journal.inbox(Some(&one.id)).await.unwrap().len(), 1);
+    two.stop();
+    two.ended().await.unwrap();
+    let cancel = Command::Cancel {
+        undo: false,
+        force: false,
+        because: None,
+    };
+    order(&journal, &two.id, "bruno", cancel).await;
+    let mut one = driver
+        .resume(&one.id, DriveOptions::default())
+        .await
+        .unwrap();
+    one.ended().await.unwrap();
+    assert_eq!(done(&one.id), ["+a", "-a"]);
+}
+
+/// What a driver writes down about a run that is over, and that opens nothing again, leaves its report as it was.
+#[tokio::test]
+async fn what_comes_after_the_end_changes_no_report() {
+    let (journal, id, ..) = run(chain()).await;
+    let before = journal.audit(&id).await.unwrap().head;
+    let lease = journal.lease(&id, holder()).await.unwrap();
+    let at = crate::run::Clock::now(&crate::run::SystemClock);
+    let identity = json!({"instance": "db-2:5432", "version": "17.2"});
+    let after = [
+        EventBody::LeaseTaken(LeaseTaken {
+            epoch: lease.epoch(),
+            holder: holder(),
+            failovers: IndexMap::new(),
+            unreachable: IndexMap::from([("t".to_owned(), "no answer".to_owned())]),
+        }),
+        EventBody::Identified(Box::new(Identified {
+            target: "t".to_owned(),
+            identity: serde_json::from_value(identity).unwrap(),
+            failover: None,
+        })),
+        EventBody::ClockStepped(ClockStepped {
+            by: crate::value::Duration::from_millis(-60_000),
+            wall: at,
+        }),
+    ];
+    let after: Vec<Event> = after.into_iter().map(|body| Event { at, body }).collect();
+    let appended = journal.append(lease.as_ref(), before.seq + 1, after, "succeeded");
+    appended.await.unwrap();
+    let audit = journal.audit(&id).await.unwrap();
+    assert_eq!(audit.head.seq, before.seq + 3);
+    assert_eq!(audit.reported(), &before);
 }
