@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Runs the runbooks of database reliability engineers: a playbook is a DAG of typed steps that survives a
 /// crash at any instant and undoes itself when it fails.
 #[derive(Debug, Parser)]
-#[command(name = "windlass", version, after_help = exit::table(), arg_required_else_help = true)]
+#[command(name = "windlass", version, after_help = after_help(), arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -14,6 +14,15 @@ pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+fn after_help() -> String {
+    format!(
+        "{}\nWith --json standard output and standard error are JSON alone. An error is the last line of standard error:\n  \
+         {{\"error\": {{\"exit\": 5, \"message\": …, \"notes\": […], \"help\": […], \"diagnostics\": […]}}}}; `windlass schema error` \
+         has its schema.\n",
+        exit::table()
+    )
 }
 
 /// Options that every command takes.

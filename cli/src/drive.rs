@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use windlass_engine::{
     journal::Journal,
-    machine::{Command, Outcome},
+    machine::Outcome,
     run::{Driver, Ended, RunHandle},
 };
 
@@ -34,7 +34,7 @@ pub(crate) fn exit_of(ended: &Ended) -> Exit {
 
 fn listen(kind: SignalKind) -> Result<Signal, CliError> {
     signal(kind)
-        .map_err(|error| CliError::new(Exit::Failed, format!("cannot listen for signals: {error}")))
+        .map_err(|error| CliError::new(Exit::Broken, format!("cannot listen for signals: {error}")))
 }
 
 /// A driver of this process.
@@ -80,7 +80,17 @@ pub(crate) async fn follow(
             }
             _ = interrupts.recv() => {
                 stops += 1;
-                stop(session, journal, &handle, reporter, stops).await;
+                match stops {
+                    1 => {
+                        handle.stop();
+                        reporter.note(&stopping(reporter, &handle.id));
+                    }
+                    2 => {
+                        handle.end();
+                        reporter.note(&ending(reporter, &handle.id));
+                    }
+                    _ => leave(reporter, &handle.id),
+                }
             }
             _ = terminations.recv() => {
                 stops = stops.max(1);
@@ -107,39 +117,10 @@ pub(crate) async fn follow(
     }
 }
 
-async fn stop(
-    session: &Session,
-    journal: &Arc<dyn Journal>,
-    handle: &RunHandle,
-    reporter: &mut Reporter<'_>,
-    stops: u32,
-) {
-    if stops == 1 {
-        handle.stop();
-        reporter.note(&stopping(reporter, &handle.id));
-        return;
-    }
-    if stops > 2 {
-        return;
-    }
-    reporter
-        .note("ending what runs on its server; the run is cancelled, what it did is left as it is");
-    let command = session.asks(
-        &handle.id,
-        Command::Cancel {
-            undo: false,
-            force: true,
-            because: Some("a second Ctrl-C".to_owned()),
-        },
-    );
-    if let Err(error) = journal.submit(command).await {
-        reporter.note(&format!("the journal does not take the cancel: {error}"));
-    }
-}
-
-fn stopping(reporter: &Reporter<'_>, run: &str) -> String {
+/// The steps that run, forward or undo.
+fn running(reporter: &Reporter<'_>) -> Vec<String> {
     use windlass_engine::machine::{Role, Stage};
-    let running: Vec<String> = reporter.machine().map_or_else(Vec::new, |machine| {
+    reporter.machine().map_or_else(Vec::new, |machine| {
         machine
             .instances()
             .filter(|instance| {
@@ -148,16 +129,55 @@ fn stopping(reporter: &Reporter<'_>, run: &str) -> String {
             })
             .map(|instance| instance.path.to_string())
             .collect()
-    });
+    })
+}
+
+fn resume_command(run: &str) -> String {
+    crate::ui::again::command(&format!("windlass resume {}", short(run)))
+}
+
+/// After the first Ctrl-C.
+fn stopping(reporter: &Reporter<'_>, run: &str) -> String {
+    let running = running(reporter);
     let what = if running.is_empty() {
         "nothing is running".to_owned()
     } else {
         format!("letting {} finish", running.join(", "))
     };
     format!(
-        "starting nothing new; {what}; go on with: {}; Ctrl-C again ends what runs on its server",
-        crate::ui::again::command(&format!("windlass resume {}", short(run)))
+        "starting nothing new; {what}; continue with: {}; Ctrl-C again ends what runs on its server",
+        resume_command(run)
     )
+}
+
+/// After the second.
+fn ending(reporter: &Reporter<'_>, run: &str) -> String {
+    let running = running(reporter);
+    let what = if running.is_empty() {
+        "nothing is running".to_owned()
+    } else {
+        format!("ending {} on its server", running.join(", "))
+    };
+    format!(
+        "{what}; the run keeps its place, and {} continues it; Ctrl-C again leaves at once",
+        resume_command(run)
+    )
+}
+
+/// After the third: as if the process had been killed.
+fn leave(reporter: &mut Reporter<'_>, run: &str) -> ! {
+    let running = running(reporter);
+    let what = if running.is_empty() {
+        "nothing was running".to_owned()
+    } else {
+        format!("{} may still run on its server", running.join(", "))
+    };
+    reporter.note(&format!(
+        "leaving at once: {what}; {} asks what became of it, and continues",
+        resume_command(run)
+    ));
+    reporter.settle();
+    std::process::exit(i32::from(Exit::Interrupted.code()))
 }
 
 async fn sum_up(

@@ -1,5 +1,5 @@
 //! The environment file, read once for each call of the command line.
-use crate::{error::CliError, exit::Exit, session::Session, ui::diagnostics};
+use crate::{error::CliError, exit::Exit, session::Session};
 use std::path::{Path, PathBuf};
 use windlass_engine::environment::{Environment, EnvironmentFile, without_passwords};
 
@@ -26,11 +26,8 @@ pub(crate) fn load(session: &Session) -> Result<Loaded, CliError> {
             file,
         }),
         Err(mistakes) => {
-            let style = session.ui.err;
             let shown = without_passwords(&text);
-            session
-                .ui
-                .complain(&diagnostics::all(&mistakes, |_| &shown, style));
+            session.ui.diagnose(&mistakes, |_| &shown);
             Err(CliError::said(Exit::Invalid))
         }
     }
@@ -49,12 +46,8 @@ fn shown(path: &Path) -> String {
 impl Loaded {
     /// Prints what is worth knowing of the file. The line of a password is not shown.
     pub(crate) fn warn(&self, session: &Session) {
-        if !self.file.warnings.is_empty() && !session.ui.quiet {
-            session.ui.complain(&diagnostics::each(
-                &self.file.warnings,
-                |_| "",
-                session.ui.err,
-            ));
+        if !session.ui.quiet {
+            session.ui.warn(&self.file.warnings);
         }
     }
 
@@ -65,9 +58,7 @@ impl Loaded {
         name: Option<&str>,
     ) -> Result<(String, Environment), CliError> {
         self.file.choose(name).map_err(|mistake| {
-            session
-                .ui
-                .complain(&diagnostics::all(&[mistake], |_| "", session.ui.err));
+            session.ui.diagnose(&[mistake], |_| "");
             CliError::said(Exit::Invalid)
         })
     }

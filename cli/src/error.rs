@@ -1,7 +1,7 @@
 //! What the command line says when it cannot do as asked: what, where or why, and what to do next.
 use crate::{exit::Exit, ui::Style};
 use windlass_engine::{
-    journal::{JournalError, LockHeld},
+    journal::{JournalError, LockHeld, RefusedBy},
     run::RunError,
 };
 
@@ -106,19 +106,38 @@ impl From<JournalError> for CliError {
                 .help(format!("`windlass show {}` says where it stands", short(&run))),
             JournalError::NotInInbox { run, .. } => Self::new(Exit::Refused, message)
                 .help(format!("`windlass show {}` says what became of it", short(&run))),
-            JournalError::Corrupt { run, .. } => Self::new(Exit::Failed, message)
+            JournalError::Corrupt { run, .. } => Self::new(Exit::Broken, message)
                 .note("the file was changed by something other than windlass, or the disk is failing")
                 .help(format!(
                     "keep a copy of the journal, then `windlass audit {}`; nothing is run from a history that does not hold",
                     short(&run)
                 )),
             JournalError::Newer { .. } => {
-                Self::new(Exit::Refused, message).help("use the windlass that wrote it, or a newer one")
+                Self::invalid(message).help("use the windlass that wrote it, or a newer one")
             }
-            JournalError::DiskFull { .. } => Self::new(Exit::Failed, message)
-                .help("free some space, then `windlass resume RUN` goes on from where it stands"),
-            JournalError::Store(_) => Self::new(Exit::Failed, message)
-                .help("`--journal PATH` names the journal; check that its folder can be written"),
+            JournalError::Missing { .. } => Self::invalid(message)
+                .note("so there is no run yet")
+                .help("`windlass run PLAYBOOK` starts one; `--journal PATH` names another journal"),
+            JournalError::Unusable { .. } => Self::invalid(message).help(
+                "`--journal PATH` names another journal; `windlass doctor` checks who may use this one",
+            ),
+            JournalError::Copied { original, .. } => Self::new(Exit::Refused, message)
+                .note("both hold the same runs and neither sees the other's locks: a run that both drive acts twice")
+                .help(format!("use {original}; what a copy holds can be shown, audited and reported"))
+                .help(format!("if {original} is no longer used, move it away: then this one takes its place")),
+            JournalError::Replaced { .. } => Self::new(Exit::Broken, message)
+                .note(
+                    "a run that this process drove is open: it stopped before its next step, and what it did last may not be in \
+                     the journal",
+                )
+                .help("put the journal's files back (FILE, FILE-wal and FILE.locks belong together), then `windlass resume RUN`")
+                .help("never move or restore a journal under a run: `windlass runs` says which runs are driven"),
+            JournalError::DiskFull { .. } => Self::new(Exit::Broken, message)
+                .note("a run that this process drove is open and keeps its place")
+                .help("free some space, then `windlass resume RUN` continues it"),
+            JournalError::Store(_) => Self::new(Exit::Broken, message)
+                .note("a run that this process drove is open and keeps its place")
+                .help("check the journal's file and folder, then `windlass resume RUN` continues it"),
         }
     }
 }
@@ -148,54 +167,16 @@ impl From<&RunError> for CliError {
     fn from(error: &RunError) -> Self {
         let message = error.to_string();
         match error {
-            RunError::Journal(inner) => match inner {
-                JournalError::LeaseHeld { run, holder } => Self::from(JournalError::LeaseHeld {
-                    run: run.clone(),
-                    holder: holder.clone(),
-                }),
-                JournalError::NoSuchRun(run) => JournalError::NoSuchRun(run.clone()).into(),
-                JournalError::Ambiguous { prefix, count } => JournalError::Ambiguous {
-                    prefix: prefix.clone(),
-                    count: *count,
-                }
-                .into(),
-                JournalError::LeaseLost { run } => JournalError::LeaseLost { run: run.clone() }.into(),
-                JournalError::SequenceTaken { run, seq } => JournalError::SequenceTaken {
-                    run: run.clone(),
-                    seq: *seq,
-                }
-                .into(),
-                JournalError::NotInInbox { run, id } => JournalError::NotInInbox {
-                    run: run.clone(),
-                    id: id.clone(),
-                }
-                .into(),
-                JournalError::Corrupt { run, seq, what } => JournalError::Corrupt {
-                    run: run.clone(),
-                    seq: *seq,
-                    what: what.clone(),
-                }
-                .into(),
-                JournalError::Newer { found, known } => JournalError::Newer {
-                    found: *found,
-                    known: *known,
-                }
-                .into(),
-                JournalError::DiskFull { path } => JournalError::DiskFull { path: path.clone() }.into(),
-                JournalError::Store(what) => JournalError::Store(what.clone()).into(),
-            },
-            RunError::Locked(LockHeld::Held { name, run }) => LockHeld::Held {
-                name: name.clone(),
-                run: run.clone(),
-            }
-            .into(),
-            RunError::Locked(LockHeld::Journal(_)) => Self::new(Exit::Failed, message),
+            RunError::Journal(inner) => inner.clone().into(),
+            RunError::Locked(held) => held.clone().into(),
             RunError::OutsideWindow(_) => Self::new(Exit::Refused, message)
                 .note("`policy.windows` of the playbook says when it may start; nothing was started")
                 .help("start it again inside a window"),
             RunError::Secret { help, .. } => {
                 let error = Self::new(Exit::Refused, message)
-                    .note("nothing was started: what it left on the servers could not be kept out of the journal");
+                    .note("no step was started: what the secret left on the servers could not be kept out of the journal")
+                    .note("the run keeps its place; what needs no step (a rejection, `windlass cancel RUN --leave`) is done without it")
+                    .note("a command that needs one is in the run's inbox, and stays there");
                 let gone = "where the secret is gone for good, let its source in windlass.yaml give anything of four or \
                             more characters, then `windlass resume`";
                 match help {
@@ -203,16 +184,40 @@ impl From<&RunError> for CliError {
                     None => error.help(gone),
                 }
             }
-            RunError::Target { help, .. } => {
-                let error = Self::new(Exit::Refused, message);
-                match help {
+            RunError::Target {
+                target,
+                cause,
+                help,
+                ..
+            } => {
+                let exit = match error.refused_by() {
+                    Some(RefusedBy::Unreachable) => Exit::Unreachable,
+                    Some(_) => Exit::Refused,
+                    None => Exit::Invalid,
+                };
+                let error = Self::new(exit, message).note("nothing was started");
+                let error = match help {
                     Some(help) => error.help(help.clone()),
                     None => error.help("check the target's url in windlass.yaml and that the server answers"),
+                };
+                if cause.is_down() {
+                    error.help(format!(
+                        "if the run can begin without it, write `when_down: continue` at target {} of the playbook",
+                        target.split(['[', ' ']).next().unwrap_or(target)
+                    ))
+                } else {
+                    error
                 }
             }
-            RunError::Replay { run, .. } => Self::new(Exit::Failed, message)
+            RunError::Replay { run, .. } => Self::new(Exit::Broken, message)
                 .note("the journal was changed by something other than windlass, or this windlass is older")
                 .help(format!("`windlass audit {}` says whether the chain holds", short(run))),
+            RunError::KeyUsed { run, .. } => Self::new(Exit::Refused, message)
+                .note("a key is for one start: the same playbook, inputs, environment and targets; nothing was started")
+                .help(format!(
+                    "`windlass show {}` shows that run; give another key to start another one",
+                    short(run)
+                )),
             RunError::Over { run, .. } => Self::new(Exit::Refused, message).help(format!(
                 "`windlass show {0}` shows it; `windlass undo {0}` undoes what it did",
                 short(run)

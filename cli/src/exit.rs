@@ -6,7 +6,8 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// What was asked is done; a run succeeded.
     Succeeded,
-    /// The run failed, was undone or was cancelled; the answer is no (`fmt --check`, a damaged journal).
+    /// The run is over: it failed, was undone or was cancelled. Or a check says no (`fmt --check`, `doctor`, `audit`). Never of a
+    /// run that is open.
     Failed,
     /// The playbook, an input, the environment or the command line is wrong. Nothing was touched.
     Invalid,
@@ -14,22 +15,28 @@ pub(crate) enum Exit {
     Person,
     /// The run waits for an approval, a signal or a time, and nobody drives it.
     Waiting,
-    /// Refused: the plan drifted, outside the windows, a lock is taken, another process drives the run, a vote
-    /// does not count.
+    /// Refused by a rule: the plan drifted, outside the windows, a lock is taken, a target is another server or has another role,
+    /// another process drives the run, a vote does not count.
     Refused,
+    /// A target cannot be reached, so nothing was started.
+    Unreachable,
+    /// The journal or this process failed. A run that was driven is open, keeps its place and can be resumed.
+    Broken,
     /// Interrupted by Ctrl-C or SIGTERM; the run can be resumed.
     Interrupted,
 }
 
 impl Exit {
     /// Every exit code, in the order of the numbers.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Succeeded,
         Self::Failed,
         Self::Invalid,
         Self::Person,
         Self::Waiting,
         Self::Refused,
+        Self::Unreachable,
+        Self::Broken,
         Self::Interrupted,
     ];
 
@@ -42,6 +49,8 @@ impl Exit {
             Self::Person => 3,
             Self::Waiting => 4,
             Self::Refused => 5,
+            Self::Unreachable => 6,
+            Self::Broken => 7,
             Self::Interrupted => 130,
         }
     }
@@ -50,7 +59,9 @@ impl Exit {
     pub(crate) const fn meaning(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
-            Self::Failed => "failed, compensated (undone) or cancelled; a check that says no",
+            Self::Failed => {
+                "the run is over: failed, compensated (undone) or cancelled; or a check says no"
+            }
             Self::Invalid => "invalid playbook, input, environment or usage; nothing was touched",
             Self::Person => {
                 "stuck, stopped or paused: a person is needed, `windlass show RUN` says for what"
@@ -59,9 +70,15 @@ impl Exit {
                 "waiting for an approval, a signal or a time, and nobody drives the run"
             }
             Self::Refused => {
-                "refused: plan drift, window, lock, driven by another process, a vote that does not count"
+                "refused by a rule: drift, window, lock, another server, another driver, a vote that does not count"
             }
-            Self::Interrupted => "interrupted (Ctrl-C, SIGTERM); `windlass resume RUN` goes on",
+            Self::Unreachable => "a target cannot be reached; nothing was started",
+            Self::Broken => {
+                "the journal or the process failed; a run is open, and `windlass resume RUN` continues it"
+            }
+            Self::Interrupted => {
+                "interrupted (Ctrl-C, SIGTERM); the run is open, and `windlass resume RUN` continues it"
+            }
         }
     }
 }
@@ -89,7 +106,7 @@ mod tests {
     fn every_code_is_there_once() {
         let mut codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
         codes.dedup();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 130]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 130]);
         assert!(table().contains("130  interrupted"));
     }
 }

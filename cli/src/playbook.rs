@@ -1,5 +1,5 @@
 //! Playbooks from files, and what a run of one is made of.
-use crate::{args::pair, error::CliError, exit::Exit, session::Session, ui::diagnostics};
+use crate::{args::pair, error::CliError, exit::Exit, session::Session};
 use indexmap::IndexMap;
 use std::{
     path::{Path, PathBuf},
@@ -39,6 +39,7 @@ pub(crate) struct Given {
 }
 
 /// All that a plan or a run needs.
+#[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) graph: Arc<Graph>,
     pub(crate) inputs: Value,
@@ -89,14 +90,9 @@ pub(crate) fn compile(session: &Session, path: &Path) -> Result<Compiled, CliErr
 /// Prints diagnostics on standard error.
 pub(crate) fn complain(session: &Session, compiled: &Compiled) {
     if compiled.diagnostics.iter().any(Diagnostic::is_error) || !session.ui.quiet {
-        let text = diagnostics::all(
-            &compiled.diagnostics,
-            |d| compiled.text_of(d),
-            session.ui.err,
-        );
-        if !text.is_empty() {
-            session.ui.complain(&text);
-        }
+        session
+            .ui
+            .diagnose(&compiled.diagnostics, |d| compiled.text_of(d));
     }
 }
 
@@ -141,9 +137,7 @@ pub(crate) fn prepare(session: &Session, given: &Given) -> Result<Prepared, CliE
     ));
     loaded.warn(session);
     if !mistakes.is_empty() {
-        session
-            .ui
-            .complain(&diagnostics::all(&mistakes, |_| "", session.ui.err));
+        session.ui.diagnose(&mistakes, |_| "");
         return Err(CliError::said(Exit::Invalid));
     }
     Ok(Prepared {
@@ -159,9 +153,7 @@ pub(crate) fn prepare(session: &Session, given: &Given) -> Result<Prepared, CliE
 fn inputs_of(session: &Session, path: &Path) -> Result<Vec<(String, String)>, CliError> {
     let text = read(path)?;
     let tree = SourceTree::parse(&path.display().to_string(), &text).map_err(|wrong| {
-        session
-            .ui
-            .complain(&diagnostics::all(&wrong, |_| &text, session.ui.err));
+        session.ui.diagnose(&wrong, |_| &text);
         CliError::said(Exit::Invalid)
     })?;
     let Some(map) = tree.root.map() else {

@@ -403,7 +403,7 @@ fn plain_line(event: &Event, line: &Line, style: Style) -> String {
 pub(crate) fn json_line(run: &str, seq: u64, event: &Event) -> Result<String, CliError> {
     let unwritable = |error: serde_json::Error| {
         CliError::new(
-            crate::exit::Exit::Failed,
+            crate::exit::Exit::Broken,
             format!("event {seq} cannot be written: {error}"),
         )
     };

@@ -7,13 +7,14 @@ use crate::{
     hygiene,
     ui::{Ui, again},
 };
-use nix::unistd::{Uid, User, gethostname};
+use nix::unistd::{Group, Uid, User, gethostname};
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 use windlass_engine::{
-    journal::{Journal, JournalError, RunSummary, SqliteJournal},
+    environment::JournalEntry,
+    journal::{Journal, JournalError, RunSummary, Sharing, SqliteJournal},
     machine::{Command, Event, Holder, Machine, Submitted},
     secret::Secrets,
     step::{Account, Registry},
@@ -40,7 +41,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// With these options.
-    pub(crate) fn new(global: Global) -> Self {
+    pub(crate) fn new(global: Global, json: bool) -> Self {
         for (option, variable, path) in [
             ("--env-file", "WINDLASS_ENV_FILE", &global.env_file),
             ("--journal", "WINDLASS_JOURNAL", &global.journal),
@@ -52,7 +53,7 @@ impl Session {
             }
         }
         Self {
-            ui: Ui::new(global.color, global.quiet),
+            ui: Ui::new(global.color, global.quiet, json),
             global,
             registry: OnceLock::new(),
             environment: OnceLock::new(),
@@ -115,45 +116,50 @@ impl Session {
         Ok(self.environment.get_or_init(|| loaded))
     }
 
-    /// Where the journal stands: `--journal`, then `journal` of the environment file, then beside that file.
+    /// Where the journal is: `--journal`, then `journal` of the environment file, then beside that file.
     pub(crate) fn journal_path(&self) -> Result<PathBuf, CliError> {
         if let Some(path) = &self.global.journal {
             return Ok(path.clone());
         }
         let environment = self.environment()?;
-        let named = environment.file.journal.as_deref();
+        let named = environment.file.journal.as_ref().map(JournalEntry::path);
         Ok(environment.base.join(named.unwrap_or(DEFAULT_JOURNAL)))
+    }
+
+    /// The group that shares the journal, as the environment file says; a journal that `--journal` names is not that one.
+    pub(crate) fn journal_group(&self) -> Result<Option<&str>, CliError> {
+        if self.global.journal.is_some() {
+            return Ok(None);
+        }
+        let entry = self.environment()?.file.journal.as_ref();
+        Ok(entry.and_then(JournalEntry::group))
     }
 
     /// The journal, made where there is none.
     pub(crate) fn journal(&self) -> Result<Arc<dyn Journal>, CliError> {
         let path = self.journal_path()?;
-        if let Some(folder) = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
+        let mut sharing = Sharing::default();
+        if let Some(name) = self.journal_group()?
+            && !path.exists()
         {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| CliError::file(folder, "make the folder", &error))?;
+            sharing.group = Some(group(name)?.gid.as_raw());
         }
-        Ok(Arc::new(SqliteJournal::open(&path)?))
+        let journal = SqliteJournal::open_shared(&path, sharing).map_err(|e| at(&path, e))?;
+        Ok(Arc::new(journal))
     }
 
-    /// The journal, where one stands.
-    pub(crate) fn journal_if_any(&self) -> Result<Option<Arc<dyn Journal>>, CliError> {
-        if self.journal_path()?.exists() {
-            return self.journal().map(Some);
-        }
-        Ok(None)
-    }
-
-    /// The journal for a command about a run that exists.
-    pub(crate) fn journal_of_runs(&self) -> Result<Arc<dyn Journal>, CliError> {
+    /// The journal to read what is there: nothing is made, and a file that may not be written to is enough.
+    pub(crate) fn reading(&self) -> Result<Arc<dyn Journal>, CliError> {
         let path = self.journal_path()?;
-        self.journal_if_any()?.ok_or_else(|| {
-            CliError::invalid(format!("there is no journal at {}", path.display()))
-                .note("so there is no run yet")
-                .help("`windlass run PLAYBOOK` starts one; `--journal PATH` names another journal")
-        })
+        let journal = SqliteJournal::read(&path).map_err(|e| at(&path, e))?;
+        Ok(Arc::new(journal))
+    }
+
+    /// The journal for a command that changes a run that exists.
+    pub(crate) fn journal_of_runs(&self) -> Result<Arc<dyn Journal>, CliError> {
+        // An empty file, or another program's, is not made a journal: there is no run in it.
+        drop(self.reading()?);
+        self.journal()
     }
 
     /// Who the user is: as `--as` or `WINDLASS_USER` claims, else the account of the operating system.
@@ -200,6 +206,36 @@ impl Session {
             pid: std::process::id(),
             since: clock::now(),
         }
+    }
+}
+
+/// A group of the operating system.
+pub(crate) fn group(name: &str) -> Result<Group, CliError> {
+    let found = Group::from_name(name).ok().flatten();
+    found.ok_or_else(|| {
+        CliError::invalid(format!(
+            "`journal.group` names the group {name}, which this host does not have"
+        ))
+        .help(format!(
+            "as root: groupadd {name}; then usermod -aG {name} USER for each who shares the journal"
+        ))
+    })
+}
+
+/// An error of a journal that is opened: it says which file it is, and no run was touched.
+fn at(path: &Path, error: JournalError) -> CliError {
+    let is_named = !matches!(error, JournalError::Newer { .. });
+    let error = CliError::from(match error {
+        JournalError::Store(why) => JournalError::Unusable {
+            path: path.display().to_string(),
+            why,
+        },
+        other => other,
+    });
+    if is_named {
+        error
+    } else {
+        error.note(format!("the journal is {}", path.display()))
     }
 }
 

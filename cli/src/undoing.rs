@@ -7,6 +7,7 @@ use crate::{
     ui::words::{current, is_impossible, remains},
     vote,
 };
+use indexmap::IndexMap;
 use windlass_engine::{
     journal::RunSummary,
     machine::{
@@ -65,6 +66,8 @@ pub(crate) fn rehearse(
                 epoch: machine.epoch() + 1,
                 holder: session.holder(),
                 failovers: machine.failovers().clone(),
+                // Nobody is asked here: who answers is found out as the run is driven.
+                unreachable: IndexMap::new(),
             }),
         };
         machine

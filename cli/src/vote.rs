@@ -24,6 +24,7 @@ Exit codes:
     0  it is recorded: the process that drives the run has taken it, or the next one that drives the run takes it
     2  a question is not answered, a name is wrong, several steps ask
     5  it is refused and changes nothing; the message says why
+    7  the journal failed; it may not be recorded
     With --drive: the exit code of the run, as of `windlass resume`";
 
 /// What every vote and signal takes.

@@ -1,4 +1,5 @@
 //! `approval`
+use crate::wait::{gives_up, waits_on};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use windlass_engine::{
         StepContext, StepHost, StepKind, StepTraits, UndoSupport, Vote, Wait, WaitOn, Woken,
         params::{Expression, Text},
     },
-    value::{Duration, Value, to_value},
+    value::{Duration, Timestamp, Value, to_value},
 };
 
 /// Waits until people approve.
@@ -390,22 +391,27 @@ impl Approval {
         })
     }
 
+    /// When it expires; one that has paged waits without end.
+    fn expires(&self, state: &ApprovalState, cx: &StepContext) -> Option<Timestamp> {
+        self.0
+            .expires
+            .filter(|_| !state.paged)
+            .map(|expires| expires.after(cx.first_started_at))
+    }
+
     fn wait(
         &self,
         state: ApprovalState,
         request: ApprovalRequest,
         cx: &StepContext,
     ) -> Outcome<ApprovalOutput, ApprovalState> {
-        let expires = self
-            .0
-            .expires
-            .filter(|_| !state.paged)
-            .map(|expires| expires.after(cx.first_started_at));
+        let (deadline, wall) = gives_up(self.expires(&state, cx), cx);
         Outcome::Suspend {
             state,
             wait: Wait {
                 on: WaitOn::Approval(Box::new(request)),
-                deadline: [expires, cx.deadline].into_iter().flatten().min(),
+                deadline,
+                wall,
             },
         }
     }
@@ -549,7 +555,7 @@ impl Step for Approval {
             Some(Woken::Decision(decision)) => {
                 self.decided(&decision, state.paged, cx).map(Outcome::Done)
             }
-            Some(Woken::Deadline) => {
+            Some(Woken::Deadline) if !waits_on(self.expires(&state, cx), cx) => {
                 let timed_out = cx.deadline.is_some_and(|deadline| deadline <= cx.now());
                 if !timed_out && self.0.on_expiry == OnExpiry::Page && !state.paged {
                     state.paged = true;
@@ -564,7 +570,9 @@ impl Step for Approval {
                     .cause(cause)
                     .help(format!("`windlass retry` asks again: step {}", cx.node)))
             }
-            Some(Woken::Timer | Woken::Signal(_)) | None => Ok(self.wait(state, request, cx)),
+            Some(Woken::Deadline | Woken::Timer | Woken::Signal(_)) | None => {
+                Ok(self.wait(state, request, cx))
+            }
         }
     }
 }

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     expr::{Expr, ExprError, Vars},
     step::{
-        DynStep, Evidence, Failure, Mark, Outcome, ParamError, Phase, Preview, PreviewContext,
-        Probed, Resources, Resume, Revealed, RunInfo, StepContext, StepHost, Stream, Target, Woken,
+        DynStep, Evidence, Failure, Identity, Mark, Outcome, ParamError, Phase, Preview,
+        PreviewContext, Probed, Resources, Resume, Revealed, RunInfo, StepContext, StepHost,
+        Stream, Target, Woken,
     },
     value::{Duration, SecretPart, SecretText, Timestamp, Value},
 };
@@ -67,6 +68,17 @@ impl StepHost for TestHost {
             .cloned()
             .ok_or_else(|| Failure::new("target.unknown", name))
     }
+    fn met<'a>(
+        &'a self,
+        target: &'a Target,
+        who: &'a Identity,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        let differs = target
+            .identity
+            .as_ref()
+            .and_then(|before| who.differs(&target.name, before));
+        Box::pin(async { differs.map_or(Ok(()), Err) })
+    }
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
         let secrets = self.secrets.lock().unwrap();
         let text = secret
@@ -81,6 +93,9 @@ impl StepHost for TestHost {
     }
     fn now(&self) -> Timestamp {
         now()
+    }
+    fn of_wall(&self, at: Timestamp) -> Timestamp {
+        at
     }
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
         Box::pin(tokio::time::sleep(duration.to_std()))
@@ -103,6 +118,7 @@ pub(crate) struct Bench {
     pub(crate) cancel: CancellationToken,
     pub(crate) timeout: Option<Duration>,
     pub(crate) attempt: u32,
+    pub(crate) done_attempt: u32,
     pub(crate) phase: Phase,
 }
 
@@ -122,6 +138,7 @@ pub(crate) fn target(name: &str, kind: &str, url: &str) -> Target {
         identity: None,
         never: Vec::new(),
         avoid: Vec::new(),
+        entry: None,
     }
 }
 
@@ -140,6 +157,7 @@ impl Bench {
             cancel: CancellationToken::new(),
             timeout: None,
             attempt: 1,
+            done_attempt: 0,
             phase: Phase::Do,
         };
         bench.connect().execute_batch(sql).unwrap();
@@ -212,6 +230,7 @@ impl Bench {
             node: "step".into(),
             phase: self.phase,
             attempt: self.attempt,
+            done_attempt: self.done_attempt,
             first_started_at: now(),
             deadline: self.timeout.map(|timeout| timeout.after(now())),
             cancel: self.cancel.clone(),

@@ -147,6 +147,7 @@ impl House {
         let new = self.new_run(Self::compile(playbook), inputs);
         let options = DriveOptions {
             leave_when_waiting: true,
+            ..DriveOptions::default()
         };
         let mut handle = self.driver().start(new, options).await.unwrap();
         let ended = handle.ended().await.unwrap();

@@ -201,6 +201,13 @@ fn graph(seed: u64) -> Arc<Graph> {
     Arc::new(serde_json::from_value(whole).unwrap())
 }
 
+/// A death is the end of a driver: it does not take the run again.
+const DYING: DriveOptions = DriveOptions {
+    leave_when_waiting: false,
+    even_if_changed: false,
+    die_with_journal: true,
+};
+
 fn driver(journal: &Arc<MemoryJournal>) -> Driver {
     let registry = Arc::new(Registry::new(vec![Kind::of::<ActKind>()], Vec::new()));
     let since = windlass_engine::value::Timestamp::UNIX_EPOCH;
@@ -304,7 +311,7 @@ async fn death_before_and_after_every_append() {
                 let mut journal = Arc::new(MemoryJournal::new());
                 journal.die_at(write, fault);
                 let mut handle = driver(&journal)
-                    .start(new_run(&graph), DriveOptions::default())
+                    .start(new_run(&graph), DYING)
                     .await
                     .unwrap();
                 let run = handle.id.clone();
@@ -319,7 +326,7 @@ async fn death_before_and_after_every_append() {
                 // The process is gone; what is durable is all that is left. It may die once more on the way.
                 journal = Arc::new(MemoryJournal::from_snapshot(&journal.snapshot()));
                 journal.die_at(journal.writes() + 3, fault);
-                let again = match driver(&journal).resume(&run, DriveOptions::default()).await {
+                let again = match driver(&journal).resume(&run, DYING).await {
                     Ok(mut handle) => handle.ended().await.ok(),
                     Err(_) => None,
                 };
@@ -327,10 +334,7 @@ async fn death_before_and_after_every_append() {
                     journal = Arc::new(MemoryJournal::from_snapshot(&journal.snapshot()));
                     let finished = Machine::recover(&journal.load(&run, 1).await.unwrap()).unwrap();
                     if finished.finished().is_none() {
-                        let mut handle = driver(&journal)
-                            .resume(&run, DriveOptions::default())
-                            .await
-                            .unwrap();
+                        let mut handle = driver(&journal).resume(&run, DYING).await.unwrap();
                         let ended = handle.ended().await.unwrap();
                         assert!(matches!(ended, Ended::Finished(_)), "{what}: {ended:?}");
                     }

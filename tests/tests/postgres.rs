@@ -299,6 +299,7 @@ async fn a_server_that_cannot_be_used_says_why() {
         let new = house.new_run(graph, &[]);
         let options = windlass_engine::run::DriveOptions {
             leave_when_waiting: true,
+            ..windlass_engine::run::DriveOptions::default()
         };
         let error = house
             .driver()

@@ -58,6 +58,10 @@ fn a_client_that_wakes_after_its_run_was_taken_over_writes_nothing() {
             std::fs::copy(entry.path(), awake.path().join(name)).unwrap();
         }
     }
+    let copy = rusqlite::Connection::open(awake.path().join("journal.db")).unwrap();
+    copy.execute("UPDATE home SET host = 'another'", [])
+        .unwrap();
+    drop(copy);
     let told = awake.say(&["resume", "last"]).exits(0).all;
     assert!(
         told.contains("its probe found that it did not happen"),

@@ -151,6 +151,35 @@ fn a_statement_is_gone_from_the_server_when_its_time_is_over_or_it_is_cancelled(
     assert_eq!(running.wait().unwrap().code(), Some(1));
 }
 
+/// The second Ctrl-C ends the statement on the server, and the step starts anew: nothing had happened.
+#[test]
+fn a_second_ctrl_c_ends_the_statement_and_keeps_the_place() {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    let server = Postgres::start(&[]);
+    server.psql("CREATE TABLE n (i int); CREATE TABLE wait (s int); INSERT INTO wait VALUES (600)");
+    let drill = Drill::on(
+        &server,
+        "playbook: sleeps\ntargets: { db: { kind: postgres } }\nsteps:\n  - id: long\n    uses: sql.execute\n    \
+         with: { target: db, sql: \"INSERT INTO n SELECT 1 FROM wait, pg_sleep(wait.s)\" }\n    undo: none\n",
+    );
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'windlass/%' AND state = 'active'";
+    let mut running = start(&drill);
+    until("it sleeps on the server", || server.ask(sleeping) == "1");
+    let pid = Pid::from_raw(i32::try_from(running.id()).unwrap());
+    for _ in 0..2 {
+        kill(pid, Signal::SIGINT).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(running.wait().unwrap().code(), Some(130));
+    assert_eq!(server.ask(sleeping), "0");
+    server.psql("UPDATE wait SET s = 0");
+    drill.say(&["resume", "last"]).exits(0);
+    assert_eq!(server.ask("SELECT count(*) FROM n"), "1");
+}
+
 /// A service file and a password file, as for `psql`.
 #[test]
 fn services_and_password_files_are_honoured() {
@@ -165,7 +194,7 @@ fn services_and_password_files_are_honoured() {
         server.port()
     );
     std::fs::write(drill.path().join(".pg_service.conf"), service).unwrap();
-    let told = drill.call("run", &[]).exits(5).all;
+    let told = drill.call("run", &[]).exits(6).all;
     assert!(told.contains("password"), "{told}");
     let pass = drill.path().join(".pgpass");
     let line = format!(

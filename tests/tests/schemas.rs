@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 use windlass_engine::{
-    environment, plan, playbook, report,
+    diagnostic, environment, plan, playbook, report,
     source::{Node, NodeKind, SourceTree, Style, core_value},
 };
 use windlass_tests::program;
@@ -15,7 +15,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn schemas() -> [(&'static str, Json); 4] {
+fn schemas() -> [(&'static str, Json); 5] {
     [
         (
             "playbook.schema.json",
@@ -24,6 +24,7 @@ fn schemas() -> [(&'static str, Json); 4] {
         ("environment.schema.json", environment::schema()),
         ("plan.schema.json", plan::schema()),
         ("report.schema.json", report::schema()),
+        ("error.schema.json", diagnostic::schema()),
     ]
 }
 

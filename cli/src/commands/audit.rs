@@ -19,7 +19,7 @@ pub(crate) struct AuditArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, CliError> {
-    let journal = session.journal_of_runs()?;
+    let journal = session.reading()?;
     let mut runs = journal.runs().await?;
     if let Some(run) = &args.run {
         let id = session::find(journal.as_ref(), run).await?;
@@ -31,7 +31,11 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
     for run in &runs {
         let audit = journal.audit(&run.id).await?;
         let expected = args.expect.as_deref().map(str::trim);
-        let is_expected = expected.is_none_or(|hash| hash.eq_ignore_ascii_case(&audit.head.hash));
+        let is_expected = expected.is_none_or(|hash| {
+            [&audit.head, audit.reported()]
+                .iter()
+                .any(|head| hash.eq_ignore_ascii_case(&head.hash))
+        });
         all_hold &= audit.broken.is_none();
         all_expected &= is_expected;
         if args.json {
@@ -57,24 +61,30 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
                     "  found     {} at event {}",
                     audit.head.hash, audit.head.seq
                 ));
-                session.ui.line(
-                    "  = events were cut off, replaced, or added since that head was kept: an order to a run that is over is \
-                     written down, too",
-                );
+                session
+                    .ui
+                    .line("  = events were cut off, replaced, or added since that head was kept");
             }
-            None => session.ui.line(&format!(
-                "{} run {}, started by {}: {} events, head {}",
-                style.green("holds"),
-                short(&audit.run),
-                run.starter(),
-                audit.head.seq,
-                audit.head.hash
-            )),
+            None => {
+                let head = audit.reported();
+                let after = match audit.head.seq - head.seq {
+                    0 => String::new(),
+                    n => format!(", and {n} after its end that changed nothing"),
+                };
+                session.ui.line(&format!(
+                    "{} run {}, started by {}: {} events, head {}{after}",
+                    style.green("holds"),
+                    short(&audit.run),
+                    run.starter(),
+                    head.seq,
+                    head.hash
+                ));
+            }
         }
     }
     if args.json {
         let text = serde_json::to_string_pretty(&audits).map_err(|error| {
-            CliError::new(Exit::Failed, format!("cannot write the audit: {error}"))
+            CliError::new(Exit::Broken, format!("cannot write the audit: {error}"))
         })?;
         session.ui.line(&text);
     }

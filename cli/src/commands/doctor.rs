@@ -1,11 +1,13 @@
-//! `windlass doctor`: is each target of an environment there, is it the right one, may it be used.
+//! `windlass doctor`: is each target of an environment there, is it the right one, may it be used; and the journal.
+mod journal;
+
 use crate::{
     clock,
     error::CliError,
     exit::Exit,
     playbook,
     session::Session,
-    ui::{Style, cut, diagnostics},
+    ui::{Style, cut},
 };
 use futures_util::future::join_all;
 use indexmap::IndexMap;
@@ -22,7 +24,7 @@ use windlass_engine::{
 /// What `doctor` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit code 0: every target is fit. 1: one of them is not, and the page says why and what to do. 2: the command line, the \
+Exit code 0: the journal and every target are fit. 1: one of them is not, and the page says why and what to do. 2: the command line, the \
 environment file or the playbook is wrong. Nothing is written, but for the ledger that --init-ledger makes after asking.")]
 pub(crate) struct DoctorArgs {
     /// Only these targets of the environment
@@ -68,19 +70,22 @@ pub(crate) async fn run(session: &Session, args: &DoctorArgs) -> Result<Exit, Cl
         .into_values()
         .map(|target| examine(session, &secrets, target, args.timeout));
     let mut examined = join_all(checks).await;
+    let journal = journal::examine(session)?;
     if args.json {
-        session.ui.line(&page(&environment, &examined)?);
+        session.ui.line(&page(&environment, &journal, &examined)?);
     } else {
-        table(session, &environment, &examined);
+        table(session, &environment, &journal, &examined);
     }
     if args.init_ledger {
         init_ledgers(session, args, &mut examined).await?;
     }
-    Ok(if examined.iter().all(|one| one.seen.is_fit()) {
-        Exit::Succeeded
-    } else {
-        Exit::Failed
-    })
+    Ok(
+        if journal.seen.is_fit() && examined.iter().all(|one| one.seen.is_fit()) {
+            Exit::Succeeded
+        } else {
+            Exit::Failed
+        },
+    )
 }
 
 /// The targets to look at, with the environment's name.
@@ -98,9 +103,7 @@ fn chosen(
         }
     };
     let mut targets = bound.map_err(|mistakes| {
-        session
-            .ui
-            .complain(&diagnostics::all(&mistakes, |_| "", session.ui.err));
+        session.ui.diagnose(&mistakes, |_| "");
         CliError::said(Exit::Invalid)
     })?;
     for wanted in &args.targets {
@@ -310,7 +313,7 @@ fn cells(one: &Examined) -> [String; 11] {
     ]
 }
 
-fn table(session: &Session, environment: &str, examined: &[Examined]) {
+fn table(session: &Session, environment: &str, journal: &journal::Journal, examined: &[Examined]) {
     let style = session.ui.out;
     let rows: Vec<[String; 11]> = examined.iter().map(cells).collect();
     // A column in which nobody has anything to say is left out.
@@ -354,15 +357,23 @@ fn table(session: &Session, environment: &str, examined: &[Examined]) {
         };
         session.ui.line(&line(row).replacen(word, &painted, 1));
     }
-    let findings: Vec<String> = examined
-        .iter()
-        .flat_map(|one| {
-            one.seen
-                .findings
-                .iter()
-                .map(|f| (one.target.name.as_str(), f))
-        })
-        .map(|(name, finding)| told(name, finding, style))
+    let word = journal.state();
+    let painted = match word {
+        "ok" => style.green(word),
+        "problem" => style.red(word),
+        _ => style.yellow(word),
+    };
+    session
+        .ui
+        .line(&format!("\njournal {}: {painted}", journal.name()));
+    let of_journal = journal.seen.findings.iter().map(|f| ("journal", "", f));
+    let of_targets = examined.iter().flat_map(|one| {
+        let name = one.target.name.as_str();
+        one.seen.findings.iter().map(move |f| ("target ", name, f))
+    });
+    let findings: Vec<String> = of_journal
+        .chain(of_targets)
+        .map(|(what, name, finding)| told(&format!("{what}{name}"), finding, style))
         .collect();
     if !findings.is_empty() {
         session.ui.line("");
@@ -370,17 +381,17 @@ fn table(session: &Session, environment: &str, examined: &[Examined]) {
     }
 }
 
-fn told(name: &str, finding: &Finding, style: Style) -> String {
+/// The finding about something, such as `target orders`.
+fn told(what: &str, finding: &Finding, style: Style) -> String {
     let lead = match finding.severity {
         Severity::Problem => style.red("problem"),
         Severity::Advice => style.yellow("note"),
     };
     let message = &finding.failure.message;
-    let named = message.starts_with(&format!("target {name}"));
-    let about = if named {
+    let about = if message.starts_with(what) {
         String::new()
     } else {
-        format!("target {name}: ")
+        format!("{what}: ")
     };
     let mut text = format!("{lead}: {about}{message}\n");
     if let Some(help) = &finding.failure.help {
@@ -393,7 +404,23 @@ fn told(name: &str, finding: &Finding, style: Style) -> String {
     text
 }
 
-fn page(environment: &str, examined: &[Examined]) -> Result<String, CliError> {
+fn findings(seen: &Examination) -> Vec<Json> {
+    let told = |finding: &Finding| {
+        json!({
+            "severity": finding.severity,
+            "code": finding.failure.code,
+            "message": finding.failure.message,
+            "help": finding.failure.help,
+        })
+    };
+    seen.findings.iter().map(told).collect()
+}
+
+fn page(
+    environment: &str,
+    journal: &journal::Journal,
+    examined: &[Examined],
+) -> Result<String, CliError> {
     let targets: Vec<Json> = examined
         .iter()
         .map(|one| {
@@ -417,20 +444,15 @@ fn page(environment: &str, examined: &[Examined]) -> Result<String, CliError> {
                 "secrets": one.secrets.iter().map(|(name, found)| json!({
                     "name": name, "resolves": found,
                 })).collect::<Vec<_>>(),
-                "findings": seen.findings.iter().map(|finding| json!({
-                    "severity": finding.severity,
-                    "code": finding.failure.code,
-                    "message": finding.failure.message,
-                    "help": finding.failure.help,
-                })).collect::<Vec<_>>(),
+                "findings": findings(seen),
             })
         })
         .collect();
-    let fit = examined.iter().all(|one| one.seen.is_fit());
+    let fit = journal.seen.is_fit() && examined.iter().all(|one| one.seen.is_fit());
     serde_json::to_string_pretty(&json!({
-        "environment": environment, "fit": fit, "targets": targets,
+        "environment": environment, "fit": fit, "journal": journal.as_json(), "targets": targets,
     }))
-    .map_err(|error| CliError::new(Exit::Failed, format!("cannot write the page: {error}")))
+    .map_err(|error| CliError::new(Exit::Broken, format!("cannot write the page: {error}")))
 }
 
 /// Makes what is missing, each after a yes.
@@ -542,7 +564,7 @@ fn agreed(session: &Session, question: &str) -> Result<bool, CliError> {
         .note("nothing was made")
         .help("run it in a terminal, or give --yes once the statements above were read"));
     }
-    session.ui.confirm(question)
+    session.ui.confirm("", question)
 }
 
 #[cfg(test)]
@@ -570,6 +592,7 @@ mod tests {
                 identity: None,
                 never: Vec::new(),
                 avoid: Vec::new(),
+                entry: None,
             },
             url: None,
             secrets: IndexMap::new(),
@@ -596,7 +619,7 @@ mod tests {
         }
         let mut one = examined(Some("primary"), Some("standby"));
         role(&mut one);
-        let text = told("orders", &one.seen.findings[0], Style::PLAIN);
+        let text = told("target orders", &one.seen.findings[0], Style::PLAIN);
         assert!(
             text.starts_with(
                 "problem: target orders is a standby, and the playbook wants a primary"

@@ -37,7 +37,7 @@ pub(crate) struct LogsArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: &LogsArgs) -> Result<Exit, CliError> {
-    let journal = session.journal_of_runs()?;
+    let journal = session.reading()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
     let machine = session::machine(journal.as_ref(), &run).await?;
     if let Some(step) = &args.step {
@@ -95,7 +95,7 @@ async fn follow(
     args: &LogsArgs,
 ) -> Result<Exit, CliError> {
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| {
-        CliError::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+        CliError::new(Exit::Broken, format!("cannot listen for signals: {error}"))
     })?;
     let mut ticks = tokio::time::interval(POLL);
     let (mut version, mut alone) = (None, 0_u32);
@@ -183,7 +183,7 @@ impl Printer<'_> {
 
     fn tell_json(&self, piece: &Printed) -> Result<(), CliError> {
         let unwritable = |error: serde_json::Error| {
-            CliError::new(Exit::Failed, format!("a piece cannot be written: {error}"))
+            CliError::new(Exit::Broken, format!("a piece cannot be written: {error}"))
         };
         let mut line = serde_json::Map::new();
         line.insert("run".to_owned(), self.run.into());

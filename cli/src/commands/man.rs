@@ -17,7 +17,7 @@ pub(crate) fn run(session: &Session, args: &ManArgs) -> Result<Exit, CliError> {
         let mut page = Vec::new();
         Man::new(Cli::command())
             .render(&mut page)
-            .map_err(|error| CliError::new(Exit::Failed, format!("cannot write: {error}")))?;
+            .map_err(|error| CliError::new(Exit::Broken, format!("cannot write: {error}")))?;
         session.ui.print(&String::from_utf8_lossy(&page));
         return Ok(Exit::Succeeded);
     };

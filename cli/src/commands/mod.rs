@@ -74,7 +74,7 @@ fn block_on(task: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, 
         .enable_all()
         .build()
         .map_err(|error| {
-            CliError::new(Exit::Failed, format!("cannot start the runtime: {error}"))
+            CliError::new(Exit::Broken, format!("cannot start the runtime: {error}"))
         })?;
     let done = runtime.block_on(Box::pin(task));
     // A statement that a server does not end must not hold the process.

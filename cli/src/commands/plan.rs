@@ -14,11 +14,10 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use windlass_engine::{
+    journal::RefusedBy,
     plan::{self, Plan, PlanRequest, Reveal},
-    run::RunError,
-    secret::RunSecrets,
-    step::{Failure, Resources, Revealed, RunInfo, Target},
-    value::Value,
+    run::{self, RunError},
+    step::{Resources, RunInfo},
 };
 
 /// How a plan is printed.
@@ -57,7 +56,9 @@ pub(crate) struct PlanArgs {
 
 pub(crate) async fn run(session: &Session, args: &PlanArgs) -> Result<Exit, CliError> {
     let prepared = playbook::prepare(session, &args.given)?;
-    let plan = make(session, &prepared, args.rehearse).await?;
+    let plan = make(session, &prepared, args.rehearse)
+        .await
+        .map_err(|no| no.error)?;
     if let Some(path) = &args.output {
         std::fs::write(path, json(&plan)? + "\n")
             .map_err(|error| CliError::file(path, "write", &error))?;
@@ -95,18 +96,50 @@ pub(crate) async fn run(session: &Session, args: &PlanArgs) -> Result<Exit, CliE
     Ok(Exit::Succeeded)
 }
 
+/// Why there is no plan, or not the approved one.
+pub(crate) struct NoPlan {
+    pub(crate) error: CliError,
+    /// What refused it; nothing if it failed.
+    pub(crate) refused_by: Option<RefusedBy>,
+}
+
+impl NoPlan {
+    fn drifted(error: CliError) -> Self {
+        Self {
+            error,
+            refused_by: Some(RefusedBy::Plan),
+        }
+    }
+}
+
+impl From<CliError> for NoPlan {
+    fn from(error: CliError) -> Self {
+        Self {
+            error,
+            refused_by: None,
+        }
+    }
+}
+
+impl From<RunError> for NoPlan {
+    fn from(error: RunError) -> Self {
+        Self {
+            refused_by: error.refused_by(),
+            error: error.into(),
+        }
+    }
+}
+
 /// Plans what was prepared.
 pub(crate) async fn make(
     session: &Session,
     prepared: &Prepared,
     rehearse: bool,
-) -> Result<Plan, CliError> {
+) -> Result<Plan, NoPlan> {
     let registry = session.registry();
     let secrets = session.secrets()?.of_run(&prepared.environment);
-    let mut targets = prepared.targets.clone();
-    for target in targets.values_mut() {
-        target.identity = Some(identify(session, target, &secrets).await?);
-    }
+    let now = clock::now();
+    let found = run::identify(registry, &prepared.graph, &prepared.targets, &secrets, now).await?;
     let fetching = secrets.clone();
     let reveal: Reveal = Arc::new(move |secret| {
         let secrets = fetching.clone();
@@ -117,7 +150,8 @@ pub(crate) async fn make(
         graph: &prepared.graph,
         registry,
         inputs: prepared.inputs.clone(),
-        targets,
+        targets: found.targets,
+        unreachable: found.unreachable,
         run: RunInfo {
             id: "(run)".to_owned(),
             short_id: "(run)".to_owned(),
@@ -135,48 +169,27 @@ pub(crate) async fn make(
         resources: Arc::new(Resources::default()),
     };
     let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| {
-        CliError::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+        CliError::new(Exit::Broken, format!("cannot listen for signals: {error}"))
     })?;
     let planning = plan::plan(request);
     tokio::pin!(planning);
     tokio::select! {
         plan = &mut planning => {
             return plan.redacted(secrets.redactor()).map_err(|error| {
-                CliError::new(Exit::Failed, format!("cannot write the plan: {error}"))
+                CliError::new(Exit::Broken, format!("cannot write the plan: {error}")).into()
             });
         }
         _ = interrupts.recv() => cancel.cancel(),
     }
     // What runs on a server is ended before the process is.
     drop(planning.await);
-    Err(CliError::new(
-        Exit::Interrupted,
-        "interrupted; a plan changes nothing",
-    ))
-}
-
-async fn identify(
-    session: &Session,
-    target: &Target,
-    secrets: &RunSecrets,
-) -> Result<windlass_engine::step::Identity, CliError> {
-    let failed = |failure: Failure| CliError::from(RunError::target(target, failure));
-    let kind = session.registry().target(&target.kind).ok_or_else(|| {
-        failed(Failure::new(
-            "target.kind",
-            format!("this windlass cannot reach a {}", target.kind),
-        ))
-    })?;
-    let url = match &target.url {
-        Value::Secret(secret) => secrets.reveal(secret, clock::now()).await.map_err(failed)?,
-        plain => Revealed::new(plain.to_string()),
-    };
-    kind.identify(target, url.expose()).await.map_err(failed)
+    let error = CliError::new(Exit::Interrupted, "interrupted; a plan changes nothing");
+    Err(error.into())
 }
 
 fn json(plan: &Plan) -> Result<String, CliError> {
     serde_json::to_string_pretty(plan)
-        .map_err(|error| CliError::new(Exit::Failed, format!("cannot write the plan: {error}")))
+        .map_err(|error| CliError::new(Exit::Broken, format!("cannot write the plan: {error}")))
 }
 
 /// Headings stand out; everything else is as it is.
@@ -199,18 +212,20 @@ pub(crate) async fn agree(
     session: &Session,
     path: &Path,
     prepared: &Prepared,
-) -> Result<Plan, CliError> {
+) -> Result<Plan, NoPlan> {
     let text = playbook::read(path)?;
     let approved: Plan = serde_json::from_str(&text).map_err(|error| {
         CliError::invalid(format!("{} is not a plan: {error}", path.display()))
             .help("write one with `windlass plan -o plan.json`")
     })?;
     if approved.format > plan::PLAN_FORMAT {
-        return Err(CliError::new(
+        let error = CliError::new(
             Exit::Refused,
             format!("{} was written by a newer windlass", path.display()),
-        )
-        .help("use that windlass, or plan again"));
+        );
+        return Err(NoPlan::drifted(
+            error.help("use that windlass, or plan again"),
+        ));
     }
     let now = make(session, prepared, false).await?;
     if now.digest == approved.digest {
@@ -223,8 +238,9 @@ pub(crate) async fn agree(
     for line in plan::diff(&approved, &now) {
         error = error.note(line);
     }
-    Err(error.note("nothing was run").help(format!(
+    let error = error.note("nothing was run").help(format!(
         "plan again, have it read again: windlass plan -o {} …",
         path.display()
-    )))
+    ));
+    Err(NoPlan::drifted(error))
 }

@@ -42,20 +42,22 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
         Some(format) => format,
         None => by_ending(args.output.as_deref())?,
     };
-    let journal = session.journal_of_runs()?;
+    let journal = session.reading()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
     // The head first: events that come meanwhile are left for the next report.
     let audit = journal.audit(&run).await?;
-    if let Some((seq, what)) = audit.broken {
+    if let Some((seq, what)) = &audit.broken {
         return Err(CliError::new(
-            Exit::Failed,
+            Exit::Broken,
             format!("damaged run {run}, event {seq}: {what}"),
         )
         .note("a report of it would prove nothing")
         .help("keep a copy of the journal as it is; `windlass audit` tells which runs hold"));
     }
     let mut events = journal.load(&run, 1).await?;
-    events.truncate(usize::try_from(audit.head.seq).unwrap_or(usize::MAX));
+    // What was refused after the end is no part of the run: its report stays what it was.
+    let head = audit.reported();
+    events.truncate(usize::try_from(head.seq).unwrap_or(usize::MAX));
     let machine = session::recover(&run, &events)?;
     let output = output::of_run(journal.as_ref(), &machine).await?;
     let aside = Aside {
@@ -63,7 +65,7 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
         output: &output,
         now: clock::now(),
     };
-    let report = Report::new(&events, &audit.head, &aside).map_err(|error| {
+    let report = Report::new(&events, head, &aside).map_err(|error| {
         CliError::from(RunError::Replay {
             run: run.clone(),
             why: error.to_string(),
@@ -74,7 +76,7 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
         Format::Html => report.to_html(),
         Format::Json => {
             serde_json::to_string_pretty(&report).map_err(|error| {
-                CliError::new(Exit::Failed, format!("cannot write the report: {error}"))
+                CliError::new(Exit::Broken, format!("cannot write the report: {error}"))
             })? + "\n"
         }
     };

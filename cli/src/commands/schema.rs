@@ -13,6 +13,8 @@ enum Subject {
     Plan,
     /// What `windlass report` writes as JSON
     Report,
+    /// The lines on standard error of a command with --json
+    Error,
 }
 
 /// What `schema` takes.
@@ -31,9 +33,10 @@ pub(crate) fn run(session: &Session, args: &SchemaArgs) -> Result<Exit, CliError
         Subject::Environment => windlass_engine::environment::schema(),
         Subject::Plan => windlass_engine::plan::schema(),
         Subject::Report => windlass_engine::report::schema(),
+        Subject::Error => windlass_engine::diagnostic::schema(),
     };
     let text = serde_json::to_string_pretty(&schema).map_err(|error| {
-        CliError::new(Exit::Failed, format!("cannot write the schema: {error}"))
+        CliError::new(Exit::Broken, format!("cannot write the schema: {error}"))
     })?;
     let Some(path) = &args.check else {
         session.ui.line(&text);
@@ -47,6 +50,7 @@ pub(crate) fn run(session: &Session, args: &SchemaArgs) -> Result<Exit, CliError
         Subject::Environment => "environment",
         Subject::Plan => "plan",
         Subject::Report => "report",
+        Subject::Error => "error",
     };
     Err(CliError::new(
         Exit::Failed,

@@ -30,7 +30,7 @@ pub(crate) struct ShowArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliError> {
-    let journal = session.journal_of_runs()?;
+    let journal = session.reading()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
     let events = journal.load(&run, 1).await?;
     let machine = session::recover(&run, &events)?;
@@ -48,7 +48,7 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
             (&now, &output),
         );
         let text = serde_json::to_string_pretty(&page).map_err(|error| {
-            CliError::new(Exit::Failed, format!("cannot write the run: {error}"))
+            CliError::new(Exit::Broken, format!("cannot write the run: {error}"))
         })?;
         session.ui.line(&text);
     } else {

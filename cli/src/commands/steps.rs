@@ -34,7 +34,7 @@ pub(crate) fn run(session: &Session, args: &StepsArgs) -> Result<Exit, CliError>
     if args.json {
         let all: Vec<Json> = kinds.iter().map(|kind| as_json(kind)).collect();
         let text = serde_json::to_string_pretty(&all).map_err(|error| {
-            CliError::new(Exit::Failed, format!("cannot write the kinds: {error}"))
+            CliError::new(Exit::Broken, format!("cannot write the kinds: {error}"))
         })?;
         session.ui.line(&text);
         return Ok(Exit::Succeeded);

@@ -29,12 +29,8 @@ pub(crate) async fn run(session: &Session, args: &UndoArgs) -> Result<Exit, CliE
         let ahead = vote::ahead(journal.as_ref(), &run).await?;
         let undoing = undoing::rehearse(session, ahead, &summary)?
             .map_err(|reason| refused(&run, &reason))?;
-        session.ui.complain(&confirm::undo(
-            &undoing,
-            summary.holder.as_ref(),
-            session.ui.err,
-        ));
-        if !session.ui.confirm("Undo it? [y/N] ")? {
+        let page = confirm::undo(&undoing, summary.holder.as_ref(), session.ui.err);
+        if !session.ui.confirm(&page, "Undo it? [y/N] ")? {
             return Err(CliError::invalid("not undone: the answer was not yes")
                 .note("nothing was changed")
                 .help(format!(

@@ -48,7 +48,7 @@ pub(crate) fn run(session: &Session, args: &ValidateArgs) -> Result<Exit, CliErr
     if args.json {
         let json = serde_json::to_string_pretty(&all).map_err(|error| {
             CliError::new(
-                Exit::Failed,
+                Exit::Broken,
                 format!("cannot write the diagnostics: {error}"),
             )
         })?;

@@ -32,56 +32,95 @@ pub(crate) struct WatchArgs {
     json: bool,
 }
 
+/// Why a run is no longer followed.
+pub(crate) enum Watched {
+    /// It is over.
+    Over,
+    /// It only waits, and that was asked for.
+    Waiting,
+    /// It is not over, and nobody drives it.
+    Alone,
+    /// Ctrl-C.
+    Interrupted,
+}
+
 pub(crate) async fn run(session: &Session, args: &WatchArgs) -> Result<Exit, CliError> {
-    let journal = session.journal_of_runs()?;
+    let journal = session.reading()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
     let mut reporter = Reporter::new(session, &run, args.json);
+    match follow(session, journal.as_ref(), &run, &mut reporter, false).await? {
+        Watched::Interrupted => Ok(Exit::Interrupted),
+        Watched::Over | Watched::Waiting | Watched::Alone => {
+            sum_up(session, journal.as_ref(), &reporter, args.json).await
+        }
+    }
+}
+
+/// Follows a run from the journal, from where the reporter is.
+pub(crate) async fn follow(
+    session: &Session,
+    journal: &dyn Journal,
+    run: &str,
+    reporter: &mut Reporter<'_>,
+    leave_when_waiting: bool,
+) -> Result<Watched, CliError> {
     let wrong = |error: std::io::Error| {
-        CliError::new(Exit::Failed, format!("cannot listen for signals: {error}"))
+        CliError::new(Exit::Broken, format!("cannot listen for signals: {error}"))
     };
     let mut interrupts = signal(SignalKind::interrupt()).map_err(wrong)?;
     let mut ticks = tokio::time::interval(POLL);
-    let (mut seen, mut version, mut alone) = (0_u64, None, 0_u32);
+    let mut seen = reporter.machine().map_or(0, Machine::seq);
+    let (mut version, mut alone) = (None, 0_u32);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             _ = interrupts.recv() => {
                 reporter.settle();
-                session.ui.say("the run goes on without being watched");
-                return Ok(Exit::Interrupted);
+                session.ui.say("the run continues without being watched");
+                return Ok(Watched::Interrupted);
             }
         }
         let now = journal.version().await?;
         if version != Some(now) {
             version = Some(now);
-            seen = news(journal.as_ref(), &run, seen, &mut reporter).await?;
+            seen = news(journal, run, seen, reporter).await?;
         }
-        reporter.frame(journal.as_ref()).await?;
+        reporter.frame(journal).await?;
         let Some(machine) = reporter.machine() else {
             continue;
         };
-        if matches!(machine.state(), RunState::Finished(_)) {
-            break;
+        match machine.state() {
+            RunState::Finished(_) => return Ok(Watched::Over),
+            RunState::Waiting if leave_when_waiting => return Ok(Watched::Waiting),
+            RunState::Running
+            | RunState::Waiting
+            | RunState::Paused
+            | RunState::Compensating
+            | RunState::Stuck => {}
         }
-        if session::summary(journal.as_ref(), &run)
-            .await?
-            .holder
-            .is_some()
-        {
+        if session::summary(journal, run).await?.holder.is_some() {
             alone = 0;
         } else {
             alone += 1;
         }
         if alone >= ALONE {
-            break;
+            return Ok(Watched::Alone);
         }
     }
-    reporter.settle();
+}
+
+/// What came of a run that was followed, with the exit code that its driver has.
+pub(crate) async fn sum_up(
+    session: &Session,
+    journal: &dyn Journal,
+    reporter: &Reporter<'_>,
+    json: bool,
+) -> Result<Exit, CliError> {
     let Some(machine) = reporter.machine() else {
         return Ok(Exit::Succeeded);
     };
-    if !args.json {
-        let output = output::of_run(journal.as_ref(), machine).await?;
+    if !json {
+        let output = output::of_run(journal, machine).await?;
         session.ui.print(&summary::render(
             machine,
             None,
@@ -114,7 +153,7 @@ fn exit(machine: &Machine) -> Exit {
         RunState::Stuck => Ended::Stuck,
         RunState::Paused => Ended::Paused,
         RunState::Waiting => Ended::Waiting,
-        // Left in the middle: whoever drove it is gone.
-        RunState::Running | RunState::Compensating => Ended::Interrupted,
+        // Left in the middle: whoever drove it is gone, and it can be resumed.
+        RunState::Running | RunState::Compensating => return Exit::Broken,
     })
 }

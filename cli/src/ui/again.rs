@@ -7,19 +7,24 @@ static OPTIONS: Mutex<String> = Mutex::new(String::new());
 
 /// From now on, proposed commands name this file by this option.
 pub(crate) fn remember(option: &str, path: &Path) {
-    let text = path.display().to_string();
-    let plain = text
-        .chars()
-        .all(|c| c.is_alphanumeric() || "/._-+".contains(c));
-    let text = if plain {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    };
+    let text = quoted(path);
     if let Ok(mut options) = OPTIONS.lock()
         && !options.contains(option)
     {
         options.push_str(&format!(" {option} {text}"));
+    }
+}
+
+/// A path as a shell takes it.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text
+        .chars()
+        .all(|c| c.is_alphanumeric() || "/._-+".contains(c));
+    if plain {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 

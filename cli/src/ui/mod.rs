@@ -23,9 +23,10 @@ pub(crate) use windlass_engine::report::human::{
 
 use crate::{error::CliError, exit::Exit};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io::{BufRead, ErrorKind, IsTerminal, Write},
 };
+use windlass_engine::diagnostic::{Diagnostic, ErrorLine, Line};
 
 /// Standard output and standard error.
 pub(crate) struct Ui {
@@ -39,13 +40,17 @@ pub(crate) struct Ui {
     pub(crate) is_live: bool,
     /// Say only what was asked for, and errors.
     pub(crate) quiet: bool,
+    /// Standard error takes lines of JSON alone, as standard output does.
+    json: bool,
+    /// Diagnostics for the last of these lines.
+    kept: RefCell<Vec<Diagnostic>>,
     /// The reader has gone: say nothing more, but go on with what was asked.
     gone: Cell<bool>,
 }
 
 impl Ui {
     /// As the process finds it.
-    pub(crate) fn new(color: ColorChoice, quiet: bool) -> Self {
+    pub(crate) fn new(color: ColorChoice, quiet: bool, json: bool) -> Self {
         let out = std::io::stdout().is_terminal();
         let smart = std::env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb");
         Self {
@@ -54,6 +59,8 @@ impl Ui {
             glyphs: Glyphs::from_locale(),
             is_live: out && smart && !quiet,
             quiet,
+            json,
+            kept: RefCell::default(),
             gone: Cell::new(false),
         }
     }
@@ -89,17 +96,66 @@ impl Ui {
     }
 
     /// Prints a line to standard error, always.
-    #[expect(
-        clippy::unused_self,
-        reason = "all output goes by the one object that owns the terminal"
-    )]
     pub(crate) fn complain(&self, text: &str) {
-        // A standard error that is closed leaves nobody to tell.
-        drop(writeln!(
-            std::io::stderr(),
-            "{}",
-            crate::hygiene::redactor().text(&again::in_text(text.trim_end_matches('\n')))
-        ));
+        let text = again::in_text(text.trim_end_matches('\n'));
+        if self.json {
+            write_line(&Line::Note(text.into_owned()));
+        } else {
+            write_err(&text);
+        }
+    }
+
+    /// Prints what is wrong, and how many mistakes there are.
+    pub(crate) fn diagnose<'t>(
+        &self,
+        found: &[Diagnostic],
+        text_of: impl Fn(&Diagnostic) -> &'t str,
+    ) {
+        if self.json {
+            self.kept.borrow_mut().extend_from_slice(found);
+        } else if !found.is_empty() {
+            self.complain(&diagnostics::all(found, text_of, self.err));
+        }
+    }
+
+    /// Prints what is worth knowing, without the lines of the file: they may hold a password.
+    pub(crate) fn warn(&self, found: &[Diagnostic]) {
+        if self.json {
+            self.kept.borrow_mut().extend_from_slice(found);
+        } else if !found.is_empty() {
+            self.complain(&diagnostics::each(found, |_| "", self.err));
+        }
+    }
+
+    /// Prints why the command could not do as asked; the last that it says.
+    pub(crate) fn fail(&self, error: &CliError) {
+        if self.json {
+            let message = match error.message.as_str() {
+                "" => "the command line, the playbook or the environment is wrong",
+                message => message,
+            };
+            let plain = |texts: &[String]| {
+                let texts = texts.iter().map(|text| again::in_text(text).into_owned());
+                texts.collect()
+            };
+            write_line(&Line::Error(ErrorLine {
+                exit: error.exit.code(),
+                message: message.to_owned(),
+                notes: plain(&error.notes),
+                help: plain(&error.help),
+                diagnostics: self.kept.take(),
+            }));
+        } else if !error.said {
+            self.complain(&error.render(self.err));
+        }
+    }
+
+    /// Prints what was kept back for the last line, where the command did as asked.
+    pub(crate) fn end(&self) {
+        let kept = self.kept.take();
+        if !kept.is_empty() {
+            write_line(&Line::Warnings(kept));
+        }
     }
 
     /// Whether a person sits there who can be asked: standard input and standard error are a terminal.
@@ -111,13 +167,16 @@ impl Ui {
         std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
 
-    /// Asks on standard error, without a line break, so that the answer stands behind the question. Anything but yes is
-    /// no, the end of the input too.
+    /// Shows what is asked about, if anything, and asks on standard error, without a line break, so that the answer stands behind
+    /// the question. Anything but yes is no, the end of the input too. A person reads it: it is never JSON.
     #[expect(
         clippy::unused_self,
         reason = "all output goes by the one object that owns the terminal"
     )]
-    pub(crate) fn confirm(&self, question: &str) -> Result<bool, CliError> {
+    pub(crate) fn confirm(&self, page: &str, question: &str) -> Result<bool, CliError> {
+        if !page.is_empty() {
+            write_err(&again::in_text(page.trim_end_matches('\n')));
+        }
         let mut err = std::io::stderr();
         drop(write!(err, "{question}").and_then(|()| err.flush()));
         let mut answer = String::new();
@@ -125,7 +184,7 @@ impl Ui {
             .lock()
             .read_line(&mut answer)
             .map_err(|error| {
-                CliError::new(Exit::Failed, format!("cannot read the answer: {error}"))
+                CliError::new(Exit::Broken, format!("cannot read the answer: {error}"))
             })?;
         if read == 0 {
             drop(writeln!(err));
@@ -135,4 +194,19 @@ impl Ui {
             "y" | "yes"
         ))
     }
+}
+
+/// A line of JSON on standard error.
+pub(crate) fn write_line(line: &Line) {
+    // Texts alone: there is nothing in it that JSON cannot write.
+    write_err(&serde_json::to_string(line).unwrap_or_default());
+}
+
+fn write_err(text: &str) {
+    // A standard error that is closed leaves nobody to tell.
+    drop(writeln!(
+        std::io::stderr(),
+        "{}",
+        crate::hygiene::redactor().text(text)
+    ));
 }

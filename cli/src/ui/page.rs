@@ -105,7 +105,13 @@ pub(crate) fn render(
     if !started.targets.is_empty() {
         text.push_str(&format!("{}\n", style.bold("targets")));
         for (name, target) in &started.targets {
-            text.push_str(&format!("  {name}  {}\n", target_line(target)));
+            let line = match started.unreachable.get(name) {
+                Some(why) if target.identity.is_none() => {
+                    format!("{}  has not answered yet: {why}", target_line(target))
+                }
+                Some(_) | None => target_line(target),
+            };
+            text.push_str(&format!("  {}  {line}\n", target.called()));
         }
     }
     text.push_str(&format!("{}\n", style.bold("steps")));

@@ -18,7 +18,8 @@ use windlass_engine::{
 /// The outcome in one line.
 pub(crate) fn headline(machine: &Machine, is_driven: bool, now: Timestamp, style: Style) -> String {
     let started = machine.started();
-    let end = machine.finished().map_or(now, |_| machine.last_at());
+    // What was refused after the end is no part of the run.
+    let end = machine.root().finished_at.unwrap_or(now);
     let standing = standing(machine, is_driven);
     let means = if standing.means.is_empty() {
         String::new()

@@ -69,10 +69,7 @@ pub(crate) fn tree(
 ) -> Vec<String> {
     let style = seen.ui.out;
     let started = seen.machine.started();
-    let end = seen
-        .machine
-        .finished()
-        .map_or(seen.now, |_| seen.machine.last_at());
+    let end = seen.machine.root().finished_at.unwrap_or(seen.now);
     let head = format!(
         "{}  {}  {}  {}  {}",
         style.bold(&started.run.playbook),

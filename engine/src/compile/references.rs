@@ -262,7 +262,23 @@ impl<'s> Scoped<'s, '_, '_> {
             self.any_target = true;
             return;
         };
-        self.use_target(name, range);
+        if !self.use_target(name, range) {
+            return;
+        }
+        let Some(member) = reference.path.get(1) else {
+            return;
+        };
+        let of = format!("targets.{name}");
+        if member != "reachable" {
+            self.unknown_member(&of, member, &["reachable"], range);
+        } else if self.is_derived(name) {
+            self.reader.error_help(
+                codes::UNKNOWN_MEMBER,
+                range,
+                format!("`{of}.reachable` is not known: `{name}` is like another target"),
+                "a target with `like` is reached by the step that uses it; read `reachable` of one with a `kind`",
+            );
+        }
     }
 
     fn unknown_member(&mut self, of: &str, name: &str, known: &[&str], range: Range) {

@@ -94,19 +94,30 @@ impl<'s> Scoped<'s, '_, '_> {
         let description = target.description.map(str::to_owned);
         Some(match &target.sort {
             TargetSort::Broken => return None,
-            TargetSort::Named { kind, role, moves } => TargetDecl::Named {
+            TargetSort::Named {
+                kind,
+                role,
+                moves,
+                when_down,
+            } => TargetDecl::Named {
                 kind: kind.value.to_owned(),
                 role: role.map(str::to_owned),
                 description,
                 moves: *moves,
+                when_down: *when_down,
             },
-            TargetSort::Many { kind, select } => TargetDecl::Many {
+            TargetSort::Many {
+                kind,
+                select,
+                when_down,
+            } => TargetDecl::Many {
                 kind: kind.value.to_owned(),
                 select: select
                     .iter()
                     .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                     .collect(),
                 description,
+                when_down: *when_down,
             },
             TargetSort::Derived { like, never, with } => {
                 self.single(like);
@@ -171,6 +182,13 @@ impl<'s> Scoped<'s, '_, '_> {
         if self.use_target(name.value, name.range) && self.is_many(name.value) {
             self.many_target(name.value, name.range);
         }
+    }
+
+    pub(super) fn is_derived(&self, name: &str) -> bool {
+        let mut all = self.document.targets.iter();
+        all.any(|target| {
+            target.name.value == name && matches!(target.sort, TargetSort::Derived { .. })
+        })
     }
 
     fn is_many(&self, name: &str) -> bool {

@@ -1,16 +1,19 @@
 //! What is wrong with a playbook, an environment or an input, as a compiler says it.
 pub mod codes;
+mod line;
 mod render;
 
 pub use codes::{CODES, Code};
+pub use line::{ErrorLine, Line, schema};
 pub use render::MarkedLine;
 
 use indexmap::IndexSet;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 
 /// A place in a source file, in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Span {
     /// The file, as it was named.
     pub file: Arc<str>,
@@ -25,7 +28,7 @@ pub struct Span {
 }
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Worth knowing; nothing is refused.
@@ -35,7 +38,7 @@ pub enum Severity {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Diagnostic {
     /// `WL0101`; `windlass explain WL0101` has its page.
     pub code: &'static str,
@@ -55,7 +58,7 @@ pub struct Diagnostic {
 }
 
 /// A part of a file and what should stand there instead.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Mend {
     /// The bytes.
     pub bytes: std::ops::Range<usize>,

@@ -229,6 +229,7 @@ fn target(
         identity: None,
         never: Vec::new(),
         avoid: Vec::new(),
+        entry: (key != name).then(|| key.to_owned()),
     })
 }
 
@@ -243,6 +244,7 @@ pub fn derive(name: &str, base: &Target, overrides: &Map) -> Result<Target, Fail
     let mut target = base.clone();
     name.clone_into(&mut target.name);
     target.identity = None;
+    target.entry = None;
     target.avoid.clear();
     if ["host", "port", "database"]
         .iter()

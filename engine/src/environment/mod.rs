@@ -18,9 +18,9 @@ pub struct EnvironmentFile {
     /// The environment that is used where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
-    /// The file of the embedded journal, relative to this file; `.windlass/journal.db` where not given.
+    /// The embedded journal; `.windlass/journal.db` beside this file, for the account that makes it, where not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub journal: Option<String>,
+    pub journal: Option<JournalEntry>,
     /// Environments by name.
     #[serde(default)]
     pub environments: IndexMap<String, Environment>,
@@ -31,6 +31,48 @@ pub struct EnvironmentFile {
     #[serde(skip)]
     #[schemars(skip)]
     pub warnings: Vec<Diagnostic>,
+}
+
+/// Where the journal is, and who may use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum JournalEntry {
+    /// A file, relative to this file, for the account that makes it.
+    Own(String),
+    /// A file that several accounts of the host use.
+    Shared(SharedJournal),
+}
+
+/// A journal that several accounts of a host use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedJournal {
+    /// The file, relative to this file.
+    pub path: String,
+    /// The group of the operating system whose members read and write it. Whoever makes the journal gives its folder and its files
+    /// to the group; `windlass doctor` checks them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+impl JournalEntry {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Own(path) => path,
+            Self::Shared(shared) => &shared.path,
+        }
+    }
+
+    /// The group that shares it.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shared(shared) => shared.group.as_deref(),
+        }
+    }
 }
 
 /// One environment.

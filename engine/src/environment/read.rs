@@ -1,5 +1,8 @@
 //! From the tree of the file to its model, with a place for every mistake.
-use super::{Environment, EnvironmentFile, SecretEntry, TargetEntry, secrets::Url};
+use super::{
+    Environment, EnvironmentFile, JournalEntry, SecretEntry, SharedJournal, TargetEntry,
+    secrets::Url,
+};
 use crate::{
     diagnostic::{Diagnostic, codes, suggest},
     source::{Map, Node, SourceFile, SourceTree},
@@ -97,9 +100,7 @@ impl Reader<'_> {
         file.default = map
             .get("default")
             .and_then(|node| self.text(node, "default"));
-        file.journal = map
-            .get("journal")
-            .and_then(|node| self.text(node, "journal"));
+        file.journal = map.get("journal").and_then(|node| self.journal(node));
         if let Some(groups) = map
             .get("approvers")
             .and_then(|node| self.map(node, "approvers"))
@@ -127,6 +128,30 @@ impl Reader<'_> {
             }
         }
         file
+    }
+
+    /// A path, or a path and the group that shares it.
+    fn journal(&mut self, node: &Node) -> Option<JournalEntry> {
+        if node.scalar().is_some() {
+            return self.text(node, "journal").map(JournalEntry::Own);
+        }
+        let map = self.map(node, "journal")?;
+        self.keys(map, &["path", "group"], "journal");
+        let Some(path) = map.get("path") else {
+            self.error(
+                codes::MISSING_KEY,
+                node.range,
+                "journal has no `path`".to_owned(),
+                Some(
+                    "such as `journal: { path: /var/lib/windlass/journal.db, group: dba }`"
+                        .to_owned(),
+                ),
+            );
+            return None;
+        };
+        let path = self.text(path, "path")?;
+        let group = map.get("group").and_then(|node| self.text(node, "group"));
+        Some(JournalEntry::Shared(SharedJournal { path, group }))
     }
 
     fn environment(&mut self, node: &Node) -> Environment {
@@ -455,6 +480,13 @@ mod tests {
             Some("l")
         );
         assert_eq!(file.approvers["dba"], ["ana", "bruno"]);
+        assert_eq!(file.journal, Some(JournalEntry::Own("j.db".to_owned())));
+        let shared = read("windlass.yaml", "journal: { path: j.db, group: dba }\n").unwrap();
+        let shared = shared.journal.unwrap();
+        assert_eq!((shared.path(), shared.group()), ("j.db", Some("dba")));
+        let wrong = "journal: { group: dba, mode: 7 }\n";
+        let wrong = read("windlass.yaml", wrong).unwrap_err();
+        assert_eq!(wrong.len(), 2, "{wrong:?}");
         let bad = "defualt: dev\nenvironments:\n  dev:\n    targets:\n      shop: { uri: x, create: yes }\n      other: { url: y, busy_timeout: 5 }\n";
         let codes: Vec<&str> = read("windlass.yaml", bad)
             .unwrap_err()

@@ -335,6 +335,9 @@ pub(super) fn evaluate(
         };
         scope.push_dynamic(reference.root.as_str(), to_dynamic(value));
     }
+    if let Some(value) = vars.get(rewrite::REACHABLE) {
+        scope.push_dynamic(rewrite::REACHABLE, to_dynamic(value));
+    }
     LEFT.with(|left| left.set(BUDGET));
     ENGINE
         .eval_ast_with_scope::<Dynamic>(&mut scope, &compiled.ast)

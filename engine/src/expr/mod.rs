@@ -18,6 +18,7 @@ mod tests;
 mod vars;
 
 pub use reference_page::reference_page;
+pub(crate) use rewrite::REACHABLE;
 pub use template::{Template, TemplatePart, expression_ranges};
 pub use vars::Vars;
 

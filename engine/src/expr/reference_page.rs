@@ -60,7 +60,8 @@ A missing member fails too. `a?.b` is NULL where a is NULL or has no b, and so i
 
 `inputs.x` · names under `let:` · `steps.ID.output`, `.state`, `.error`, `.started_at`, `.finished_at`, `.duration`,
 `.attempts` · `run.id`, `.short_id`, `.url`, `.by`, `.playbook`, `.environment`, `.started_at`, `.outcome`, `.failed` ·
-`item` and `index` in a `foreach`
+`item` and `index` in a `foreach` · `targets.NAME` (of many targets a list), `targets.NAME.reachable` (whether the run has
+reached it; of many targets the list of those that it has)
 
 ## Functions
 

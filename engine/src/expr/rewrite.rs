@@ -29,6 +29,8 @@ impl Rewritten {
 
 /// Member of a map; `()` where it has none.
 pub(super) const OPTIONAL: &str = "__optional";
+/// What `targets.NAME.reachable` reads, by the name of the target: a target itself is a text or a list, which has no members.
+pub(crate) const REACHABLE: &str = "__reachable";
 /// Member of a map.
 pub(super) const MEMBER: &str = "__member";
 
@@ -157,6 +159,12 @@ pub(super) fn rewrite(tokens: &[Token<'_>]) -> Result<Rewritten, ExprError> {
                 out.put(at, op);
                 chain = false;
             }
+            Kind::Word("targets") if let Some((name, start)) = asks_reachable(&tokens[i..]) => {
+                chain = false;
+                out.put(at, REACHABLE);
+                out.put(start, &format!("[{name:?}]"));
+                i += 4;
+            }
             Kind::Word(word) => {
                 chain = false;
                 let in_map = open.last().is_some_and(|open| open.op == "#{");
@@ -211,6 +219,21 @@ pub(super) fn rewrite(tokens: &[Token<'_>]) -> Result<Rewritten, ExprError> {
         text: out.text,
         places: out.places,
     })
+}
+
+/// The target of `.NAME.reachable` after `targets`, and where its name stands.
+fn asks_reachable<'a>(after: &[Token<'a>]) -> Option<(&'a str, usize)> {
+    match after {
+        [dot, name, member, reachable, ..]
+            if dot.is(".") && member.is(".") && reachable.is_word("reachable") =>
+        {
+            match name.kind {
+                Kind::Word(word) => Some((word, name.start)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
 }
 
 /// Integers beyond 64 bits, and fractions that a float would not keep, are exact decimals.

@@ -770,3 +770,51 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn a_target_is_a_text_or_a_list_and_says_whether_it_is_reachable() {
+    let fleet = || Value::list(vec![Value::from("fleet[0]"), Value::from("fleet[1]")]);
+    let vars = Vars::new()
+        .with(
+            "targets",
+            Value::map([("db", Value::from("db")), ("fleet", fleet())]),
+        )
+        .with(
+            super::REACHABLE,
+            Value::map([
+                ("db", Value::Bool(false)),
+                ("fleet", Value::list(vec![Value::from("fleet[1]")])),
+            ]),
+        );
+    for (source, expected) in [
+        ("targets.db", Value::from("db")),
+        ("targets.db.reachable", Value::Bool(false)),
+        (
+            "!targets.db.reachable && targets.db == 'db'",
+            Value::Bool(true),
+        ),
+        ("targets.fleet", fleet()),
+        (
+            "targets.fleet.reachable",
+            Value::list(vec![Value::from("fleet[1]")]),
+        ),
+        ("len(targets.fleet.reachable)", Value::Int(1)),
+        ("'fleet[0]' in targets.fleet.reachable", Value::Bool(false)),
+        (
+            "filter(targets.fleet, |t| t in targets.fleet.reachable)",
+            Value::list(vec![Value::from("fleet[1]")]),
+        ),
+    ] {
+        let expr = Expr::parse(source).unwrap();
+        assert_eq!(expr.evaluate(&vars), Ok(expected), "{source}");
+        assert_eq!(
+            expr.references().first().map(|reference| &*reference.root),
+            Some("targets")
+        );
+    }
+    let error = Expr::parse("targets.db.reachble")
+        .unwrap()
+        .evaluate(&vars)
+        .unwrap_err();
+    assert!(!error.message.contains("__"), "{error}");
+}

@@ -13,7 +13,7 @@ pub use policy::{Backoff, OnFailure, OutsideWindow, Policy, Retry};
 
 use crate::{
     expr::{Expr, Template},
-    step::StepTraits,
+    step::{Identity, StepTraits, Target},
     value::{Duration, Value},
 };
 use indexmap::IndexMap;
@@ -170,6 +170,9 @@ pub enum TargetDecl {
         description: Option<String>,
         /// Whether the run itself may change the role.
         moves: bool,
+        /// What a start does if it does not answer.
+        #[serde(default, skip_serializing_if = "WhenDown::is_refuse")]
+        when_down: WhenDown,
     },
     /// Another target with some keys replaced; bound on first use.
     Derived {
@@ -190,7 +193,50 @@ pub enum TargetDecl {
         select: IndexMap<String, String>,
         /// For people.
         description: Option<String>,
+        /// What a start does with a member that does not answer.
+        #[serde(default, skip_serializing_if = "WhenDown::is_refuse")]
+        when_down: WhenDown,
     },
+}
+
+impl TargetDecl {
+    /// What a start does if the target does not answer. A derived target is reached only by the step that uses it.
+    #[must_use]
+    pub fn when_down(&self) -> WhenDown {
+        match self {
+            Self::Named { when_down, .. } | Self::Many { when_down, .. } => *when_down,
+            Self::Derived { .. } => WhenDown::Continue,
+        }
+    }
+
+    /// Makes who answered the identity of a target. If the run itself changes its role (`moves`), the target has the role only
+    /// now, and may lose it on the way, and with it its history.
+    pub fn bind(decl: Option<&Self>, target: &mut Target, who: Identity) {
+        let moves = matches!(decl, Some(Self::Named { moves: true, .. }));
+        let timeline = who.timeline.filter(|_| !moves);
+        target.role = target.role.take().filter(|_| !moves);
+        target.identity = Some(Identity { timeline, ..who });
+    }
+}
+
+/// What a start does if a target does not answer.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenDown {
+    /// Nothing starts.
+    #[default]
+    Refuse,
+    /// The run starts; its identity is bound when a step first reaches it.
+    Continue,
+}
+
+impl WhenDown {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    fn is_refuse(&self) -> bool {
+        *self == Self::Refuse
+    }
 }
 
 /// One node.

@@ -5,7 +5,10 @@ mod printed;
 
 pub use printed::*;
 
-use super::{Journal, JournalError, Lease, LockHeld};
+use super::{
+    Journal, JournalError, Lease, LockHeld, NotBegun, REFUSED_KEPT, RefusedBy, RefusedStart,
+    StartKey, StartOf, Terms,
+};
 use crate::{
     graph::{GRAPH_FORMAT, Graph, Policy, Scope, Source},
     machine::{
@@ -33,8 +36,10 @@ macro_rules! journal_conformance {
             the_same_command_twice_is_once, commands_of_other_runs_stay, a_refused_append_changes_nothing,
             finds_by_either_end, lists_runs, the_version_changes, locks_are_all_or_none,
             locks_outlive_their_driver, large_values, too_deep_values, empty_appends, audits,
-            fifty_runs_at_once, two_appenders, graphs_are_shared, prints_are_kept,
-            prints_are_replaced_and_forgotten, prints_need_the_lease, prints_are_no_events);
+            fifty_runs_at_once, two_appenders, graphs_are_shared, a_start_takes_its_locks_or_leaves_nothing,
+            a_key_starts_one_run, many_starts_by_one_key, refused_starts_are_no_runs,
+            what_comes_after_the_end_does_not_move_it, prints_are_kept, prints_are_replaced_and_forgotten,
+            prints_need_the_lease, prints_are_no_events);
     };
     (@each $store:expr; $($case:ident),+) => {
         $(
@@ -109,6 +114,7 @@ pub fn started(run: &str, graph: &Arc<Graph>) -> Event {
         identity: None,
         never: Vec::new(),
         avoid: Vec::new(),
+        entry: None,
     };
     let start = RunStarted {
         format: EVENT_FORMAT,
@@ -125,6 +131,7 @@ pub fn started(run: &str, graph: &Arc<Graph>) -> Event {
         graph: graph.clone(),
         inputs: Value::map([("size", Value::Int(3))]),
         targets: IndexMap::from([("orders".to_owned(), target)]),
+        unreachable: IndexMap::from([("audit".to_owned(), "no answer".to_owned())]),
         approvers: IndexMap::from([("dba".to_owned(), vec!["dana".to_owned()])]),
         secrets: Value::map([("file", Value::text("secrets.json"))]),
         digest: "d1".to_owned(),
@@ -237,6 +244,7 @@ pub async fn reads_back(open: Open<'_>) {
             at: "2027-01-15T08:00:00.123456789Z".parse().unwrap(),
             body: EventBody::LeaseTaken(LeaseTaken {
                 failovers: indexmap::IndexMap::new(),
+                unreachable: IndexMap::from([("orders".to_owned(), "no answer".to_owned())]),
                 epoch: 1,
                 holder: holder("dana"),
             }),
@@ -852,4 +860,172 @@ pub async fn graphs_are_shared(open: Open<'_>) {
     drop((one, two));
     let three = graph_of(journal.load("r3", 1).await.unwrap());
     assert_eq!(three, graph("steps: []"));
+}
+
+fn key(key: &str, inputs: &str) -> StartKey {
+    StartKey {
+        key: key.to_owned(),
+        of: StartOf {
+            playbook: "p1".to_owned(),
+            inputs: inputs.to_owned(),
+            place: "prod".to_owned(),
+        },
+    }
+}
+
+fn terms(locks: &[&str], key: Option<StartKey>) -> Terms {
+    let locks = locks.iter().map(|&lock| lock.to_owned()).collect();
+    Terms { locks, key }
+}
+
+async fn begin(journal: &dyn Journal, run: &str, terms: Terms) -> Result<Box<dyn Lease>, NotBegun> {
+    let first = vec![started(run, &graph("steps: []"))];
+    journal.begin(run, holder("dana"), first, terms).await
+}
+
+/// A start that a lock refuses makes no run and takes no other lock; the locks of a start are held at once and until its end.
+pub async fn a_start_takes_its_locks_or_leaves_nothing(open: Open<'_>) {
+    let (journal, other) = (open(), open());
+    let one = begin(journal.as_ref(), "r1", terms(&["a", "b"], None)).await;
+    let one = one.unwrap();
+    let wanted = || terms(&["c", "b"], Some(key("k", "i")));
+    let refused = begin(other.as_ref(), "r2", wanted()).await.err().unwrap();
+    assert!(
+        matches!(&refused, NotBegun::Locked(LockHeld::Held { name, run }) if name == "b" && run == "r1"),
+        "{refused:?}"
+    );
+    assert_eq!(journal.runs().await.unwrap().len(), 1);
+    assert_eq!(journal.keyed("k").await.unwrap(), None);
+    let lost = other.lease("r2", holder("lee")).await.err().unwrap();
+    assert!(matches!(lost, JournalError::NoSuchRun(_)), "{lost:?}");
+    // The lock that was free is free.
+    let three = begin(other.as_ref(), "r3", terms(&["c"], None)).await;
+    let three = three.unwrap();
+    let end = vec![finished(Outcome::Succeeded)];
+    let appended = other.append(three.as_ref(), 2, end, "succeeded");
+    appended.await.unwrap();
+    // Nobody drives it any more, and it holds them still.
+    drop(one);
+    assert!(begin(other.as_ref(), "r2", wanted()).await.is_err());
+    let one = journal.lease("r1", holder("dana")).await.unwrap();
+    let end = vec![finished(Outcome::Cancelled)];
+    let appended = journal.append(one.as_ref(), 2, end, "cancelled");
+    appended.await.unwrap();
+    begin(other.as_ref(), "r2", wanted()).await.unwrap();
+    assert_eq!(journal.keyed("k").await.unwrap().unwrap().run, "r2");
+}
+
+/// The second start by a key hears of the first, whatever it would have started.
+pub async fn a_key_starts_one_run(open: Open<'_>) {
+    let (journal, other) = (open(), open());
+    assert_eq!(journal.keyed("k").await.unwrap(), None);
+    let first = begin(journal.as_ref(), "r1", terms(&["a"], Some(key("k", "i")))).await;
+    drop(first.unwrap());
+    for inputs in ["i", "j"] {
+        // The key is asked before the locks: the run that holds them is the one that was asked for.
+        let again = begin(other.as_ref(), "r2", terms(&["a"], Some(key("k", inputs)))).await;
+        match again.err().unwrap() {
+            NotBegun::KeyUsed { key: used, first } => {
+                assert_eq!((used.as_str(), first.run.as_str()), ("k", "r1"));
+                let differs = key("k", inputs).of.differs(&first.of);
+                assert_eq!(differs.is_some(), inputs == "j", "{differs:?}");
+            }
+            refused => panic!("{refused:?}"),
+        }
+    }
+    // An id that is taken uses up no key.
+    let taken = begin(other.as_ref(), "r1", terms(&[], Some(key("l", "i")))).await;
+    assert!(matches!(
+        taken.err().unwrap(),
+        NotBegun::Journal(JournalError::SequenceTaken { .. })
+    ));
+    assert_eq!(other.keyed("l").await.unwrap(), None);
+    drop(begin(other.as_ref(), "r2", terms(&[], Some(key("l", "i")))).await);
+    let runs = journal.runs().await.unwrap();
+    let keys: Vec<_> = runs.iter().map(|run| run.key.as_deref()).collect();
+    assert_eq!(keys, [Some("l"), Some("k")]);
+    drop((journal, other));
+    let reopened = open();
+    let kept = reopened.keyed("k").await.unwrap().unwrap();
+    assert_eq!((kept.run.as_str(), kept.of), ("r1", key("k", "i").of));
+}
+
+/// However many start by one key at once: one run begins, and all others hear of it.
+pub async fn many_starts_by_one_key(open: Open<'_>) {
+    let handles: Vec<_> = (0..4).map(|_| open()).collect();
+    let starts = (0..40_usize).map(|n| {
+        let journal = handles[n % handles.len()].clone();
+        async move {
+            let run = format!("r{n}");
+            let begun = begin(journal.as_ref(), &run, terms(&["a"], Some(key("k", "i")))).await;
+            match begun {
+                Ok(_) => (true, run),
+                Err(NotBegun::KeyUsed { first, .. }) => (false, first.run),
+                Err(refused) => panic!("{refused:?}"),
+            }
+        }
+    });
+    let told = futures_util::future::join_all(starts).await;
+    let begun: Vec<&String> = told
+        .iter()
+        .filter(|(begun, _)| *begun)
+        .map(|(_, run)| run)
+        .collect();
+    assert_eq!(begun.len(), 1);
+    assert!(told.iter().all(|(_, run)| run == begun[0]), "{told:?}");
+    let runs = handles[0].runs().await.unwrap();
+    assert_eq!(runs.len(), 1);
+}
+
+fn refusal(second: i64) -> RefusedStart {
+    RefusedStart {
+        at: at(second),
+        playbook: "nightly-check".to_owned(),
+        environment: "prod".to_owned(),
+        by: "dana".to_owned(),
+        account: None,
+        key: (second % 2 == 0).then(|| format!("k{second}")),
+        refused_by: RefusedBy::Window,
+        why: "outside of \"Mon-Fri\"".to_owned(),
+    }
+}
+
+/// A refused start is kept beside the runs, and the oldest make way.
+pub async fn refused_starts_are_no_runs(open: Open<'_>) {
+    let (journal, other) = (open(), open());
+    create(journal.as_ref(), "r1").await;
+    assert_eq!(journal.refused().await.unwrap(), []);
+    journal.refuse(refusal(1)).await.unwrap();
+    other.refuse(refusal(2)).await.unwrap();
+    assert_eq!(journal.refused().await.unwrap(), [refusal(2), refusal(1)]);
+    assert_eq!(journal.runs().await.unwrap().len(), 1);
+    let more = (3..=i64::try_from(REFUSED_KEPT).unwrap() + 5).map(|n| journal.refuse(refusal(n)));
+    for kept in futures_util::future::join_all(more).await {
+        kept.unwrap();
+    }
+    let kept = journal.refused().await.unwrap();
+    assert_eq!(kept.len() as u64, REFUSED_KEPT);
+    assert!(!kept.contains(&refusal(5)) && kept.contains(&refusal(6)));
+}
+
+/// A run ended when it ended: what is refused later is in its chain, and moves neither its end nor its state.
+pub async fn what_comes_after_the_end_does_not_move_it(open: Open<'_>) {
+    let journal = open();
+    let lease = create(journal.as_ref(), "r1").await;
+    let mut end = finished(Outcome::Succeeded);
+    end.at = at(3);
+    let appended = journal.append(lease.as_ref(), 2, vec![end], "succeeded");
+    appended.await.unwrap();
+    journal.submit(command("c1", "r1")).await.unwrap();
+    let after = vec![refused("c1")];
+    let appended = journal.append(lease.as_ref(), 3, after, "succeeded");
+    appended.await.unwrap();
+    let run = journal.runs().await.unwrap().remove(0);
+    assert_eq!((run.updated_at, run.events), (at(3), 3));
+    // Opened again and ended once more, it has a new end.
+    let again = vec![step(7), finished(Outcome::Compensated)];
+    let appended = journal.append(lease.as_ref(), 4, again, "compensated");
+    appended.await.unwrap();
+    let run = journal.runs().await.unwrap().remove(0);
+    assert_eq!(run.updated_at, at(90));
 }

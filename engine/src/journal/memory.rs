@@ -1,8 +1,8 @@
 //! A journal in memory, for tests and the crash simulation. It keeps what a disk would keep: the stored form of
 //! each event, through the same encoder and the same chain as the durable journals.
 use super::{
-    Audit, Head, Journal, JournalError, Lease, LockHeld, Printed, PrintedOf, PrintedSize, Prints,
-    RunSummary,
+    Audit, Journal, JournalError, Keyed, Lease, LockHeld, NotBegun, Printed, PrintedOf,
+    PrintedSize, Prints, REFUSED_KEPT, RefusedStart, RunSummary, StartKey, Terms,
     record::{self, Batch, Chain, Graphs, Hash, Record, Unreadable},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,6 +25,7 @@ struct Run {
     account: Option<Account>,
     started_at: Timestamp,
     updated_at: Timestamp,
+    key: Option<StartKey>,
     state: String,
     head: Hash,
     records: Vec<Record>,
@@ -46,9 +47,46 @@ struct Content {
     locks: BTreeMap<String, String>,
     /// By run, then by place.
     printed: HashMap<String, BTreeMap<u64, Printed>>,
+    refused: VecDeque<RefusedStart>,
 }
 
 impl Content {
+    fn keyed(&self, key: &str) -> Option<Keyed> {
+        self.runs.iter().find_map(|run| {
+            let used = run.key.as_ref().filter(|used| used.key == key)?;
+            Some(Keyed {
+                run: run.id.clone(),
+                of: used.of.clone(),
+            })
+        })
+    }
+
+    /// Takes all of these locks, or says who holds the first that is taken.
+    fn lock(&mut self, run: &str, names: &[String]) -> Result<(), LockHeld> {
+        self.check_locks(run, names)?;
+        for name in names {
+            self.locks.insert(name.clone(), run.to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_locks(&self, run: &str, names: &[String]) -> Result<(), LockHeld> {
+        for name in names {
+            if let Some(holder) = self.locks.get(name)
+                && holder != run
+                && self
+                    .run(holder)
+                    .is_ok_and(|held| !record::is_over(&held.state))
+            {
+                return Err(LockHeld::Held {
+                    name: name.clone(),
+                    run: holder.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn run(&self, id: &str) -> Result<&Run, JournalError> {
         let found = self.runs.iter().find(|run| run.id == id);
         found.ok_or_else(|| JournalError::NoSuchRun(id.to_owned()))
@@ -76,7 +114,9 @@ impl Content {
             entry.taken |= batch.takes.iter().any(|(id, _)| *id == entry.command.id);
         }
         let run = self.run_mut(id)?;
+        // What is written down after the end of a run does not move its end.
         if let Some(last) = batch.records.last()
+            && (batch.finished || !record::is_over(state))
             && let Ok(at) = last.at.parse()
         {
             run.updated_at = at;
@@ -118,11 +158,11 @@ struct Store {
 
 impl Store {
     /// Carries out a write of a driver, or fails as it was told to.
-    fn write<T>(
+    fn write<T, E: From<JournalError>>(
         &mut self,
-        act: impl FnOnce(&mut Self) -> Result<T, JournalError>,
-    ) -> Result<T, JournalError> {
-        let failed = || JournalError::Store("an injected fault".to_owned());
+        act: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let failed = || JournalError::Store("an injected fault".to_owned()).into();
         if self.dead {
             return Err(failed());
         }
@@ -252,21 +292,30 @@ impl MemoryJournal {
         })
     }
 
-    fn create_now(
+    fn begin_now(
         &self,
         id: &str,
         holder: Holder,
         events: &[Event],
-    ) -> Result<Box<dyn Lease>, JournalError> {
+        terms: &Terms,
+    ) -> Result<Box<dyn Lease>, NotBegun> {
         let info = &record::first_event(id, events)?.run;
         let genesis = record::genesis(id);
         let batch = record::encode(id, genesis, 1, events, &Graphs::default())?;
         self.store().write(|store| {
+            if let Some(key) = &terms.key
+                && let Some(first) = store.content.keyed(&key.key)
+            {
+                let key = key.key.clone();
+                return Err(NotBegun::KeyUsed { key, first });
+            }
+            let free = store.content.check_locks(id, &terms.locks);
+            free.map_err(NotBegun::Locked)?;
             if store.content.run(id).is_ok() {
-                return Err(JournalError::SequenceTaken {
+                return Err(NotBegun::Journal(JournalError::SequenceTaken {
                     run: id.to_owned(),
                     seq: 1,
-                });
+                }));
             }
             store.content.runs.push(Run {
                 id: id.to_owned(),
@@ -276,6 +325,7 @@ impl MemoryJournal {
                 account: info.account.clone(),
                 started_at: info.started_at,
                 updated_at: info.started_at,
+                key: terms.key.clone(),
                 state: "running".to_owned(),
                 head: genesis,
                 records: Vec::new(),
@@ -283,8 +333,10 @@ impl MemoryJournal {
             });
             if let Err(error) = store.content.append(id, batch, "running") {
                 store.content.runs.pop();
-                return Err(error);
+                return Err(NotBegun::Journal(error));
             }
+            let locked = store.content.lock(id, &terms.locks);
+            locked.map_err(NotBegun::Locked)?;
             store.leases.insert(id.to_owned(), (1, holder));
             Ok(())
         })?;
@@ -344,10 +396,7 @@ impl MemoryJournal {
     fn audit_now(&self, id: &str) -> Result<Audit, JournalError> {
         let store = self.store();
         let run = store.content.run(id)?;
-        let mut chain = Chain {
-            hash: record::genesis(id),
-            seq: 0,
-        };
+        let mut chain = Chain::from(0, record::genesis(id));
         let mut broken = None;
         for (seq, record) in (1..).zip(&run.records) {
             let mut blob = |hash: &Hash| Ok(store.content.blobs.get(hash).map(|b| b.to_string()));
@@ -369,13 +418,10 @@ impl MemoryJournal {
                 break;
             }
         }
-        let head = Head {
-            seq: chain.seq,
-            hash: hex::encode(chain.hash),
-        };
         Ok(Audit {
             run: id.to_owned(),
-            head,
+            head: chain.head(),
+            ended: chain.ended(),
             broken,
         })
     }
@@ -383,21 +429,7 @@ impl MemoryJournal {
     fn lock_now(&self, lease: &dyn Lease, names: &[String]) -> Result<(), LockHeld> {
         let mut store = self.store();
         store.check_lease(lease.run(), lease.epoch())?;
-        let content = &mut store.content;
-        for name in names {
-            if let Some(run) = content.locks.get(name)
-                && run != lease.run()
-                && content.run(run).is_ok_and(|r| !record::is_over(&r.state))
-            {
-                return Err(LockHeld::Held {
-                    name: name.clone(),
-                    run: run.clone(),
-                });
-            }
-        }
-        for name in names {
-            content.locks.insert(name.clone(), lease.run().to_owned());
-        }
+        store.content.lock(lease.run(), names)?;
         store.version += 1;
         Ok(())
     }
@@ -457,6 +489,7 @@ impl MemoryJournal {
             updated_at: run.updated_at,
             state: run.state.clone(),
             events: run.records.len() as u64,
+            key: run.key.as_ref().map(|key| key.key.clone()),
             holder: store.leases.get(&run.id).map(|(_, holder)| holder.clone()),
         };
         store.content.runs.iter().rev().map(summary).collect()
@@ -495,14 +528,39 @@ pub(super) fn pick(given: &str, mut fits: Vec<String>) -> Result<String, Journal
 }
 
 impl Journal for MemoryJournal {
-    fn create(
+    fn begin(
         &self,
         run: &str,
         holder: Holder,
         events: Vec<Event>,
-    ) -> BoxFuture<'_, Result<Box<dyn Lease>, JournalError>> {
+        terms: Terms,
+    ) -> BoxFuture<'_, Result<Box<dyn Lease>, NotBegun>> {
         let run = run.to_owned();
-        Box::pin(async move { self.create_now(&run, holder, &events) })
+        Box::pin(async move { self.begin_now(&run, holder, &events, &terms) })
+    }
+
+    fn keyed(&self, key: &str) -> BoxFuture<'_, Result<Option<Keyed>, JournalError>> {
+        let key = key.to_owned();
+        Box::pin(async move { Ok(self.store().content.keyed(&key)) })
+    }
+
+    fn refuse(&self, start: RefusedStart) -> BoxFuture<'_, Result<(), JournalError>> {
+        Box::pin(async move {
+            let mut store = self.store();
+            let kept = &mut store.content.refused;
+            kept.push_front(start);
+            kept.truncate(usize::try_from(REFUSED_KEPT).unwrap_or(usize::MAX));
+            store.version += 1;
+            Ok(())
+        })
+    }
+
+    fn refused(&self) -> BoxFuture<'_, Result<Vec<RefusedStart>, JournalError>> {
+        Box::pin(async move { Ok(self.store().content.refused.iter().cloned().collect()) })
+    }
+
+    fn in_place(&self) -> BoxFuture<'_, Result<(), JournalError>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn lease(

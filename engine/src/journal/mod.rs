@@ -8,10 +8,12 @@ mod memory;
 mod printed;
 mod record;
 mod sqlite;
+mod start;
 
 pub use memory::{Fault, MemoryJournal, Snapshot};
 pub use printed::{Printed, PrintedOf, PrintedSize, Prints};
-pub use sqlite::SqliteJournal;
+pub use sqlite::{Sharing, SqliteJournal};
+pub use start::{Keyed, NotBegun, REFUSED_KEPT, RefusedBy, RefusedStart, StartKey, StartOf, Terms};
 
 use crate::{
     machine::{Event, Holder, Submitted},
@@ -22,7 +24,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 /// What a journal says when it cannot do as asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
     /// No run has this id.
     #[error("no run {0}")]
@@ -83,6 +85,37 @@ pub enum JournalError {
         /// Ours.
         known: i64,
     },
+    /// There is no file.
+    #[error("there is no journal at {path}")]
+    Missing {
+        /// Where.
+        path: String,
+    },
+    /// The file cannot be opened, or is no journal. Nothing was written.
+    #[error("the journal {path} cannot be opened: {why}")]
+    Unusable {
+        /// Where.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// The file is a copy of a journal that is still in its place: a run that both hold would be driven twice.
+    #[error("{path} is a copy of the journal {original}, which is still there")]
+    Copied {
+        /// The copy.
+        path: String,
+        /// What it is a copy of.
+        original: String,
+    },
+    /// The file is not the one that this process opened, or not as this process left it. What was asked may have been written
+    /// to a file that no name leads to.
+    #[error("the journal {path} was changed under this process: {what}")]
+    Replaced {
+        /// Where it was.
+        path: String,
+        /// What happened to it.
+        what: String,
+    },
     /// The disk is full. Nothing that was written is lost.
     #[error("no space left for the journal at {path}; nothing that was written is lost")]
     DiskFull {
@@ -118,12 +151,15 @@ pub struct RunSummary {
     pub account: Option<Account>,
     /// When.
     pub started_at: Timestamp,
-    /// When the last event was written.
+    /// When the last event was written; of a run that is over, when it ended.
     pub updated_at: Timestamp,
     /// `running`, `waiting`, `stuck`, `paused`, or an outcome; as of the last append.
     pub state: String,
     /// How many events it has.
     pub events: u64,
+    /// The key that it was started by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Who drives it now, if somebody does.
     pub holder: Option<Holder>,
 }
@@ -133,6 +169,20 @@ impl RunSummary {
     #[must_use]
     pub fn starter(&self) -> String {
         shown(&self.by, self.account.as_ref())
+    }
+
+    /// Whether it is over, as of the last append.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        record::is_over(&self.state)
+    }
+}
+
+impl Audit {
+    /// The head that a report of the run has.
+    #[must_use]
+    pub fn reported(&self) -> &Head {
+        self.ended.as_ref().unwrap_or(&self.head)
     }
 }
 
@@ -152,19 +202,49 @@ pub struct Audit {
     pub run: String,
     /// The head, where the chain holds.
     pub head: Head,
+    /// The head when the run ended, where only refusals of commands came after: a report of the run is of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Head>,
     /// The first event that does not hold, and why.
     pub broken: Option<(u64, String)>,
 }
 
 /// Where runs are written down. `seq` counts from 1.
 pub trait Journal: Send + Sync + 'static {
-    /// Makes a run with its first events and takes its lease, in one commit.
+    /// Makes a run with its first events, takes its locks, its key and its lease, in one commit or not at all.
+    fn begin(
+        &self,
+        run: &str,
+        holder: Holder,
+        events: Vec<Event>,
+        terms: Terms,
+    ) -> BoxFuture<'_, Result<Box<dyn Lease>, NotBegun>>;
+    /// [`Journal::begin`] without locks and without a key.
     fn create(
         &self,
         run: &str,
         holder: Holder,
         events: Vec<Event>,
-    ) -> BoxFuture<'_, Result<Box<dyn Lease>, JournalError>>;
+    ) -> BoxFuture<'_, Result<Box<dyn Lease>, JournalError>> {
+        let begun = self.begin(run, holder, events, Terms::default());
+        Box::pin(async move {
+            begun.await.map_err(|refused| match refused {
+                NotBegun::Journal(error) => error,
+                NotBegun::Locked(_) | NotBegun::KeyUsed { .. } => {
+                    JournalError::Store(refused.to_string())
+                }
+            })
+        })
+    }
+    /// The run that a key started, if it started one.
+    fn keyed(&self, key: &str) -> BoxFuture<'_, Result<Option<Keyed>, JournalError>>;
+    /// Keeps that a start was refused.
+    fn refuse(&self, start: RefusedStart) -> BoxFuture<'_, Result<(), JournalError>>;
+    /// The starts that were refused, newest first.
+    fn refused(&self) -> BoxFuture<'_, Result<Vec<RefusedStart>, JournalError>>;
+    /// Whether the store is still the one that was opened: asked before an effect starts, so it must be cheap. An append
+    /// asks by itself.
+    fn in_place(&self) -> BoxFuture<'_, Result<(), JournalError>>;
     /// Takes the lease of a run, at once or not at all.
     fn lease(
         &self,
@@ -221,7 +301,7 @@ pub trait Journal: Send + Sync + 'static {
 }
 
 /// A lock of `policy.locks` is taken.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum LockHeld {
     /// By another run.
     #[error("lock {name:?} is held by run {run}")]

@@ -4,7 +4,7 @@
 //! *blob*: the graph of a run always, and a whole body beyond [`INLINE_LIMIT`]. A body that stands in a blob is
 //! `{"$blob":"<hash>"}`, which no event looks like. The chain covers the stored bytes, so an audit needs nothing
 //! but the store.
-use super::JournalError;
+use super::{Head, JournalError};
 use crate::{
     graph::Graph,
     machine::{CommandRefused, CommandTaken, EVENT_FORMAT, Event, EventBody, RunStarted},
@@ -83,12 +83,19 @@ struct StoredStart<'a> {
     graph: BlobRef,
     inputs: Cow<'a, Value>,
     targets: Cow<'a, IndexMap<String, Target>>,
+    #[serde(default, skip_serializing_if = "nobody")]
+    unreachable: Cow<'a, IndexMap<String, String>>,
     #[serde(default)]
     approvers: Cow<'a, IndexMap<String, Vec<String>>>,
     #[serde(default)]
     secrets: Cow<'a, Value>,
     digest: Cow<'a, str>,
     engine: Cow<'a, str>,
+}
+
+#[expect(clippy::ptr_arg, reason = "serde's signature")]
+fn nobody(unreachable: &Cow<'_, IndexMap<String, String>>) -> bool {
+    unreachable.is_empty()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -200,6 +207,7 @@ fn encode_start(start: &RunStarted, batch: &mut Batch, graphs: &Graphs) -> Resul
         graph,
         inputs,
         targets,
+        unreachable,
         approvers,
         secrets,
         digest,
@@ -223,6 +231,7 @@ fn encode_start(start: &RunStarted, batch: &mut Batch, graphs: &Graphs) -> Resul
         },
         inputs: Cow::Borrowed(inputs),
         targets: Cow::Borrowed(targets),
+        unreachable: Cow::Borrowed(unreachable),
         approvers: Cow::Borrowed(approvers),
         secrets: Cow::Borrowed(secrets),
         digest: Cow::Borrowed(digest),
@@ -371,6 +380,7 @@ fn decode_start(
         graph,
         inputs: start.inputs.into_owned(),
         targets: start.targets.into_owned(),
+        unreachable: start.unreachable.into_owned(),
         approvers: start.approvers.into_owned(),
         secrets: start.secrets.into_owned(),
         digest: start.digest.into_owned(),
@@ -437,9 +447,51 @@ pub(super) struct Chain {
     pub(super) hash: Hash,
     /// How many hold.
     pub(super) seq: u64,
+    /// Where the run ended, while nothing but refusals comes after.
+    ended: Option<(u64, Hash)>,
 }
 
 impl Chain {
+    /// After so many events, the last with this hash.
+    pub(super) fn from(seq: u64, hash: Hash) -> Self {
+        let ended = None;
+        Self { hash, seq, ended }
+    }
+
+    /// The head of what holds.
+    pub(super) fn head(&self) -> Head {
+        Head {
+            seq: self.seq,
+            hash: hex::encode(self.hash),
+        }
+    }
+
+    /// The head when the run ended.
+    pub(super) fn ended(&self) -> Option<Head> {
+        self.ended.map(|(seq, hash)| Head {
+            seq,
+            hash: hex::encode(hash),
+        })
+    }
+
+    /// A driver that takes a command for a run that is over, and refuses it, changes nothing about the run; nor does who its targets
+    /// are by then, nor a clock that was set.
+    fn note_end(&mut self, body: &[u8]) {
+        let is = |name: &&str| body.starts_with(format!("{{\"{name}\":").as_bytes());
+        let idle = [
+            "lease_taken",
+            "command_refused",
+            "identified",
+            "clock_stepped",
+        ];
+        // A run that stopped, and is closed after that, is over with its closing.
+        if is(&"finished") || (is(&"closed") && self.ended.is_some()) {
+            self.ended = Some((self.seq, self.hash));
+        } else if !idle.iter().any(is) {
+            self.ended = None;
+        }
+    }
+
     /// Checks the next stored event.
     pub(super) fn check(
         &mut self,
@@ -464,6 +516,7 @@ impl Chain {
         }
         self.hash = computed;
         self.seq = seq;
+        self.note_end(body);
         Ok(())
     }
 

@@ -36,6 +36,7 @@ impl Machine {
         match &event.body {
             EventBody::RunStarted(_) => return Err(IllegalEvent::NotStarted { seq: self.seq + 1 }),
             EventBody::LeaseTaken(e) => self.on_lease(e)?,
+            EventBody::Identified(e) => self.on_identified(e)?,
             EventBody::Expanded(e) => self.on_expanded(e)?,
             EventBody::Started(e) => self.on_started(e, at)?,
             EventBody::Captured(e) => {
@@ -96,7 +97,10 @@ impl Machine {
                 self.touch_rank(Rank::Sleeps);
                 self.touch_rank(Rank::Timer);
             }
-            EventBody::CommandAccepted(_) | EventBody::CommandRefused(_) => {}
+            // Spans are in the time of the run, which does not step; who waits for an instant is woken.
+            EventBody::ClockStepped(_)
+            | EventBody::CommandAccepted(_)
+            | EventBody::CommandRefused(_) => {}
             EventBody::Resolved(e) => self.on_resolved(e, at)?,
             EventBody::RetryOrdered(e) => self.on_retry_ordered(e, at)?,
             EventBody::InputEdited(e) => self.on_input(e)?,

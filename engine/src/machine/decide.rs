@@ -55,6 +55,91 @@ impl Machine {
         self.paused.is_some() || self.agenda.has(Rank::Asks) || self.agenda.has(Rank::Asking)
     }
 
+    /// Wakes what slept until an instant that has passed, and starts nothing: what expired before a command was sent has expired,
+    /// and the command comes before all that a driver would begin anew.
+    ///
+    /// # Errors
+    /// Never by its own decisions.
+    pub fn wake(&mut self, now: Timestamp) -> Result<Vec<Event>, IllegalEvent> {
+        let mut events = Vec::new();
+        while self.finished.is_none() && self.paused.is_none() {
+            let now = now.max(self.last_at);
+            let lines = self.agenda.of_rank(Rank::Timer);
+            let awoken = lines
+                .take_while(|(_, at, ..)| *at <= now)
+                .find_map(|(_, at, id, phase)| self.awoken(*id, *phase, *at));
+            let Some(body) = awoken else {
+                break;
+            };
+            let event = Event { at: now, body };
+            self.apply(&event)?;
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// Wakes those who wait for an instant of the wall clock that is elsewhere in the time of the run now: they look again.
+    /// `now` is the time of the run, `of_wall` finds an instant in it.
+    ///
+    /// # Errors
+    /// Never by its own decisions.
+    pub fn look_at_the_clock(
+        &mut self,
+        now: Timestamp,
+        of_wall: impl Fn(Timestamp) -> Timestamp,
+    ) -> Result<Vec<Event>, IllegalEvent> {
+        if self.finished.is_some() {
+            return Ok(Vec::new());
+        }
+        let at = now.max(self.last_at);
+        let mut bodies = Vec::new();
+        for instance in self.instances() {
+            for phase in [Phase::Do, Phase::Undo] {
+                let Some(wait) = instance.execution(phase).wait() else {
+                    continue;
+                };
+                let (set, by) = match &wait.on {
+                    WaitOn::Timer(at) => (Some(*at), Woken::Timer),
+                    WaitOn::Signal(_) | WaitOn::Approval(_) => (wait.deadline, Woken::Deadline),
+                };
+                // As far apart as the driver takes for a step of the clock.
+                let is_elsewhere = |set: Timestamp, wall: Timestamp| {
+                    Duration::between(set, of_wall(wall)).as_millis().abs() >= 1000
+                };
+                if let (Some(set), Some(wall)) = (set, wait.wall)
+                    && is_elsewhere(set, wall)
+                {
+                    bodies.push(EventBody::Awoken(Awoken {
+                        node: instance.path.clone(),
+                        phase,
+                        by,
+                    }));
+                }
+            }
+        }
+        let mut events = Vec::new();
+        for body in bodies {
+            let event = Event { at, body };
+            self.apply(&event)?;
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// The event that wakes a sleeper at an instant; none if it does not sleep, or only until its next attempt.
+    fn awoken(&self, id: InstanceId, phase: Phase, at: Timestamp) -> Option<EventBody> {
+        let wait = self.get(id).execution(phase).wait()?;
+        let by = match wait.on {
+            WaitOn::Timer(timer) if timer == at => Woken::Timer,
+            WaitOn::Timer(_) | WaitOn::Signal(_) | WaitOn::Approval(_) => Woken::Deadline,
+        };
+        Some(EventBody::Awoken(Awoken {
+            node: self.get(id).path.clone(),
+            phase,
+            by,
+        }))
+    }
+
     /// An execution that a driver left behind: nothing happened, or it is in doubt.
     fn next_lost(&self, now: Timestamp) -> Option<EventBody> {
         let (id, phase) = self.agenda.first(Rank::Lost)?;
@@ -259,22 +344,13 @@ impl Machine {
         if *at > now {
             return None;
         }
-        let execution = self.get(*id).execution(*phase);
-        let Some(wait) = execution.wait() else {
-            return Some(match phase {
+        let awoken = self.awoken(*id, *phase, *at);
+        awoken.or_else(|| {
+            Some(match phase {
                 Phase::Do => self.start(*id, now),
                 Phase::Undo => self.start_undo(*id, now),
-            });
-        };
-        let by = match wait.on {
-            WaitOn::Timer(timer) if timer == *at => Woken::Timer,
-            WaitOn::Timer(_) | WaitOn::Signal(_) | WaitOn::Approval(_) => Woken::Deadline,
-        };
-        Some(EventBody::Awoken(Awoken {
-            node: self.get(*id).path.clone(),
-            phase: *phase,
-            by,
-        }))
+            })
+        })
     }
 
     /// A scope that ends wakes nothing: what sleeps is ended.

@@ -1,7 +1,10 @@
 //! What a run writes down. Stored formats: a change that old journals would not read needs a new version.
 use crate::{
     graph::Graph,
-    step::{Account, Evidence, Failure, Mark, Phase, RunInfo, Target, Vote, Wait, Woken, shown},
+    step::{
+        Account, Evidence, Failure, Identity, Mark, Phase, RunInfo, Target, Vote, Wait, Woken,
+        shown,
+    },
     value::{Timestamp, Value},
 };
 use indexmap::IndexMap;
@@ -32,6 +35,10 @@ pub enum EventBody {
     RunStarted(Box<RunStarted>),
     /// A driver took the lease. What was in flight under the one before is lost.
     LeaseTaken(LeaseTaken),
+    /// A step reached a target of which the run did not know who it is, or which was failed over since.
+    Identified(Box<Identified>),
+    /// The wall clock of the machine that drives was set.
+    ClockStepped(ClockStepped),
     /// The items of a `foreach`, before any of them starts.
     Expanded(Expanded),
     /// An attempt starts, or a group, call or foreach opens.
@@ -111,6 +118,9 @@ pub struct RunStarted {
     pub inputs: Value,
     /// Named targets as resolved, with identities; `many` targets under `name[i]`.
     pub targets: IndexMap<String, Target>,
+    /// Targets that did not answer (`when_down: continue`), by name, and why; they have no identity yet.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub unreachable: IndexMap<String, String>,
     /// Members of approver groups.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub approvers: IndexMap<String, Vec<String>>,
@@ -133,6 +143,33 @@ pub struct LeaseTaken {
     /// Targets that were failed over since the run started, by name: what was committed there before may be lost.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub failovers: IndexMap<String, Failover>,
+    /// Targets that could not be compared with what they were at the start, by name, and why: the first step that uses one
+    /// compares it.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub unreachable: IndexMap<String, String>,
+}
+
+/// See [`EventBody::ClockStepped`].
+///
+/// The times of a run never step: from here on they differ from those of the wall clock by this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStepped {
+    /// How far, forwards; below zero, backwards.
+    pub by: crate::value::Duration,
+    /// What the wall clock says now.
+    pub wall: Timestamp,
+}
+
+/// See [`EventBody::Identified`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identified {
+    /// The target, by its name in the run.
+    pub target: String,
+    /// Who it is. If the run knew nobody, every later use is compared with this.
+    pub identity: Identity,
+    /// The promotion since the run started, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<Failover>,
 }
 
 /// A promotion that the run had no part in.

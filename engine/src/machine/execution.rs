@@ -423,6 +423,8 @@ pub struct Execution {
     pub(super) at: At,
     /// The last attempt, from 1; 0 before the first.
     pub attempt: u32,
+    /// The last attempt that is known to have taken effect; 0 if none. It outlives an undo, as `attempt` does.
+    pub done_attempt: u32,
     /// Whether an attempt started since it was pending: its condition is decided.
     pub(super) begun: bool,
     /// Attempts that count against `retry`.
@@ -524,7 +526,13 @@ pub fn transitions() -> Vec<(Stage, Trigger)> {
 
 /// One of each place.
 fn places() -> Vec<At> {
-    let wait = |on| At::Asleep(Box::new(Wait { on, deadline: None }));
+    let wait = |on| {
+        At::Asleep(Box::new(Wait {
+            on,
+            deadline: None,
+            wall: None,
+        }))
+    };
     vec![
         At::Idle,
         At::Running {
@@ -557,6 +565,7 @@ fn changes() -> Vec<Change> {
     let wait = Box::new(Wait {
         on: WaitOn::Signal("go".to_owned()),
         deadline: None,
+        wall: None,
     });
     vec![
         Change::Start { epoch: 1 },

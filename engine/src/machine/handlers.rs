@@ -155,6 +155,7 @@ impl Machine {
     ) -> Result<(), IllegalEvent> {
         let id = self.find(&e.node)?;
         self.attempt_is(id, e.phase, e.attempt)?;
+        self.execution_mut(id, e.phase).done_attempt = e.attempt;
         if e.phase == Phase::Undo {
             return match e.part + 1 {
                 next if next < self.undo_parts(id) => self.next_part(id, next, at),
@@ -323,6 +324,8 @@ impl Machine {
         if !e.done {
             return self.shift(id, e.phase, Change::ResolveNotDone);
         }
+        let execution = self.execution_mut(id, e.phase);
+        execution.done_attempt = execution.attempt;
         if e.phase == Phase::Undo {
             return self.undone(id, Change::ResolveDone);
         }

@@ -55,4 +55,4 @@ pub use operator::{Command, Submitted};
 pub use report::Report;
 pub use retrying::NotRetried;
 pub use state::*;
-pub use vars::targets_value;
+pub use vars::{reachable_value, targets_value};

@@ -4,12 +4,12 @@ use super::{
     core::{Machine, ScopePhase},
     event::{Cancelled, Closed, Failover, Finished, Outcome, Paused, RunStarted},
     execution::Stage,
-    state::{Instance, InstanceId, RunState},
+    state::{Instance, InstanceId, RunState, Wanted},
     tree::ROOT,
 };
 use crate::{
     graph::Graph,
-    step::Phase,
+    step::{Effect, Fidelity, Phase},
     value::{Timestamp, Value},
 };
 use indexmap::IndexMap;
@@ -198,5 +198,16 @@ impl Machine {
     #[must_use]
     pub fn stage_of(&self, path: &str, phase: Phase) -> Option<Stage> {
         self.id_of(path).map(|id| self.tree.stage(id, phase))
+    }
+
+    /// Whether an execution only sleeps, or computes with what the journal has: it reaches no server and reads nothing new.
+    #[must_use]
+    pub fn only_waits(&self, wanted: &Wanted) -> bool {
+        self.action(wanted.instance, wanted.phase)
+            .is_some_and(|action| {
+                action.traits.effect == Effect::ReadOnly
+                    && action.traits.fidelity == Fidelity::Simulated
+                    && action.targets.is_empty()
+            })
     }
 }

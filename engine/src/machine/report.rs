@@ -71,6 +71,26 @@ impl Machine {
             .collect()
     }
 
+    /// The event of an execution that its driver ended on the server, without effect: it starts anew when the run continues.
+    /// None where that is not so, or where it comes too late to count.
+    #[must_use]
+    pub fn interrupted(&self, work: &Wanted, failure: &Failure, now: Timestamp) -> Vec<Event> {
+        let (id, phase) = (work.instance, work.phase);
+        let execution = self.get(id).execution(phase);
+        let counts = execution.attempt == work.attempt && execution.stage() == Stage::Running;
+        if !counts || failure.certainty != Certainty::NoEffect {
+            return Vec::new();
+        }
+        let at = now.max(self.last_at);
+        let body = EventBody::RetryScheduled(RetryScheduled {
+            node: self.get(id).path.clone(),
+            phase,
+            not_before: at,
+            cause: StartCause::Interrupted,
+        });
+        vec![Event { at, body }]
+    }
+
     fn report_bodies(&self, work: &Wanted, report: Report, now: Timestamp) -> Vec<EventBody> {
         let (id, phase, attempt) = (work.instance, work.phase, work.attempt);
         let execution = self.get(id).execution(phase);

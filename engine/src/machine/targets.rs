@@ -1,13 +1,15 @@
 //! Which target a name means, from where a step stands.
 use super::{
-    core::Machine,
+    core::{IllegalEvent, Machine},
+    event::Identified,
     state::{InstanceId, Role},
     tree::ROOT,
 };
 use crate::{
     graph::{Body, TargetDecl, definition},
-    step::{Failure, Phase, Target},
+    step::{Cause, Failure, Phase, Target},
 };
+use std::sync::Arc;
 
 impl Machine {
     /// The target that a name means for an instance, as it stands in the run or was bound for the last attempt.
@@ -18,6 +20,33 @@ impl Machine {
             .targets
             .get(name)
             .or_else(|| self.started.targets.get(&self.global_name(id, name)))
+    }
+
+    /// Whom a name means among the targets of the environment: its name in the run. A derived target is none of them.
+    #[must_use]
+    pub fn declared_target(&self, id: InstanceId, name: &str) -> Option<&Target> {
+        self.started.targets.get(&self.global_name(id, name))
+    }
+
+    /// A target that a step reached for the first time is known from here on; one that was failed over has a history.
+    pub(super) fn on_identified(&mut self, e: &Identified) -> Result<(), IllegalEvent> {
+        if !self.started.targets.contains_key(&e.target) {
+            return Err(self.misplaced(&format!("the run has no target {:?}", e.target)));
+        }
+        let declared = e
+            .target
+            .split_once('[')
+            .map_or(&*e.target, |(many, _)| many);
+        // The first one binds: whoever comes later was compared with it.
+        if let Some(target) = Arc::make_mut(&mut self.started).targets.get_mut(&e.target)
+            && target.identity.is_none()
+        {
+            TargetDecl::bind(self.graph.targets.get(declared), target, e.identity.clone());
+        }
+        if let Some(failover) = e.failover {
+            self.failovers.insert(e.target.clone(), failover);
+        }
+        Ok(())
     }
 
     /// The name that the root playbook uses for a name of the scope that an instance is in.
@@ -56,6 +85,18 @@ impl Machine {
         let mut target = self.derive(id, phase, &global, 0)?;
         for other in &target.never.clone() {
             let known = self.derive(id, phase, other, 0)?;
+            // A server that nobody has seen cannot be told from the one that is meant.
+            if known.identity.is_none() && self.started.unreachable.contains_key(other) {
+                return Err(Failure::new(
+                    "target.never",
+                    format!(
+                        "target {name} must never be {other}, and who {other} is, is not known: it has not answered since the run \
+                         started; nothing was started"
+                    ),
+                )
+                .cause(Cause::Refused)
+                .help(format!("`windlass retry` when {other} answers")));
+            }
             target.avoid(&known);
             if known.is_written_as(&target) {
                 return Err(Failure::new(

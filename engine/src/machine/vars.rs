@@ -6,10 +6,12 @@ use super::{
     tree::ROOT,
 };
 use crate::{
-    expr::{Expr, ExprError, Vars},
-    step::Phase,
+    expr::{Expr, ExprError, REACHABLE, Vars},
+    graph::{Graph, TargetDecl},
+    step::{Phase, Target},
     value::{Duration, Value},
 };
+use indexmap::IndexMap;
 use std::{collections::BTreeSet, sync::Arc};
 
 /// What `steps.ID.error` reads.
@@ -89,7 +91,11 @@ impl Machine {
             vars.set("run", self.run_value());
         }
         if roots.contains("targets") {
-            vars.set("targets", self.targets_value(scope));
+            let names = self.target_names_in(scope);
+            let bound = &self.started.targets;
+            let reachable = reachable_value(&self.graph, &names, bound);
+            vars.set(REACHABLE, reachable);
+            vars.set("targets", targets_value(&self.graph, &names, bound));
         }
         self.item_vars(id, &roots, &mut vars);
         if phase == Phase::Undo {
@@ -267,47 +273,62 @@ impl Machine {
         ])
     }
 
-    /// What `targets` reads: a name, or the names of a `many` target.
-    fn targets_value(&self, scope: InstanceId) -> Value {
-        let names = match self.def(scope).map(|node| &node.body) {
+    /// The names that `targets` has in a scope, each with its name in the graph.
+    fn target_names_in(&self, scope: InstanceId) -> Vec<(String, String)> {
+        match self.def(scope).map(|node| &node.body) {
             Some(crate::graph::Body::Call(call)) => call
                 .targets
                 .keys()
                 .map(|name| (name.clone(), self.global_in(scope, name)))
                 .collect(),
             Some(_) | None => self.graph.root_targets(),
-        };
-        targets_value(
-            &self.graph,
-            names,
-            self.started.targets.keys().map(String::as_str),
-        )
+        }
     }
 }
 
-/// What `targets` reads in expressions: the names of a scope, each with its name in the graph, of a graph whose
-/// targets were bound to these names.
+/// What `targets` reads in expressions: a name, or the names of a `many` target. `names` are those of a scope, each with its
+/// name in the graph.
 #[must_use]
-pub fn targets_value<'a>(
-    graph: &crate::graph::Graph,
-    names: Vec<(String, String)>,
-    bound: impl Iterator<Item = &'a str>,
+pub fn targets_value(
+    graph: &Graph,
+    names: &[(String, String)],
+    bound: &IndexMap<String, Target>,
 ) -> Value {
-    let bound: Vec<&str> = bound.collect();
-    Value::map(names.into_iter().map(|(name, global)| {
-        let value = match graph.targets.get(&global) {
-            Some(crate::graph::TargetDecl::Many { .. }) => {
-                let prefix = format!("{global}[");
-                Value::list(
-                    bound
-                        .iter()
-                        .filter(|key| key.starts_with(&prefix))
-                        .map(|key| Value::from(*key))
-                        .collect(),
-                )
+    Value::map(names.iter().map(|(name, global)| {
+        let value = match graph.targets.get(global) {
+            Some(TargetDecl::Many { .. }) => members(global, bound, |_| true),
+            Some(TargetDecl::Named { .. } | TargetDecl::Derived { .. }) | None => {
+                Value::from(name.as_str())
             }
-            Some(_) | None => Value::from(name.as_str()),
         };
-        (name, value)
+        (name.as_str(), value)
     }))
+}
+
+/// What `targets.NAME.reachable` reads: whether the run has reached the target, or the names of the members that it has.
+#[must_use]
+pub fn reachable_value(
+    graph: &Graph,
+    names: &[(String, String)],
+    bound: &IndexMap<String, Target>,
+) -> Value {
+    Value::map(names.iter().map(|(name, global)| {
+        let value = match graph.targets.get(global) {
+            Some(TargetDecl::Many { .. }) => {
+                members(global, bound, |target| target.identity.is_some())
+            }
+            Some(TargetDecl::Named { .. } | TargetDecl::Derived { .. }) | None => bound
+                .get(global)
+                .map_or(Value::Null, |target| Value::Bool(target.identity.is_some())),
+        };
+        (name.as_str(), value)
+    }))
+}
+
+fn members(many: &str, bound: &IndexMap<String, Target>, keep: impl Fn(&Target) -> bool) -> Value {
+    let prefix = format!("{many}[");
+    let of_it = bound
+        .iter()
+        .filter(|(key, target)| key.starts_with(&prefix) && keep(target));
+    Value::list(of_it.map(|(key, _)| Value::from(key.as_str())).collect())
 }

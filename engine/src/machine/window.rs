@@ -188,6 +188,7 @@ mod tests {
             epoch: machine.epoch() + 1,
             holder: crate::journal::conformance::holder("ana"),
             failovers: indexmap::IndexMap::new(),
+            unreachable: indexmap::IndexMap::new(),
         };
         apply(machine, EventBody::LeaseTaken(taken), now);
     }
@@ -320,6 +321,7 @@ mod tests {
                                 epoch: run.epoch() + 1,
                                 holder: crate::journal::conformance::holder("ana"),
                                 failovers: indexmap::IndexMap::new(),
+                                unreachable: indexmap::IndexMap::new(),
                             }),
                         };
                         run.apply(&taken).unwrap();

@@ -12,7 +12,11 @@ pub(super) fn digest(plan: &Plan) -> String {
         "environment": plan.environment,
         "sources": plan.sources.iter().map(|s| &s.sha256).collect::<Vec<_>>(),
         "inputs": plan.inputs,
-        "targets": plan.targets,
+        // That a target is down binds; how it said so differs from one moment to the next.
+        "targets": plan.targets.iter().map(|target| PlanTarget {
+            unreachable: target.unreachable.as_ref().map(|_| String::new()),
+            ..target.clone()
+        }).collect::<Vec<_>>(),
         "steps": bound_nodes(plan).into_iter().map(|node| json!({
             "path": node.path,
             "kind": node.kind,
@@ -112,7 +116,7 @@ fn inputs(a: &Plan, b: &Plan, lines: &mut Vec<String>) {
 
 fn targets(a: &Plan, b: &Plan, lines: &mut Vec<String>) {
     type Field = (&'static str, fn(&PlanTarget) -> Option<String>);
-    let fields: [Field; 7] = [
+    let fields: [Field; 8] = [
         ("kind", |t| Some(t.kind.clone())),
         ("url", |t| Some(t.url.clone())),
         ("instance", |t| t.instance.clone()),
@@ -122,6 +126,16 @@ fn targets(a: &Plan, b: &Plan, lines: &mut Vec<String>) {
             t.timeline.map(|timeline| timeline.to_string())
         }),
         ("version", |t| t.version.clone()),
+        ("answer", |t| {
+            Some(
+                if t.unreachable.is_some() {
+                    "none"
+                } else {
+                    "yes"
+                }
+                .to_owned(),
+            )
+        }),
     ];
     for old in &a.targets {
         let Some(new) = b.targets.iter().find(|new| new.name == old.name) else {

@@ -2,7 +2,9 @@
 use super::known::After;
 use crate::{
     expr::{Expr, ExprError, Vars},
-    step::{Cause, Evidence, Failure, Mark, Resources, Revealed, StepHost, Stream, Target},
+    step::{
+        Cause, Evidence, Failure, Identity, Mark, Resources, Revealed, StepHost, Stream, Target,
+    },
     value::{Duration, SecretText, Timestamp, Value},
 };
 use futures_util::future::BoxFuture;
@@ -59,12 +61,21 @@ impl StepHost for PlanHost {
         })
     }
 
+    /// A plan compares a server with what it was asked for, which opening it does.
+    fn met<'a>(&'a self, _: &'a Target, _: &'a Identity) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
         (self.reveal)(secret.clone())
     }
 
     fn now(&self) -> Timestamp {
         (self.now)()
+    }
+
+    fn of_wall(&self, at: Timestamp) -> Timestamp {
+        at
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {

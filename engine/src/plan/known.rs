@@ -1,7 +1,8 @@
 //! What a plan knows at a place in the graph, and after which steps it would know the rest.
 use crate::{
-    expr::{Expr, ExprError, Template, Vars},
+    expr::{Expr, ExprError, REACHABLE, Template, Vars},
     graph::Graph,
+    machine::{reachable_value, targets_value},
     step::{RunInfo, Target},
     value::{Duration, Value},
 };
@@ -229,14 +230,13 @@ impl World<'_> {
                     Value::map(scope.inputs.iter().map(|(k, v)| (k.as_str(), v.value()))),
                 ),
                 "run" => vars.set("run", self.run_value()),
-                "targets" => vars.set(
-                    "targets",
-                    crate::machine::targets_value(
-                        self.graph,
-                        scope.target_names(self.graph),
-                        self.targets.keys().map(String::as_str),
-                    ),
-                ),
+                "targets" => {
+                    let names = scope.target_names(self.graph);
+                    let reachable = reachable_value(self.graph, &names, self.targets);
+                    vars.set(REACHABLE, reachable);
+                    let all = targets_value(self.graph, &names, self.targets);
+                    vars.set("targets", all);
+                }
                 name => {
                     if let Some(item) = scope.item(name) {
                         vars.set(name, item.value());

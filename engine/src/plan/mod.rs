@@ -46,6 +46,8 @@ pub struct PlanRequest<'a> {
     pub inputs: Value,
     /// Targets as the environment has them, with their identities where the server was asked.
     pub targets: IndexMap<String, Target>,
+    /// Targets that may be down (`when_down: continue`) and do not answer, and why.
+    pub unreachable: IndexMap<String, String>,
     /// The run as it would be; its id is a placeholder.
     pub run: RunInfo,
     /// Whether DML may run in a transaction that is rolled back.

@@ -94,6 +94,9 @@ pub struct PlanTarget {
     /// The server's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// If it does not answer, and a run starts all the same (`when_down: continue`): why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
     /// Where it is derived and not bound yet: what it is like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<String>,

@@ -141,6 +141,13 @@ impl Walk<'_> {
             Ok(prepared) => prepared,
             Err(message) => return Ok((failed_preview(&message, None), Value::Null)),
         };
+        let down = targets.iter().find_map(|(_, target)| {
+            let target = target.as_ref().ok()?;
+            self.request.unreachable.get_key_value(&target.name)
+        });
+        if let Some((name, why)) = down {
+            return Ok((self.until_it_answers(scope, action, name, why), Value::Null));
+        }
         let cx = PreviewContext {
             run: self.request.run.clone(),
             node: plan.path.as_str().into(),
@@ -167,6 +174,26 @@ impl Walk<'_> {
                 failed_preview(&failure.message, failure.help.as_deref()),
                 Value::Null,
             )),
+        }
+    }
+
+    /// The preview of a step on a target that is down.
+    fn until_it_answers(
+        &self,
+        scope: &Scope,
+        action: &Action,
+        target: &str,
+        why: &str,
+    ) -> PlanPreview {
+        PlanPreview {
+            fidelity: Fidelity::Unknown,
+            summary: format!("cannot know until {target} answers: {why}"),
+            lines: self.world.as_far_as_known(scope, &action.with),
+            output: None,
+            known_after: Vec::new(),
+            error: None,
+            before_the_change: false,
+            ends_within: None,
         }
     }
 

@@ -86,6 +86,7 @@ impl Walk<'_> {
                     .or_else(|| target.role.clone()),
                 timeline: identity.and_then(|identity| identity.timeline),
                 version: identity.map(|identity| identity.version.clone()),
+                unreachable: self.request.unreachable.get(name).cloned(),
                 like: None,
             });
         }
@@ -114,6 +115,7 @@ impl Walk<'_> {
                     role: None,
                     timeline: None,
                     version: None,
+                    unreachable: None,
                     like: Some(like.clone()),
                 });
             }

@@ -267,12 +267,14 @@ fn target(name: &str, url: Value) -> Target {
         }),
         never: Vec::new(),
         avoid: Vec::new(),
+        entry: None,
     }
 }
 
 fn request<'a>(graph: &'a Graph, registry: &'a Registry, inputs: Value) -> PlanRequest<'a> {
     let at = "2026-01-02T03:04:05Z".parse().expect("timestamp");
     PlanRequest {
+        unreachable: IndexMap::new(),
         graph,
         registry,
         inputs,
@@ -638,6 +640,7 @@ fn house() -> Graph {
                 role: None,
                 description: None,
                 moves: false,
+                when_down: crate::graph::WhenDown::Refuse,
             },
         ),
         (

@@ -142,7 +142,10 @@ pub(super) fn target_row(target: &super::PlanTarget) -> Vec<String> {
         target.kind.clone(),
         place,
         or_empty(&target.role),
-        or_empty(&target.version),
+        match &target.unreachable {
+            Some(_) => "does not answer".to_owned(),
+            None => or_empty(&target.version),
+        },
     ]
 }
 

@@ -1,7 +1,7 @@
 use super::{Defaults, Document, Input, Name, Reader, Spanned, Target, TargetSort, inputs, steps};
 use crate::{
     diagnostic::{Diagnostic, codes},
-    graph::{InputDecl, InputType, OnFailure, OutsideWindow, Policy},
+    graph::{InputDecl, InputType, OnFailure, OutsideWindow, Policy, WhenDown},
     source::{Map, Node, Range},
 };
 use std::str::FromStr;
@@ -36,6 +36,7 @@ pub(super) const NAMED_TARGET_KEYS: &[&str] = &[
     "role",
     "description",
     "moves",
+    "when_down",
     "many",
     "select",
     "like",
@@ -61,6 +62,11 @@ pub(super) const ON_FAILURE: &[(&str, OnFailure)] = &[
     ("stop", OnFailure::Stop),
     ("continue", OnFailure::Continue),
     ("ignore", OnFailure::Ignore),
+];
+
+const WHEN_DOWN: &[(&str, WhenDown)] = &[
+    ("refuse", WhenDown::Refuse),
+    ("continue", WhenDown::Continue),
 ];
 
 const INPUT_TYPES: &[(&str, InputType)] = &[
@@ -318,6 +324,10 @@ fn target<'t>(reader: &mut Reader<'_>, name: Name<'t>, node: &'t Node) -> Target
         let moves = map
             .get("moves")
             .and_then(|node| reader.boolean(node, "`moves`"));
+        let when_down = map
+            .get("when_down")
+            .and_then(|node| reader.word(node, "`when_down`", WHEN_DOWN))
+            .unwrap_or_default();
         let role = optional_text(reader, map, "role");
         match kind {
             None => TargetSort::Broken,
@@ -335,12 +345,14 @@ fn target<'t>(reader: &mut Reader<'_>, name: Name<'t>, node: &'t Node) -> Target
                 TargetSort::Many {
                     kind,
                     select: labels,
+                    when_down,
                 }
             }
             Some(kind) => TargetSort::Named {
                 kind,
                 role,
                 moves: moves.unwrap_or(false),
+                when_down,
             },
         }
     } else {
@@ -368,7 +380,7 @@ fn derived<'t>(reader: &mut Reader<'_>, map: &'t Map, like: &'t Node) -> TargetS
         match &*entry.key {
             "like" | "description" => {}
             "never" => never = reader.texts(&entry.value, "`never`"),
-            "kind" | "role" | "moves" | "many" | "select" => reader.error_help(
+            "kind" | "role" | "moves" | "when_down" | "many" | "select" => reader.error_help(
                 codes::EXCLUSIVE,
                 entry.key_range,
                 format!("a target with `like` takes its `{}` from there", entry.key),

@@ -3,7 +3,7 @@
 #![expect(dead_code, reason = "the types are read by their schema only")]
 
 use crate::{
-    graph::{Backoff, InputType, OnFailure, OutsideWindow},
+    graph::{Backoff, InputType, OnFailure, OutsideWindow, WhenDown},
     step::params::Text,
     value::{Duration, Value},
 };
@@ -139,6 +139,10 @@ pub(super) struct TargetFile {
     description: Option<Text>,
     /// Whether the run itself may change the role (a switchover): it is checked as the run starts, and not after.
     moves: Option<Flag>,
+    /// What a run does if the target does not answer as it starts: `refuse` starts nothing; `continue` starts all the same:
+    /// who the server is is bound when a step first reaches it, and until then only the steps that use the target fail.
+    /// Expressions read `targets.NAME.reachable`: whether the run has reached it; of many targets, the list of those it has.
+    when_down: Option<WhenDown>,
     /// Whether it is all targets of the environment with the labels of `select`.
     many: Option<Flag>,
     /// Labels that must be equal.

@@ -16,7 +16,7 @@ pub use schema::schema;
 pub use steps::STEP_KEYS;
 
 use crate::{
-    graph::{InputDecl, MaxFailures, OnFailure, Policy, Retry},
+    graph::{InputDecl, MaxFailures, OnFailure, Policy, Retry, WhenDown},
     source::{Map, Node, Range},
     value::Duration,
 };
@@ -92,7 +92,7 @@ pub struct Target<'t> {
 /// The sorts of targets.
 #[derive(Debug, Clone)]
 pub enum TargetSort<'t> {
-    /// `{ kind, role, moves }`
+    /// `{ kind, role, moves, when_down }`
     Named {
         /// `kind`.
         kind: Name<'t>,
@@ -100,6 +100,8 @@ pub enum TargetSort<'t> {
         role: Option<&'t str>,
         /// `moves`.
         moves: bool,
+        /// `when_down`.
+        when_down: WhenDown,
     },
     /// `{ like, never, … }`
     Derived {
@@ -110,12 +112,14 @@ pub enum TargetSort<'t> {
         /// Keys that are replaced.
         with: Vec<(Name<'t>, &'t Node)>,
     },
-    /// `{ kind, many: true, select }`
+    /// `{ kind, many: true, select, when_down }`
     Many {
         /// `kind`.
         kind: Name<'t>,
         /// `select`.
         select: Vec<(&'t str, &'t str)>,
+        /// `when_down`.
+        when_down: WhenDown,
     },
     /// Could not be read; its name still counts.
     Broken,

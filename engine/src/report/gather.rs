@@ -143,6 +143,7 @@ impl Gathered {
                 pid: taken.holder.pid,
                 since: instant(taken.holder.since),
                 failovers: words::failovers(&taken.failovers).collect(),
+                unreachable: words::unreachable(&taken.unreachable).collect(),
             }),
             EventBody::CommandAccepted(taken) => self.commands.push(CommandReport {
                 at: instant(taken.sent),
@@ -158,6 +159,19 @@ impl Gathered {
                 command: serde_json::to_value(&taken.command).unwrap_or_default(),
                 refused: Some(taken.reason.clone()),
             }),
+            EventBody::Identified(met) => {
+                let known = self
+                    .targets
+                    .iter_mut()
+                    .find(|known| known.name == met.target && known.version.is_none());
+                if let Some(known) = known {
+                    known.place.clone_from(&met.identity.instance);
+                    known.system.clone_from(&met.identity.system);
+                    known.role.clone_from(&met.identity.role);
+                    known.timeline = met.identity.timeline;
+                    known.version = Some(met.identity.version.clone());
+                }
+            }
             EventBody::Started(started) => {
                 let decided = started.facts.iter().map(|fact| FactReport {
                     what: fact.what.clone(),
@@ -291,6 +305,7 @@ impl Gathered {
             | EventBody::Probed(_)
             | EventBody::Voted(_)
             | EventBody::Signalled(_)
+            | EventBody::ClockStepped(_)
             | EventBody::RetryOrdered(_)
             | EventBody::InputEdited(_)
             | EventBody::Paused(_)
@@ -360,7 +375,11 @@ impl Report {
             account: started.run.account.clone(),
             started_at: instant(started.run.started_at),
             last_event_at: instant(machine.last_at()),
-            took_ms: Duration::between(started.run.started_at, machine.last_at()).as_millis(),
+            took_ms: Duration::between(
+                started.run.started_at,
+                machine.root().finished_at.unwrap_or(machine.last_at()),
+            )
+            .as_millis(),
             state: machine.word().to_owned(),
             state_means: standing::standing(&machine, true).means,
             is_finished: matches!(machine.state(), RunState::Finished(_)),

@@ -214,6 +214,9 @@ pub struct DriverReport {
     /// Targets that were failed over since the run started, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failovers: Vec<String>,
+    /// Targets that could not be reached when it took the run over, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<String>,
 }
 
 /// A step, group, call or `foreach`.

@@ -571,8 +571,10 @@ fn proof_of_itself(report: &Report, page: &mut Vec<Block>) {
             })
             .collect(),
     });
-    for failover in report.drivers.iter().flat_map(|driver| &driver.failovers) {
-        page.push(Block::Text(failover.clone()));
+    for driver in &report.drivers {
+        for seen in driver.failovers.iter().chain(&driver.unreachable) {
+            page.push(Block::Text(seen.clone()));
+        }
     }
     page.push(Block::Text(format!(
         "Written from the journal by windlass; the run was started by version {}.",

@@ -198,11 +198,14 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             "",
             S::Running,
             format!(
-                "run {} of {} started by {} in environment {}",
+                "run {} of {} started by {} in environment {}{}",
                 started.run.id,
                 started.run.playbook,
                 started.run.starter(),
-                started.run.environment
+                started.run.environment,
+                unreachable(&started.unreachable)
+                    .map(|text| format!("; {text}"))
+                    .collect::<String>()
             ),
         ),
         EventBody::LeaseTaken(taken) if taken.epoch > 1 => line(
@@ -214,9 +217,26 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
                 taken.holder.host,
                 taken.holder.pid,
                 failovers(&taken.failovers)
+                    .chain(unreachable(&taken.unreachable))
                     .map(|text| format!("; {text}"))
                     .collect::<String>()
             ),
+        ),
+        EventBody::ClockStepped(step) => line(
+            "",
+            S::Running,
+            clock_step(step.by, &format!("{:.0}", step.wall)),
+        ),
+        EventBody::Identified(met) => line(
+            "",
+            S::Running,
+            match &met.failover {
+                Some(Failover { from, to }) => failed_over(&met.target, *from, *to),
+                None => format!(
+                    "{} answers, and is {}, {}",
+                    met.target, met.identity.instance, met.identity.version
+                ),
+            },
         ),
         EventBody::LeaseTaken(_)
         | EventBody::Captured(_)
@@ -553,4 +573,24 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
 pub fn failovers(all: &IndexMap<String, Failover>) -> impl Iterator<Item = String> {
     all.iter()
         .map(|(target, Failover { from, to })| failed_over(target, *from, *to))
+}
+
+/// Targets that did not answer, in words.
+pub fn unreachable(all: &IndexMap<String, String>) -> impl Iterator<Item = String> {
+    all.iter().map(|(target, why)| {
+        format!("{target} could not be reached, and only the steps that use it need it: {why}")
+    })
+}
+
+/// A step of the wall clock, in words.
+fn clock_step(by: Duration, wall: &str) -> String {
+    let far = Duration::from_millis(by.as_millis().abs());
+    let what = if by > Duration::ZERO {
+        format!("went forward by {far} (or this machine was suspended)")
+    } else {
+        format!("went back by {far}")
+    };
+    format!(
+        "the clock of this machine {what}, to {wall}: timeouts and delays are not touched, what waits for an instant follows it"
+    )
 }

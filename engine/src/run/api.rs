@@ -1,8 +1,8 @@
 use crate::{
     graph::Graph,
-    journal::{JournalError, LockHeld},
+    journal::{JournalError, LockHeld, RefusedBy},
     machine::{Event, Outcome},
-    step::{Failure, Target},
+    step::{Cause, Failure, Target},
     value::Value,
 };
 use indexmap::IndexMap;
@@ -34,6 +34,10 @@ pub struct NewRun {
 pub struct DriveOptions {
     /// Give the lease back as soon as the run only waits (exit code 4) instead of waiting with it.
     pub leave_when_waiting: bool,
+    /// Go on although a target is another server than the run knows: the steps that use it fail.
+    pub even_if_changed: bool,
+    /// Give the run back as soon as the journal fails, as a process that dies would, instead of taking it again a few times.
+    pub die_with_journal: bool,
 }
 
 /// Why a driver gave the run back.
@@ -71,13 +75,17 @@ pub enum RunError {
         /// What to do.
         help: Option<String>,
     },
-    /// A target is not what it was when the run started, or cannot be reached.
+    /// A target cannot be reached, or is not the one that the playbook or the run means.
     #[error("target {target}: {why}")]
     Target {
         /// The target.
         target: String,
         /// What is wrong.
         why: String,
+        /// The code of the failure.
+        code: String,
+        /// The cause: a rule refused it (its role, who it is), it is down, or anything else.
+        cause: Cause,
         /// What to do.
         help: Option<String>,
     },
@@ -88,6 +96,16 @@ pub enum RunError {
         run: String,
         /// What is wrong.
         why: String,
+    },
+    /// The key has started a run. Where nothing differs, that is the run that was asked for.
+    #[error("key {key:?} has started run {run}{}", differs.map(|what| format!(", of {what}")).unwrap_or_default())]
+    KeyUsed {
+        /// The key.
+        key: String,
+        /// The run.
+        run: String,
+        /// What this start has and that one had not.
+        differs: Option<&'static str>,
     },
     /// The run is over.
     #[error("run {run} is over: {outcome}")]
@@ -100,18 +118,56 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// What refused a start; nothing where it failed.
+    #[must_use]
+    pub fn refused_by(&self) -> Option<RefusedBy> {
+        match self {
+            Self::Locked(LockHeld::Held { .. }) => Some(RefusedBy::Lock),
+            Self::OutsideWindow(_) => Some(RefusedBy::Window),
+            Self::Target { cause, code, .. } => match code.as_str() {
+                _ if *cause == Cause::Refused => Some(RefusedBy::Target),
+                // What the environment says of it is wrong: no server was asked.
+                "target.url" | "target.option" | "target.kind" => None,
+                _ => Some(RefusedBy::Unreachable),
+            },
+            Self::KeyUsed { differs, .. } => differs.map(|_| RefusedBy::Key),
+            Self::Locked(LockHeld::Journal(_))
+            | Self::Journal(_)
+            | Self::Secret { .. }
+            | Self::Replay { .. }
+            | Self::Over { .. } => None,
+        }
+    }
+
     /// What is wrong with a target; kinds that name it themselves are not told twice.
     #[must_use]
     pub fn target(target: &Target, failure: Failure) -> Self {
-        let lead = format!("target {}: ", target.name);
+        let lead = format!("target {}: ", target.called());
         Self::Target {
-            target: target.name.clone(),
+            target: target.called(),
             why: failure
                 .message
                 .strip_prefix(&lead)
                 .map_or(failure.message.clone(), str::to_owned),
+            code: failure.code,
+            cause: failure.cause,
             help: failure.help,
         }
+    }
+
+    /// Whether it is not known what the journal has: it is looked at again before anything acts.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Journal(JournalError::Store(_)))
+    }
+
+    /// With the names of others that are in the way too.
+    pub(super) fn beside(mut self, others: &[String]) -> Self {
+        if let Self::Target { why, .. } = &mut self
+            && !others.is_empty()
+        {
+            why.push_str(&format!("; so it is with {}", others.join(", ")));
+        }
+        self
     }
 }
 
@@ -122,6 +178,7 @@ pub struct RunHandle {
     /// Durable events, as they become durable, with their sequence numbers; ends when the driver ends.
     pub events: mpsc::UnboundedReceiver<(u64, Arc<Event>)>,
     pub(super) stop: CancellationToken,
+    pub(super) end: CancellationToken,
     pub(super) ended: watch::Receiver<Option<Result<Ended, Arc<RunError>>>>,
 }
 
@@ -129,6 +186,13 @@ impl RunHandle {
     /// Starts nothing new, lets what is in flight finish, and leaves the run resumable.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Starts nothing new, ends on its server what is in flight, and leaves the run resumable: a step that was ended without
+    /// effect starts anew, and one that may have taken effect is asked about.
+    pub fn end(&self) {
+        self.stop.cancel();
+        self.end.cancel();
     }
 
     /// Waits until the driver gives the run back.

@@ -1,16 +1,23 @@
-//! The loop that drives one run.
+//! The loop that drives one run under one lease.
 use super::{
     api::{DriveOptions, Ended, RunError},
+    clock::{RunClock, is_step},
     driver::Shared,
     print::Printer,
     redact,
+    taking::Taken,
+    targets::{self, Met},
+    unlearned::Unlearned,
     work::{Assignment, Message},
 };
 use crate::{
     journal::Lease,
-    machine::{Event, IllegalEvent, Machine, Report, RunState, Wanted, Work},
+    machine::{
+        ClockStepped, Event, EventBody, IllegalEvent, Machine, Report, RunState, Wanted, Work,
+    },
     secret::RunSecrets,
-    step::{Certainty, Failure, Probed},
+    step::{Cause, Certainty, Failure, Identity, Probed},
+    value::Duration,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -21,26 +28,106 @@ use tokio_util::sync::CancellationToken;
 
 type Answer = (oneshot::Sender<Result<(), Failure>>, Result<(), Failure>);
 
-pub(super) struct Drive {
-    pub shared: Arc<Shared>,
-    pub machine: Machine,
-    pub lease: Box<dyn Lease>,
-    pub secrets: Arc<RunSecrets>,
-    pub printer: Arc<Printer>,
-    pub options: DriveOptions,
+/// What connects a run with its steps, its process and its watchers: it outlives a lease that had to be taken again.
+pub(super) struct Line {
     pub rx: mpsc::UnboundedReceiver<Message>,
     pub tx: mpsc::UnboundedSender<Message>,
-    pub observers: mpsc::UnboundedSender<(u64, Arc<Event>)>,
+    observers: mpsc::UnboundedSender<(u64, Arc<Event>)>,
+    /// The last event that the watchers were told.
+    told: u64,
+    /// Starts nothing new.
     pub stop: CancellationToken,
-    pub in_flight: HashMap<Wanted, CancellationToken>,
-    /// Inbox entries that this driver has taken.
-    pub taken: HashSet<String>,
-    /// Applied, and not yet durable.
-    pub batch: Vec<Event>,
+    /// Ends what is in flight, too.
+    pub end: CancellationToken,
 }
 
-impl Drive {
-    /// Drives until the run ends, needs a person, or is told to stop.
+impl Line {
+    pub(super) fn new(
+        observers: mpsc::UnboundedSender<(u64, Arc<Event>)>,
+        from: u64,
+        (stop, end): (CancellationToken, CancellationToken),
+    ) -> Self {
+        let (tx, rx) = mpsc::unbounded_channel();
+        Self {
+            rx,
+            tx,
+            observers,
+            told: from.saturating_sub(1),
+            stop,
+            end,
+        }
+    }
+
+    /// Tells events that are durable, each once, in order.
+    pub(super) fn tell(&mut self, first: u64, events: impl IntoIterator<Item = Event>) {
+        for (seq, event) in (first..).zip(events) {
+            if seq > self.told {
+                self.told = seq;
+                // Nobody has to watch.
+                drop(self.observers.send((seq, Arc::new(event))));
+            }
+        }
+    }
+
+    pub(super) fn told(&self) -> u64 {
+        self.told
+    }
+}
+
+pub(super) struct Drive<'l> {
+    shared: Arc<Shared>,
+    machine: Machine,
+    lease: Box<dyn Lease>,
+    secrets: Arc<RunSecrets>,
+    printer: Arc<Printer>,
+    unlearned: Unlearned,
+    /// Targets that are who the run knows, as far as this process has met them.
+    met: Arc<Met>,
+    clock: Arc<RunClock>,
+    /// How far the wall clock was ahead of the run's time when it was last looked at.
+    offset: Duration,
+    options: DriveOptions,
+    line: &'l mut Line,
+    in_flight: HashMap<Wanted, CancellationToken>,
+    /// Inbox entries that this driver has taken.
+    taken: HashSet<String>,
+    /// Applied, and not yet durable.
+    batch: Vec<Event>,
+}
+
+impl<'l> Drive<'l> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        taken: Taken,
+        options: DriveOptions,
+        line: &'l mut Line,
+    ) -> Self {
+        let clock = Arc::new(taken.clock);
+        let printer = Printer::new(
+            taken.lease.run().to_owned(),
+            taken.lease.epoch(),
+            (shared.clone(), clock.clone()),
+            taken.secrets.redactor().clone(),
+        );
+        Self {
+            shared,
+            printer,
+            machine: taken.machine,
+            lease: taken.lease,
+            secrets: taken.secrets,
+            unlearned: taken.unlearned,
+            met: Arc::new(taken.met),
+            clock,
+            offset: Duration::ZERO,
+            options,
+            line,
+            in_flight: HashMap::new(),
+            taken: HashSet::new(),
+            batch: Vec::new(),
+        }
+    }
+
+    /// Drives until the run ends, needs a person, or is told to stop. The lease goes back as this returns.
     pub(super) async fn run(mut self) -> Result<Ended, RunError> {
         let result = self.turn().await;
         // Nothing outlives the lease: what is in flight is ended and awaited.
@@ -48,11 +135,11 @@ impl Drive {
             cancel.cancel();
         }
         while !self.in_flight.is_empty() {
-            match self.rx.recv().await {
+            match self.line.rx.recv().await {
                 Some(Message::Ended(wanted)) => {
                     self.in_flight.remove(&wanted);
                 }
-                Some(Message::Report(..) | Message::Inbox) => {}
+                Some(Message::Report(..) | Message::Met(..) | Message::Inbox | Message::Clock) => {}
                 None => break,
             }
         }
@@ -60,39 +147,63 @@ impl Drive {
     }
 
     async fn turn(&mut self) -> Result<Ended, RunError> {
-        self.read_inbox().await?;
+        self.look_at_the_clock()?;
+        // Before anything else: a cancel that waits there is obeyed before an interrupted step is begun anew.
+        self.read_inbox(true).await?;
         let mut answers: Vec<Answer> = Vec::new();
         loop {
-            let now = self.shared.clock.now();
-            if !self.stop.is_cancelled() {
+            if !self.is_stopping() {
+                let now = self.clock.now();
+                self.hold_without_secrets(now).await?;
                 let events = self.machine.settle(now).map_err(|e| self.illegal(&e))?;
                 self.batch.extend(events);
             }
             self.commit(&mut answers).await?;
-            self.reconcile();
+            let missing = self.missing();
+            if !missing.is_empty() {
+                // Else an effect would follow from what no name leads to any more.
+                self.shared.journal.in_place().await?;
+            }
+            self.reconcile(missing);
             if let Some(ended) = self.ended() {
+                // What was left in the inbox needs what this process does not have.
+                if self.machine.finished().is_none() {
+                    self.unlearned.nothing_is_left()?;
+                }
                 return Ok(ended);
             }
             let message = self.next_message().await;
             // Group commit: everything that has arrived by now goes into one batch.
-            let mut inbox = false;
+            let (mut inbox, mut clock) = (false, false);
             let mut next = message;
             while let Some(message) = next {
                 match message {
                     Message::Report(wanted, report, answer) => {
                         self.take(&wanted, *report, answer, &mut answers)?
                     }
+                    Message::Met(target, who, answer) => {
+                        let verdict = self.meet(&target, *who)?;
+                        answers.push((answer, verdict));
+                    }
                     Message::Ended(wanted) => {
                         self.in_flight.remove(&wanted);
                     }
                     Message::Inbox => inbox = true,
+                    Message::Clock => clock = true,
                 }
-                next = self.rx.try_recv().ok();
+                next = self.line.rx.try_recv().ok();
+            }
+            if clock {
+                self.look_at_the_clock()?;
             }
             if inbox {
-                self.read_inbox().await?;
+                self.read_inbox(false).await?;
             }
         }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.line.stop.is_cancelled() || self.line.end.is_cancelled()
     }
 
     fn illegal(&self, error: &IllegalEvent) -> RunError {
@@ -109,7 +220,7 @@ impl Drive {
         if !self.in_flight.is_empty() {
             return None;
         }
-        if self.stop.is_cancelled() {
+        if self.is_stopping() {
             return Some(Ended::Interrupted);
         }
         match self.machine.state() {
@@ -125,11 +236,13 @@ impl Drive {
 
     /// The next message, or none when a timer is due or a stop was asked for.
     async fn next_message(&mut self) -> Option<Message> {
-        let stopping = self.stop.is_cancelled();
+        let stopping = self.is_stopping();
+        let ending = self.line.end.is_cancelled();
         let timer = self.machine.next_timer().filter(|_| !stopping);
+        let clock = self.clock.clone();
         let due = async {
             match timer {
-                Some(at) => self.shared.clock.sleep_until(at).await,
+                Some(at) => clock.sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -137,13 +250,21 @@ impl Drive {
             if stopping {
                 std::future::pending().await
             } else {
-                self.stop.cancelled().await;
+                self.line.stop.cancelled().await;
+            }
+        };
+        let end = async {
+            if ending {
+                std::future::pending().await
+            } else {
+                self.line.end.cancelled().await;
             }
         };
         tokio::select! {
-            message = self.rx.recv() => message,
+            message = self.line.rx.recv() => message,
             () = due => None,
             () = stop => None,
+            () = end => None,
         }
     }
 
@@ -154,7 +275,24 @@ impl Drive {
         answer: Option<oneshot::Sender<Result<(), Failure>>>,
         answers: &mut Vec<Answer>,
     ) -> Result<(), RunError> {
-        let events = self.machine.report(wanted, report, self.shared.clock.now());
+        let now = self.clock.now();
+        let events = match &report {
+            // Ended by this process, and not by the run: it keeps its place. What may have taken effect is left as a crash
+            // would leave it, so that a probe tells.
+            Report::Failed { failure, .. }
+                if self.line.end.is_cancelled() && failure.cause == Cause::Cancelled =>
+            {
+                self.machine.interrupted(wanted, failure, now)
+            }
+            Report::Probed(Probed::InDoubt(_)) if self.line.end.is_cancelled() => Vec::new(),
+            Report::Captured(_)
+            | Report::Marked(_)
+            | Report::Progressed(_)
+            | Report::Suspended { .. }
+            | Report::Done { .. }
+            | Report::Failed { .. }
+            | Report::Probed(_) => self.machine.report(wanted, report, now),
+        };
         let counted = !events.is_empty();
         self.apply(events)?;
         if let Some(answer) = answer {
@@ -163,11 +301,56 @@ impl Drive {
             } else {
                 Err(
                     Failure::new("run.superseded", "this attempt no longer counts")
-                        .cause(crate::step::Cause::Cancelled),
+                        .cause(Cause::Cancelled),
                 )
             };
             answers.push((answer, verdict));
         }
+        Ok(())
+    }
+
+    /// A step has reached a target: who it is, is bound or compared before the step acts there.
+    fn meet(&mut self, target: &str, who: Identity) -> Result<Result<(), Failure>, RunError> {
+        // A derived target is not one of the run's own: who it must not be, its step compares.
+        let Some(known) = self.machine.started().targets.get(target) else {
+            return Ok(Ok(()));
+        };
+        match targets::judge(&self.machine, known, who) {
+            Err(failure) => Ok(Err(failure)),
+            Ok(None) => Ok(Ok(())),
+            Ok(Some(news)) => {
+                let at = self.clock.now().max(self.machine.last_at());
+                let body = EventBody::Identified(Box::new(news));
+                self.apply(vec![Event { at, body }])?;
+                Ok(Ok(()))
+            }
+        }
+    }
+
+    /// Notices that the wall clock was set. Spans do not notice; who waits for an instant looks at it again.
+    fn look_at_the_clock(&mut self) -> Result<(), RunError> {
+        let offset = self.clock.offset();
+        let by = Duration::from_millis(offset.as_millis() - self.offset.as_millis());
+        if self.machine.finished().is_some() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        if is_step(by) {
+            self.offset = offset;
+            let step = ClockStepped {
+                by,
+                wall: self.clock.wall(),
+            };
+            let at = now.max(self.machine.last_at());
+            let body = EventBody::ClockStepped(step);
+            self.apply(vec![Event { at, body }])?;
+        }
+        let clock = self.clock.clone();
+        let woken = self
+            .machine
+            .look_at_the_clock(now, |at| clock.of_wall(at))
+            .map_err(|e| self.illegal(&e))?;
+        self.batch.extend(woken);
         Ok(())
     }
 
@@ -189,10 +372,7 @@ impl Drive {
                 .journal
                 .append(self.lease.as_ref(), first, events.clone(), state)
                 .await?;
-            for (seq, event) in (first..).zip(events) {
-                // Nobody has to watch.
-                drop(self.observers.send((seq, Arc::new(event))));
-            }
+            self.line.tell(first, events);
         }
         for (answer, verdict) in answers.drain(..) {
             drop(answer.send(verdict));
@@ -200,10 +380,22 @@ impl Drive {
         Ok(())
     }
 
-    /// Starts what is wanted and not in flight; ends what is in flight and not wanted.
-    fn reconcile(&mut self) {
+    /// What is wanted and not in flight.
+    fn missing(&self) -> Vec<Wanted> {
+        if self.is_stopping() {
+            return Vec::new();
+        }
+        self.machine
+            .wanted()
+            .filter(|wanted| !self.in_flight.contains_key(wanted))
+            .collect()
+    }
+
+    /// Starts what is missing; ends what is in flight and not wanted.
+    fn reconcile(&mut self, missing: Vec<Wanted>) {
+        let ends_all = self.line.end.is_cancelled();
         for (wanted, cancel) in &self.in_flight {
-            if !self.machine.is_wanted(wanted) {
+            if ends_all || !self.machine.is_wanted(wanted) {
                 cancel.cancel();
             }
         }
@@ -212,31 +404,17 @@ impl Drive {
             if !self.in_flight.contains_key(&wanted) {
                 let report = self.machine.unbegun(&wanted);
                 drop(
-                    self.tx
+                    self.line
+                        .tx
                         .send(Message::Report(wanted, Box::new(report), None)),
                 );
             }
         }
-        if self.stop.is_cancelled() {
-            return;
-        }
-        let missing: Vec<Wanted> = self
-            .machine
-            .wanted()
-            .filter(|wanted| !self.in_flight.contains_key(wanted))
-            .collect();
         for wanted in missing {
             let cancel = CancellationToken::new();
             self.in_flight.insert(wanted, cancel.clone());
-            let tx = self.tx.clone();
-            let made = Assignment::new(
-                &self.machine,
-                wanted,
-                &self.shared,
-                (&self.secrets, &self.printer),
-                &tx,
-                cancel,
-            );
+            let tx = self.line.tx.clone();
+            let made = Assignment::new(&self.machine, wanted, &self.surroundings(), cancel);
             match made {
                 Ok(assignment) => {
                     spawn(async move {
@@ -261,28 +439,103 @@ impl Drive {
         }
     }
 
-    /// Takes every command of the inbox, each at its own time: what was due before it comes first.
-    async fn read_inbox(&mut self) -> Result<(), RunError> {
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            shared: self.shared.clone(),
+            secrets: self.secrets.clone(),
+            printer: self.printer.clone(),
+            met: self.met.clone(),
+            clock: self.clock.clone(),
+            tx: self.line.tx.clone(),
+        }
+    }
+
+    /// Takes every command of the inbox, each at its own time: what was due before it comes first. Of a run that was just taken
+    /// over only what has expired comes before it: nothing is begun anew before the commands are known.
+    async fn read_inbox(&mut self, first: bool) -> Result<(), RunError> {
         let mut commands = self.shared.journal.inbox(Some(self.lease.run())).await?;
         commands.sort_by_key(|command| command.at);
         for command in commands {
-            if !self.taken.insert(command.id.clone()) {
+            if self.taken.contains(&command.id) {
                 continue;
             }
-            let now = self.shared.clock.now();
-            if !self.stop.is_cancelled() {
-                let due = self
-                    .machine
-                    .settle(command.at.min(now))
-                    .map_err(|e| self.illegal(&e))?;
-                self.batch.extend(due);
+            let now = self.clock.now();
+            let sent = self.clock.of_wall(command.at).min(now);
+            if !self.is_stopping() {
+                self.hold_without_secrets(sent).await?;
+                let due = if first {
+                    self.machine.wake(sent)
+                } else {
+                    self.machine.settle(sent)
+                };
+                self.batch.extend(due.map_err(|e| self.illegal(&e))?);
             }
             let command = redact::submitted(self.secrets.redactor(), command);
-            let events = self.machine.command(&command, command.at.min(now));
+            if !self.may_take(&command, sent).await? {
+                continue;
+            }
+            self.taken.insert(command.id.clone());
+            let events = self.machine.command(&command, sent);
             self.apply(events)?;
         }
         Ok(())
     }
+
+    /// Without the content of a secret that the run has used, nothing may act: what it reads could not be kept out of the
+    /// journal. The run is given back before such a step is written down as started, so that nothing fails or is in doubt.
+    async fn hold_without_secrets(&mut self, now: crate::value::Timestamp) -> Result<(), RunError> {
+        if self.unlearned.is_empty() {
+            return Ok(());
+        }
+        let mut ahead = self.machine.clone();
+        ahead.settle(now).map_err(|e| self.illegal(&e))?;
+        if self.would_act(&ahead) {
+            let now = self.clock.now();
+            self.unlearned.learn(&self.secrets, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a command may be taken now: one after which a step would act stays in the inbox until the secrets are there.
+    async fn may_take(
+        &mut self,
+        command: &crate::machine::Submitted,
+        sent: crate::value::Timestamp,
+    ) -> Result<bool, RunError> {
+        if self.unlearned.is_empty() {
+            return Ok(true);
+        }
+        let mut ahead = self.machine.clone();
+        for event in ahead.command(command, sent) {
+            ahead.apply(&event).map_err(|e| self.illegal(&e))?;
+        }
+        ahead.settle(sent).map_err(|e| self.illegal(&e))?;
+        let now = self.clock.now();
+        if self.would_act(&ahead)
+            && let Err(error) = self.unlearned.learn(&self.secrets, now).await
+        {
+            self.unlearned.leave(error);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Whether a machine wants a step to act of which more can come than the journal knows already.
+    fn would_act(&self, ahead: &Machine) -> bool {
+        ahead
+            .wanted()
+            .any(|wanted| !self.in_flight.contains_key(&wanted) && !ahead.only_waits(&wanted))
+    }
+}
+
+/// What an execution needs of its driver.
+pub(super) struct Surroundings {
+    pub shared: Arc<Shared>,
+    pub secrets: Arc<RunSecrets>,
+    pub printer: Arc<Printer>,
+    pub met: Arc<Met>,
+    pub clock: Arc<RunClock>,
+    pub tx: mpsc::UnboundedSender<Message>,
 }
 
 /// The only place that spawns.

@@ -1,27 +1,27 @@
 //! Starts and resumes runs.
 use super::{
     api::{DriveOptions, Ended, NewRun, RunError, RunHandle},
-    clock::{Clock, SystemClock},
-    drive::{Drive, spawn},
-    print::Printer,
-    redact,
+    clock::{Clock, RunClock, SystemClock, is_step},
+    drive::{Drive, Line, spawn},
+    taking::{Taken, replay, take},
+    targets::{self, Met},
+    unlearned::Unlearned,
     work::Message,
 };
 use crate::{
-    graph::{Graph, TargetDecl},
-    journal::{Journal, Lease, LockHeld},
-    machine::{
-        Cancelled, EVENT_FORMAT, Event, EventBody, Failover, Holder, LeaseTaken, Machine,
-        RunStarted,
+    graph::Graph,
+    journal::{
+        Journal, JournalError, Keyed, LockHeld, NotBegun, RefusedStart, StartKey, StartOf, Terms,
     },
+    machine::{EVENT_FORMAT, Event, EventBody, Holder, Machine, RunStarted},
     secret::{RunSecrets, Secrets},
-    step::{Failure, Registry, Resources, Revealed, RunInfo, Target},
-    value::{Duration, Value},
+    step::{Registry, Resources, RunInfo, Target},
+    value::{Duration, Timestamp, Value},
 };
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -32,6 +32,12 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the inbox is looked at for commands of other processes, and what steps share is tidied up.
 const INBOX_POLL: Duration = Duration::from_millis(250);
+
+/// How often in a row the journal may fail before the run is given back.
+const FAILURES: u32 = 6;
+
+/// The pause after the first of these; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Drives runs: one task each, and one that watches the inbox of all.
 #[derive(Clone)]
@@ -49,6 +55,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// This process, as the journal names it from now on.
+    pub(super) fn holder_now(&self) -> Holder {
+        Holder {
+            since: self.clock.now(),
+            ..self.holder.clone()
+        }
+    }
+
+    pub(super) fn secrets_of(&self, environment: &str) -> Arc<RunSecrets> {
+        self.secrets.of_run(environment)
+    }
+
     fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::UnboundedSender<Message>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,16 +125,76 @@ impl Driver {
     /// # Errors
     /// Where a target cannot be reached, a lock is held, or the journal fails.
     pub async fn start(&self, new: NewRun, options: DriveOptions) -> Result<RunHandle, RunError> {
+        self.start_once(new, None, options).await
+    }
+
+    /// As [`Driver::start`], by a key: however often it is asked for, and by however many, one run starts.
+    ///
+    /// # Errors
+    /// As [`Driver::start`]; [`RunError::KeyUsed`] where the key has started a run.
+    pub async fn start_once(
+        &self,
+        new: NewRun,
+        key: Option<String>,
+        options: DriveOptions,
+    ) -> Result<RunHandle, RunError> {
+        let key = key.map(|key| StartKey {
+            key,
+            of: start_of(&new),
+        });
+        let asked = (
+            self.0.clock.now(),
+            new.graph.playbook.clone(),
+            new.environment.clone(),
+            new.by.clone(),
+            self.0.holder.account.clone(),
+            key.as_ref().map(|key| key.key.clone()),
+        );
+        let begun = self.begin(new, key, options).await;
+        if let Err(error) = &begun
+            && let Some(refused_by) = error.refused_by()
+        {
+            let (at, playbook, environment, by, account, key) = asked;
+            let refused = RefusedStart {
+                at,
+                playbook,
+                environment,
+                by,
+                account,
+                key,
+                refused_by,
+                why: error.to_string(),
+            };
+            // What is told is the refusal, not that it could not be kept.
+            drop(self.0.journal.refuse(refused).await);
+        }
+        begun
+    }
+
+    async fn begin(
+        &self,
+        new: NewRun,
+        key: Option<StartKey>,
+        options: DriveOptions,
+    ) -> Result<RunHandle, RunError> {
+        // Before anything that could refuse it: who asks again wants to know what became of the first, at whatever hour.
+        if let Some(key) = &key
+            && let Some(first) = self.0.journal.keyed(&key.key).await?
+        {
+            return Err(key_used(key, first));
+        }
         let now = self.0.clock.now();
         crate::policy::windows::check(&new.graph.policy.windows, now)
             .map_err(RunError::OutsideWindow)?;
         let secrets = self.0.secrets.of_run(&new.environment);
-        let targets = self.identify(&new.graph, &new.targets, &secrets).await?;
+        let found =
+            targets::identify(&self.0.registry, &new.graph, &new.targets, &secrets, now).await?;
+        let met = Met::of(&found.targets);
         let id = uuid::Uuid::now_v7().simple().to_string();
         let short_id = id.chars().skip(id.len().saturating_sub(8)).collect();
         let digest = new
             .digest
-            .unwrap_or_else(|| digest(&new.graph, &new.inputs, &targets));
+            .unwrap_or_else(|| digest(&new.graph, &new.inputs, &found.targets));
         let run = RunInfo {
             id: id.clone(),
             short_id,
@@ -127,7 +205,10 @@ impl Driver {
             started_at: now,
             url: None,
         };
-        let locks = new.graph.policy.locks.clone();
+        let terms = Terms {
+            locks: new.graph.policy.locks.clone(),
+            key: key.clone(),
+        };
         let started = Event {
             at: now,
             body: EventBody::RunStarted(Box::new(RunStarted {
@@ -135,160 +216,64 @@ impl Driver {
                 run,
                 graph: new.graph,
                 inputs: new.inputs,
-                targets,
+                targets: found.targets,
+                unreachable: found.unreachable,
                 approvers: new.approvers,
                 secrets: secrets.names(),
                 digest,
                 engine: env!("CARGO_PKG_VERSION").to_owned(),
             })),
         };
-        let mut machine = Machine::recover([&started]).map_err(|e| replay(&id, &e))?;
-        let lease = self
+        let machine = Machine::recover([&started]).map_err(|e| replay(&id, &e))?;
+        let begun = self
             .0
             .journal
-            .create(&id, self.holder(), vec![started.clone()])
-            .await?;
-        if !locks.is_empty()
-            && let Err(held) = self.0.journal.lock(lease.as_ref(), &locks).await
-        {
-            self.give_up(&mut machine, lease.as_ref(), &held).await?;
-            return Err(held.into());
-        }
-        Ok(self.drive(machine, lease, secrets, options, vec![(1, started)]))
+            .begin(&id, self.0.holder_now(), vec![started.clone()], terms)
+            .await;
+        let lease = begun.map_err(|refused| match (refused, &key) {
+            (NotBegun::KeyUsed { first, .. }, Some(key)) => key_used(key, first),
+            (NotBegun::Locked(held), _) => held.into(),
+            (NotBegun::Journal(error), _) => error.into(),
+            (refused @ NotBegun::KeyUsed { .. }, None) => {
+                JournalError::Store(refused.to_string()).into()
+            }
+        })?;
+        let taken = Taken {
+            clock: RunClock::new(self.0.clock.clone(), now),
+            machine,
+            lease,
+            secrets,
+            unlearned: Unlearned::default(),
+            met,
+            seen: (1, vec![started]),
+        };
+        Ok(self.drive(taken, options))
     }
 
-    /// A run that may not begin ends before its first step.
-    async fn give_up(
-        &self,
-        machine: &mut Machine,
-        lease: &dyn Lease,
-        held: &LockHeld,
-    ) -> Result<(), RunError> {
-        let now = self.0.clock.now();
-        let first = machine.seq() + 1;
-        let mut events = Vec::new();
-        // The second passes over `finally`.
-        for _ in 0..2 {
-            let event = Event {
-                at: now,
-                body: EventBody::Cancelled(Cancelled {
-                    undo: false,
-                    force: true,
-                    who: self.0.holder.who(),
-                    because: Some(held.to_string()),
-                }),
-            };
-            machine.apply(&event).map_err(|e| replay(lease.run(), &e))?;
-            events.push(event);
-        }
-        events.extend(machine.settle(now).map_err(|e| replay(lease.run(), &e))?);
-        Ok(self
-            .0
-            .journal
-            .append(lease, first, events, machine.state().as_str())
-            .await?)
-    }
-
-    /// Takes a run's lease and goes on where it stands.
+    /// Takes a run's lease and continues it from its place. Targets are compared with what they were at the start as far as they
+    /// answer in a short time; a step compares the rest when it first uses them.
     ///
     /// # Errors
     /// Where another process drives it, a target is another server now, or the journal fails.
     pub async fn resume(&self, run: &str, options: DriveOptions) -> Result<RunHandle, RunError> {
-        let lease = self.0.journal.lease(run, self.holder()).await?;
-        let events = self.0.journal.load(run, 1).await?;
-        let mut machine = Machine::recover(&events).map_err(|e| replay(run, &e))?;
-        let used = used(&events);
-        drop(events);
-        if let Some(finished) = machine.finished()
-            && self.0.journal.inbox(Some(run)).await?.is_empty()
-        {
-            return Err(RunError::Over {
-                run: run.to_owned(),
-                outcome: finished.outcome.as_str(),
-            });
-        }
-        let secrets = self.0.secrets.of_run(&machine.started().run.environment);
-        // What they are in is on the servers now: a step that reads it must not write it down.
-        secrets
-            .learn(&used, self.0.clock.now())
-            .await
-            .map_err(|failure| RunError::Secret {
-                why: format!("run {run} has used a secret: {}", failure.message),
-                help: failure.help,
-            })?;
-        let failovers = self.failovers(&machine, &secrets).await?;
-        let taken = Event {
-            at: self.0.clock.now().max(machine.last_at()),
-            body: EventBody::LeaseTaken(LeaseTaken {
-                epoch: lease.epoch(),
-                holder: self.holder(),
-                failovers,
-            }),
-        };
-        machine.apply(&taken).map_err(|e| replay(run, &e))?;
-        let seq = machine.seq();
-        self.0
-            .journal
-            .append(
-                lease.as_ref(),
-                seq,
-                vec![taken.clone()],
-                machine.state().as_str(),
-            )
-            .await?;
-        Ok(self.drive(machine, lease, secrets, options, vec![(seq, taken)]))
+        let taken = take(&self.0, run, options, None).await?;
+        Ok(self.drive(taken, options))
     }
 
-    fn holder(&self) -> Holder {
-        Holder {
-            since: self.0.clock.now(),
-            ..self.0.holder.clone()
-        }
-    }
-
-    fn drive(
-        &self,
-        machine: Machine,
-        lease: Box<dyn Lease>,
-        secrets: Arc<RunSecrets>,
-        options: DriveOptions,
-        seen: Vec<(u64, Event)>,
-    ) -> RunHandle {
-        let id = lease.run().to_owned();
-        let (tx, rx) = mpsc::unbounded_channel();
+    fn drive(&self, mut taken: Taken, options: DriveOptions) -> RunHandle {
+        let id = taken.lease.run().to_owned();
         let (observers, events) = mpsc::unbounded_channel();
-        for (seq, event) in seen {
-            drop(observers.send((seq, Arc::new(event))));
-        }
-        let stop = CancellationToken::new();
+        let (stop, end) = (CancellationToken::new(), CancellationToken::new());
         let (told, ended) = watch::channel(None);
-        self.0.runs().insert(id.clone(), tx.clone());
+        let (first, seen) = std::mem::take(&mut taken.seen);
+        let mut line = Line::new(observers, first, (stop.clone(), end.clone()));
+        line.tell(first, seen);
+        self.0.runs().insert(id.clone(), line.tx.clone());
         self.poll_inbox();
-        let printer = Printer::new(
-            id.clone(),
-            lease.epoch(),
-            self.0.clone(),
-            secrets.redactor().clone(),
-        );
-        let drive = Drive {
-            shared: self.0.clone(),
-            machine,
-            lease,
-            secrets,
-            printer,
-            options,
-            rx,
-            tx,
-            observers,
-            stop: stop.clone(),
-            in_flight: HashMap::new(),
-            taken: HashSet::new(),
-            batch: Vec::new(),
-        };
         let shared = self.0.clone();
         let run = id.clone();
         // Boxed, or the task would hold the run twice: as it was given, and as it is driven.
-        let driven = Box::pin(drive.run());
+        let driven = Box::pin(driven(self.0.clone(), taken, options, line));
         spawn(async move {
             let result: Result<Ended, RunError> = driven.await;
             shared.runs().remove(&run);
@@ -298,6 +283,7 @@ impl Driver {
             id,
             events,
             stop,
+            end,
             ended,
         }
     }
@@ -310,10 +296,25 @@ impl Driver {
         let shared: Weak<Shared> = Arc::downgrade(&self.0);
         spawn(async move {
             let mut seen = None;
+            let Some(clock) = shared.upgrade().map(|shared| shared.clock.clone()) else {
+                return;
+            };
+            let mut watch = RunClock::new(clock.clone(), Timestamp::MIN);
             while let Some(shared) = shared.upgrade() {
-                let clock = shared.clock.clone();
+                if is_step(watch.offset()) {
+                    watch = RunClock::new(clock.clone(), Timestamp::MIN);
+                    for tx in shared.runs().values() {
+                        drop(tx.send(Message::Clock));
+                    }
+                }
                 shared.resources.tidy();
-                if let Ok(version) = shared.journal.version().await
+                let version = shared.journal.version().await;
+                if let Err(JournalError::Replaced { .. }) = &version {
+                    // Each run finds it for itself, and stops.
+                    for tx in shared.runs().values() {
+                        drop(tx.send(Message::Inbox));
+                    }
+                } else if let Ok(version) = version
                     && seen != Some(version)
                     && let Ok(commands) = shared.journal.inbox(None).await
                 {
@@ -330,143 +331,138 @@ impl Driver {
                     }
                 }
                 drop(shared);
-                clock.sleep_until(INBOX_POLL.after(clock.now())).await;
+                clock.sleep(INBOX_POLL).await;
             }
         });
     }
+}
 
-    /// Asks every target who it is.
-    async fn identify(
-        &self,
-        graph: &Graph,
-        targets: &IndexMap<String, Target>,
-        secrets: &RunSecrets,
-    ) -> Result<IndexMap<String, Target>, RunError> {
-        let mut known = IndexMap::new();
-        for (name, target) in targets {
-            let mut target = target.clone();
-            target.identity = Some(self.ask(&target, secrets).await?);
-            // Whose role the run itself changes has it as the run starts, and may lose it on the way; its timeline changes, too.
-            if let Some(TargetDecl::Named { moves: true, .. }) = graph.targets.get(name) {
-                target.role = None;
-                if let Some(identity) = &mut target.identity {
-                    identity.timeline = None;
+/// Drives a run under one lease after another: where an append has an unknown result, nothing is known of the machine any more,
+/// so it is dropped, and the run is taken anew from what the journal has.
+async fn driven(
+    shared: Arc<Shared>,
+    mut taken: Taken,
+    options: DriveOptions,
+    mut line: Line,
+) -> Result<Ended, RunError> {
+    let run = taken.lease.run().to_owned();
+    let mut failures = 0;
+    loop {
+        let before = line.told();
+        let result = Drive::new(shared.clone(), taken, options, &mut line)
+            .run()
+            .await;
+        if line.told() > before {
+            failures = 0;
+        }
+        taken = match result {
+            Err(error) if error.is_unknown() && !options.die_with_journal => {
+                match again(&shared, &run, options, &line, (&mut failures, error)).await {
+                    // It was its last event of which the result was not known. A lock is asked for only by a run that is over
+                    // and has an order: the order stays in the inbox.
+                    Err(RunError::Over { .. } | RunError::Locked(LockHeld::Held { .. })) => {
+                        return over(&shared, &run, &mut line).await;
+                    }
+                    taken => taken?,
                 }
             }
-            known.insert(name.clone(), target);
-        }
-        Ok(known)
-    }
-
-    async fn ask(
-        &self,
-        target: &Target,
-        secrets: &RunSecrets,
-    ) -> Result<crate::step::Identity, RunError> {
-        let refused = |failure: Failure| {
-            RunError::target(target, redact::failure(secrets.redactor(), failure))
-        };
-        let kind = self.0.registry.target(&target.kind).ok_or_else(|| {
-            refused(Failure::new(
-                "target.kind",
-                format!("this windlass cannot reach a {}", target.kind),
-            ))
-        })?;
-        let url = match &target.url {
-            Value::Secret(secret) => secrets
-                .reveal(secret, self.0.clock.now())
-                .await
-                .map_err(refused)?,
-            plain => Revealed::new(plain.to_string()),
-        };
-        kind.identify(target, url.expose())
-            .await
-            .map(|identity| redact::identity(secrets.redactor(), identity))
-            .map_err(refused)
-    }
-
-    /// Which targets were failed over since the run started. One that is another server now is refused: what was read of
-    /// the first does not hold for the second.
-    async fn failovers(
-        &self,
-        machine: &Machine,
-        secrets: &RunSecrets,
-    ) -> Result<IndexMap<String, Failover>, RunError> {
-        let mut found = IndexMap::new();
-        for target in machine.started().targets.values() {
-            let Some(before) = &target.identity else {
-                continue;
-            };
-            let now = self.ask(target, secrets).await?;
-            if now.instance != before.instance || now.system != before.system {
-                return Err(RunError::Target {
-                    target: target.name.clone(),
-                    why: format!(
-                        "it is {} now, and was {} when the run started",
-                        now.instance, before.instance
-                    ),
-                    help: Some(
-                        "point the target back at the server that the run started on".to_owned(),
-                    ),
-                });
+            // A command may have come between the last look and the end of the lease: it is not left for nobody.
+            Ok(ended @ (Ended::Waiting | Ended::Stuck | Ended::Paused)) => {
+                match shared.journal.inbox(Some(&run)).await {
+                    Ok(commands) if !commands.is_empty() => {}
+                    Ok(_) | Err(_) => return Ok(ended),
+                }
+                match take(&shared, &run, options, Some(line.told())).await {
+                    Ok(taken) => taken,
+                    // Who holds the lease takes the command, too.
+                    Err(_) => return Ok(ended),
+                }
             }
-            // A standby tells its timeline late.
-            if let (Some(from), Some(to), Some("primary")) =
-                (before.timeline, now.timeline, now.role.as_deref())
-                && from != to
-            {
-                found.insert(target.name.clone(), Failover { from, to });
-            }
-        }
-        Ok(found)
+            other => return other,
+        };
+        let (first, seen) = std::mem::take(&mut taken.seen);
+        line.tell(first, seen);
     }
 }
 
-fn replay(run: &str, error: &crate::machine::IllegalEvent) -> RunError {
-    RunError::Replay {
-        run: run.to_owned(),
-        why: error.to_string(),
+/// How a run ended whose end was written without a word that it was.
+async fn over(shared: &Shared, run: &str, line: &mut Line) -> Result<Ended, RunError> {
+    let events = shared.journal.load(run, 1).await?;
+    let machine = Machine::recover(&events).map_err(|e| replay(run, &e))?;
+    line.tell(1, events);
+    machine.finished().map_or_else(
+        || {
+            Err(RunError::Replay {
+                run: run.to_owned(),
+                why: "it was over, and is not any more".to_owned(),
+            })
+        },
+        |finished| Ok(Ended::Finished(finished.outcome)),
+    )
+}
+
+fn key_used(key: &StartKey, first: Keyed) -> RunError {
+    RunError::KeyUsed {
+        key: key.key.clone(),
+        differs: key.of.differs(&first.of),
+        run: first.run,
     }
 }
 
-/// The secrets that a run has used: in its targets, and in the parameters of what it started.
-fn used(events: &[Event]) -> BTreeSet<String> {
-    fn collect(value: &Value, into: &mut BTreeSet<String>) {
-        match value {
-            Value::Secret(secret) => into.extend(secret.names().map(str::to_owned)),
-            Value::List(items) => items.iter().for_each(|item| collect(item, into)),
-            Value::Map(map) => map.values().for_each(|value| collect(value, into)),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Int(_)
-            | Value::Decimal(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::Duration(_)
-            | Value::Size(_)
-            | Value::Timestamp(_)
-            | Value::Bytes(_) => {}
+/// What a start is of, for its key: the playbook's text, the inputs, the environment and where its targets are. Not who they say
+/// they are: a server that was failed over meanwhile is the same target.
+#[must_use]
+pub fn start_of(new: &NewRun) -> StartOf {
+    let hash = |parts: &[Vec<u8>]| {
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
+        hex::encode(hasher.finalize())
+    };
+    // A value that is no JSON cannot be stored with the run either, which says so.
+    let json = |value: &Value| serde_json::to_vec(value).unwrap_or_default();
+    let text = |text: &String| text.clone().into_bytes();
+    let mut place = vec![text(&new.environment)];
+    for (name, target) in &new.targets {
+        place.extend([text(name), text(&target.kind), json(&target.url)]);
+    }
+    let sources: Vec<Vec<u8>> = new
+        .graph
+        .sources
+        .iter()
+        .flat_map(|source| [text(&source.path), text(&source.sha256)])
+        .collect();
+    StartOf {
+        playbook: hash(&sources),
+        inputs: hash(&[json(&new.inputs)]),
+        place: hash(&place),
+    }
+}
+
+/// Takes a run again after the journal failed, a few times, each after a longer pause.
+async fn again(
+    shared: &Shared,
+    run: &str,
+    options: DriveOptions,
+    line: &Line,
+    (failures, mut error): (&mut u32, RunError),
+) -> Result<Taken, RunError> {
+    while *failures < FAILURES && !line.stop.is_cancelled() {
+        let pause = Duration::from_millis(PAUSE.as_millis() << *failures);
+        *failures += 1;
+        tokio::select! {
+            () = shared.clock.sleep(pause) => {}
+            () = line.stop.cancelled() => break,
+        }
+        match take(shared, run, options, Some(line.told())).await {
+            Ok(taken) => return Ok(taken),
+            Err(next) if next.is_unknown() => error = next,
+            Err(next) => return Err(next),
         }
     }
-    let mut names = BTreeSet::new();
-    for event in events {
-        let targets = match &event.body {
-            EventBody::RunStarted(started) => &started.targets,
-            EventBody::Started(started) => {
-                collect(&started.input, &mut names);
-                &started.targets
-            }
-            _ => continue,
-        };
-        for target in targets.values() {
-            collect(&target.url, &mut names);
-            target
-                .options
-                .values()
-                .for_each(|value| collect(value, &mut names));
-        }
-    }
-    names
+    Err(error)
 }
 
 /// What a run without an approved plan is known by: its definition, inputs and targets.

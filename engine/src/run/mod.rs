@@ -8,10 +8,14 @@ mod drive;
 mod driver;
 mod print;
 mod redact;
+mod taking;
+mod targets;
 #[cfg(test)]
 mod tests;
+mod unlearned;
 mod work;
 
 pub use api::{DriveOptions, Ended, NewRun, RunError, RunHandle};
 pub use clock::{Clock, SystemClock};
-pub use driver::Driver;
+pub use driver::{Driver, start_of};
+pub use targets::{Found, identify};

@@ -2,7 +2,7 @@
 //!
 //! A step only appends to a text in memory. Whole lines are cleaned and written every [`PACE`], and all that is left when
 //! the execution ends, before its report goes out: once the end is durable, so is what was printed before it.
-use super::{drive::spawn, driver::Shared};
+use super::{clock::RunClock, drive::spawn, driver::Shared};
 use crate::{
     journal::{JournalError, Printed, Prints},
     secret::Redactor,
@@ -292,6 +292,7 @@ pub(super) struct Printer {
     run: String,
     epoch: u64,
     shared: Arc<Shared>,
+    clock: Arc<RunClock>,
     redactor: Arc<Redactor>,
     sources: Mutex<HashMap<Who, Source>>,
     writing: tokio::sync::Mutex<Option<Writing>>,
@@ -305,13 +306,14 @@ impl Printer {
     pub(super) fn new(
         run: String,
         epoch: u64,
-        shared: Arc<Shared>,
+        (shared, clock): (Arc<Shared>, Arc<RunClock>),
         redactor: Arc<Redactor>,
     ) -> Arc<Self> {
         Arc::new(Self {
             run,
             epoch,
             shared,
+            clock,
             redactor,
             sources: Mutex::default(),
             writing: tokio::sync::Mutex::new(None),
@@ -329,7 +331,7 @@ impl Printer {
         if text.is_empty() || self.is_over.load(Ordering::Relaxed) {
             return;
         }
-        let now = self.shared.clock.now();
+        let now = self.clock.now();
         {
             let mut sources = self.sources();
             if !sources.contains_key(who) {
@@ -353,7 +355,7 @@ impl Printer {
             return;
         }
         let this: Weak<Self> = Arc::downgrade(self);
-        let clock = self.shared.clock.clone();
+        let clock = self.clock.clone();
         spawn(async move {
             loop {
                 clock.sleep_until(PACE.after(clock.now())).await;
@@ -407,7 +409,7 @@ impl Printer {
         let Some(writing) = writing.as_mut() else {
             return;
         };
-        let now = self.shared.clock.now();
+        let now = self.clock.now();
         let mut prints = Prints::default();
         let full = writing.bytes > OF_RUN;
         self.is_full.store(full, Ordering::Relaxed);

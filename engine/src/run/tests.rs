@@ -1,16 +1,19 @@
 //! The driver and the machine together, over a journal in memory and kinds that only record.
-use super::{DriveOptions, Driver, Ended, NewRun};
+mod recovery;
+
+use super::{DriveOptions, Driver, Ended, NewRun, RunError};
 use crate::{
     graph::Graph,
-    journal::{Journal, MemoryJournal, PrintedOf},
+    journal::{Journal, MemoryJournal, PrintedOf, RefusedBy},
     machine::{Command, EventBody, Holder, Machine, NodeState, Outcome, Submitted},
     step::{
-        ApprovalRequest, Cause, Effect, Failure, Kind, Outcome as StepOutcome, Preview,
+        ApprovalRequest, Cause, Effect, Failure, Identity, Kind, Outcome as StepOutcome, Preview,
         PreviewContext, Redo, Registry, Resume, Step, StepContext, StepKind, StepTraits, Stream,
-        UndoSupport, Wait, WaitOn, Woken,
+        Target, TargetKind, UndoSupport, Wait, WaitOn, Woken,
     },
     value::Value,
 };
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -165,16 +168,37 @@ impl Step for Ask {
                         ask: indexmap::IndexMap::new(),
                     })),
                     deadline: None,
+                    wall: None,
                 },
             }),
         }
     }
 }
 
+/// A server that nobody may use: its url says why.
+struct Server;
+
+impl TargetKind for Server {
+    fn name(&self) -> &'static str {
+        "server"
+    }
+    fn identify<'a>(
+        &'a self,
+        _: &'a Target,
+        url: &'a str,
+    ) -> BoxFuture<'a, Result<Identity, Failure>> {
+        let cause = match url {
+            "down" => Cause::ConnectionLost,
+            _ => Cause::Refused,
+        };
+        Box::pin(async move { Err(Failure::new("test.server", url).cause(cause)) })
+    }
+}
+
 fn registry() -> Arc<Registry> {
     Arc::new(Registry::new(
         vec![Kind::of::<NoteKind>(), Kind::of::<AskKind>()],
-        Vec::new(),
+        vec![Arc::new(Server)],
     ))
 }
 
@@ -339,6 +363,7 @@ async fn order(journal: &Arc<MemoryJournal>, run: &str, who: &str, command: Comm
     let driver = Driver::new(journal.clone(), registry(), holder());
     let options = DriveOptions {
         leave_when_waiting: true,
+        ..DriveOptions::default()
     };
     let mut handle = driver.resume(run, options).await.unwrap();
     handle.ended().await.unwrap()
@@ -416,6 +441,7 @@ async fn an_approval_takes_the_right_votes_and_refuses_the_others() {
     let driver = Driver::new(journal.clone(), registry(), holder());
     let options = DriveOptions {
         leave_when_waiting: true,
+        ..DriveOptions::default()
     };
     let mut handle = driver
         .start(new_run(graph(nodes, &[0, 1], &[], json!({}))), options)
@@ -590,4 +616,92 @@ async fn a_rate_is_honest() {
     let stalled = of(Some(start), 1_000);
     assert!(stalled.rate.unwrap() < 0.02, "{stalled:?}");
     assert_eq!((stalled.done, stalled.of, stalled.failed), (10, 20, 0));
+}
+
+fn locked(policy: serde_json::Value) -> Arc<Graph> {
+    let nodes = vec![step("sign_off", "test.ask", &[], json!({}), json!({}))];
+    graph(nodes, &[0], &[], policy)
+}
+
+/// A start that is refused, by whatever, leaves no run behind, and is kept as what it is.
+#[tokio::test]
+async fn a_refused_start_is_no_run() {
+    let journal = Arc::new(MemoryJournal::new());
+    let driver = Driver::new(journal.clone(), registry(), holder());
+    let wait = DriveOptions {
+        leave_when_waiting: true,
+        ..DriveOptions::default()
+    };
+    let one = driver.start(new_run(locked(json!({"locks": ["l"]}))), wait);
+    let mut one = one.await.unwrap();
+    assert_eq!(one.ended().await.unwrap(), Ended::Waiting);
+    let mut refusals = Vec::new();
+    for (policy, target) in [
+        (json!({"locks": ["l", "m"]}), None),
+        (json!({"windows": []}), Some("standby")),
+        (json!({"windows": []}), Some("down")),
+    ] {
+        let mut new = new_run(locked(policy));
+        if let Some(url) = target {
+            let server = json!({"name": "t", "kind": "server", "url": url});
+            let server = serde_json::from_value(server).unwrap();
+            new.targets.insert("t".to_owned(), server);
+        }
+        let error = driver.start_once(new, Some("k".to_owned()), wait).await;
+        refusals.push(error.err().unwrap().to_string());
+    }
+    // A kind that this build does not have is a mistake in the environment: no rule and no server refused it.
+    let mut new = new_run(locked(json!({})));
+    let unknown = serde_json::from_value(json!({"name": "t", "kind": "none", "url": "none:"}));
+    new.targets.insert("t".to_owned(), unknown.unwrap());
+    assert!(driver.start(new, wait).await.is_err());
+    assert_eq!(journal.runs().await.unwrap().len(), 1);
+    assert_eq!(journal.keyed("k").await.unwrap(), None);
+    let mut kept = journal.refused().await.unwrap();
+    kept.reverse();
+    let told: Vec<_> = kept.iter().map(|start| start.refused_by).collect();
+    assert_eq!(
+        told,
+        [RefusedBy::Lock, RefusedBy::Target, RefusedBy::Unreachable]
+    );
+    let why: Vec<_> = kept.iter().map(|start| &start.why).collect();
+    assert_eq!(why, refusals.iter().collect::<Vec<_>>());
+    assert!(kept.iter().all(|start| start.key.as_deref() == Some("k")));
+}
+
+/// The key is asked before windows, targets and locks: they may refuse by now what they let pass then.
+#[tokio::test]
+async fn a_key_is_asked_before_all_that_could_refuse() {
+    let journal = Arc::new(MemoryJournal::new());
+    let driver = Driver::new(journal.clone(), registry(), holder());
+    let wait = DriveOptions {
+        leave_when_waiting: true,
+        ..DriveOptions::default()
+    };
+    let key = || Some("k".to_owned());
+    let new = || new_run(locked(json!({"locks": ["l"]})));
+    let first = driver.start_once(new(), key(), wait).await.unwrap().id;
+    let again = driver.start_once(new(), key(), wait).await;
+    assert!(
+        matches!(again.err().unwrap(), RunError::KeyUsed { run, differs: None, .. } if run == first)
+    );
+    let mut other = new();
+    other.inputs = Value::map([("n", Value::Int(1))]);
+    let mut elsewhere = new();
+    elsewhere.environment = "prod".to_owned();
+    for (new, what) in [(other, "other inputs"), (elsewhere, "another environment")] {
+        match driver.start_once(new, key(), wait).await.err().unwrap() {
+            RunError::KeyUsed {
+                run,
+                differs: Some(differs),
+                ..
+            } => assert!(run == first && differs.contains(what), "{differs}"),
+            error => panic!("{error:?}"),
+        }
+    }
+    // Only what is another start is a refusal.
+    let kept = journal.refused().await.unwrap();
+    assert_eq!(kept.len(), 2);
+    assert!(kept.iter().all(|start| start.refused_by == RefusedBy::Key));
+    assert_eq!(journal.runs().await.unwrap().len(), 1);
 }

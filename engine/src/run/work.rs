@@ -1,8 +1,11 @@
 //! One execution of one step, from what the machine wants to what the driver reports.
 use super::{
+    clock::RunClock,
+    drive::Surroundings,
     driver::Shared,
     print::{Printer, Who},
     redact,
+    targets::Met,
 };
 use crate::{
     expr::{Expr, ExprError, Vars},
@@ -10,8 +13,8 @@ use crate::{
     machine::{Machine, Report, Wanted, Work},
     secret::RunSecrets,
     step::{
-        Cause, Certainty, DynStep, Evidence, Failure, Mark, Outcome, Phase, Probed, Resources,
-        Resume, Revealed, StepContext, StepHost, Stream, Target, speaking,
+        Cause, Certainty, DynStep, Evidence, Failure, Identity, Mark, Outcome, Phase, Probed,
+        Resources, Resume, Revealed, StepContext, StepHost, Stream, Target, speaking,
     },
     value::{Duration, SecretText, Timestamp, Value},
 };
@@ -37,10 +40,14 @@ pub(super) enum Message {
         Box<Report>,
         Option<oneshot::Sender<Result<(), Failure>>>,
     ),
+    /// A step has reached a target; the answer comes when what is to be known of it is durable.
+    Met(String, Box<Identity>, oneshot::Sender<Result<(), Failure>>),
     /// A task has ended.
     Ended(Wanted),
     /// There may be something in the inbox.
     Inbox,
+    /// The wall clock was set.
+    Clock,
 }
 
 /// A probe of the playbook's own, which is asked where the kind cannot tell.
@@ -73,9 +80,7 @@ impl Assignment {
     pub(super) fn new(
         machine: &Machine,
         wanted: Wanted,
-        shared: &Arc<Shared>,
-        (secrets, printer): (&Arc<RunSecrets>, &Arc<Printer>),
-        tx: &mpsc::UnboundedSender<Message>,
+        around: &Surroundings,
         cancel: CancellationToken,
     ) -> Result<Self, Failure> {
         let gone = || {
@@ -131,7 +136,12 @@ impl Assignment {
                 Some(target) => Some(target.clone()),
                 None => machine.bind_target(id, phase, &name)?,
             };
-            if let Some(target) = target {
+            if let Some(mut target) = target {
+                // What an attempt bound under another name may be from before the run knew who it is.
+                if let Some(known) = machine.declared_target(id, &name) {
+                    target.identity.clone_from(&known.identity);
+                    target.role.clone_from(&known.role);
+                }
                 targets.insert(name, target);
             }
         }
@@ -148,13 +158,15 @@ impl Assignment {
                 phase,
                 attempt: wanted.attempt,
             },
-            printer: printer.clone(),
+            printer: around.printer.clone(),
             vars,
             targets,
             evidence: Mutex::new(Vec::new()),
-            tx: tx.clone(),
-            shared: shared.clone(),
-            secrets: secrets.clone(),
+            tx: around.tx.clone(),
+            shared: around.shared.clone(),
+            secrets: around.secrets.clone(),
+            met: around.met.clone(),
+            clock: around.clock.clone(),
             cancel: cancel.clone(),
         });
         Ok(Self {
@@ -180,6 +192,7 @@ impl Assignment {
                 node: instance.path.clone(),
                 phase,
                 attempt: wanted.attempt,
+                done_attempt: execution.done_attempt,
                 first_started_at: execution.first_started_at.unwrap_or(machine.last_at()),
                 deadline: if wanted.work == Work::Probe {
                     None
@@ -190,7 +203,7 @@ impl Assignment {
                 host: host.clone(),
             },
             host,
-            shared: shared.clone(),
+            shared: around.shared.clone(),
         })
     }
 
@@ -264,7 +277,7 @@ impl Assignment {
         let late = async {
             match deadline {
                 Some(at) => {
-                    self.shared
+                    self.host
                         .clock
                         .sleep_until(Duration::from_secs(1).after(at))
                         .await
@@ -284,7 +297,6 @@ impl Assignment {
         } else {
             Cause::Cancelled
         };
-        let end = GRACE.after(self.shared.clock.now());
         tokio::select! {
             report = &mut acting => match report {
                 Report::Failed { mut failure, evidence } if failure.cause == Cause::Cancelled => {
@@ -293,7 +305,7 @@ impl Assignment {
                 }
                 other => other,
             },
-            () = self.shared.clock.sleep_until(end) => failed(
+            () = self.host.clock.sleep(GRACE) => failed(
                 Failure::new("step.abandoned", format!("the step did not end within {GRACE} of being told to"))
                     .cause(cause)
                     .certainty(Certainty::Unknown),
@@ -443,25 +455,29 @@ pub(super) struct Host {
     tx: mpsc::UnboundedSender<Message>,
     shared: Arc<Shared>,
     secrets: Arc<RunSecrets>,
+    met: Arc<Met>,
+    clock: Arc<RunClock>,
     cancel: CancellationToken,
+}
+
+/// The failure of a step whose word no longer reaches the journal.
+fn superseded() -> Failure {
+    Failure::new(
+        "journal.refused",
+        "the journal did not take it: this process no longer drives the run",
+    )
+    .cause(Cause::Interrupted)
 }
 
 impl Host {
     /// Has a report journalled; durable when it returns.
     async fn send(&self, report: Report) -> Result<(), Failure> {
-        let refused = || {
-            Failure::new(
-                "journal.refused",
-                "the journal did not take it: this process no longer drives the run",
-            )
-            .cause(Cause::Interrupted)
-        };
         let report = redact::report(self.secrets.redactor(), report);
         let (answer, durable) = oneshot::channel();
         self.tx
             .send(Message::Report(self.wanted, Box::new(report), Some(answer)))
-            .map_err(|_| refused())?;
-        durable.await.unwrap_or_else(|_| Err(refused()))
+            .map_err(|_| superseded())?;
+        durable.await.unwrap_or_else(|_| Err(superseded()))
     }
 }
 
@@ -490,19 +506,40 @@ impl StepHost for Host {
         })
     }
 
+    fn met<'a>(
+        &'a self,
+        target: &'a Target,
+        who: &'a Identity,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            if target.identity.is_some() && self.met.has(&target.name) {
+                return Ok(());
+            }
+            let who = redact::identity(self.secrets.redactor(), who.clone());
+            let (answer, durable) = oneshot::channel();
+            self.tx
+                .send(Message::Met(target.name.clone(), Box::new(who), answer))
+                .map_err(|_| superseded())?;
+            durable.await.unwrap_or_else(|_| Err(superseded()))?;
+            self.met.add(&target.name);
+            Ok(())
+        })
+    }
+
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>> {
-        Box::pin(self.secrets.reveal(secret, self.shared.clock.now()))
+        Box::pin(self.secrets.reveal(secret, self.clock.now()))
     }
 
     fn now(&self) -> Timestamp {
-        self.shared.clock.now()
+        self.clock.now()
+    }
+
+    fn of_wall(&self, at: Timestamp) -> Timestamp {
+        self.clock.of_wall(at)
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()> {
-        let sleep = self
-            .shared
-            .clock
-            .sleep_until(duration.after(self.shared.clock.now()));
+        let sleep = self.clock.sleep(duration);
         Box::pin(async move {
             tokio::select! {
                 () = sleep => {}

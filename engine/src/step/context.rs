@@ -1,4 +1,4 @@
-use super::{Account, Failure, Mark, Phase, Target, shown};
+use super::{Account, Failure, Identity, Mark, Phase, Target, shown};
 use crate::{
     expr::{Expr, ExprError, Vars},
     value::{Duration, SecretText, Timestamp, Value},
@@ -196,10 +196,22 @@ pub trait StepHost: Send + Sync {
     fn evaluate(&self, expr: &Expr, extra: Vars) -> Result<Value, ExprError>;
     /// A declared target that this step names.
     fn target(&self, name: &str) -> Result<Target, Failure>;
+    /// Who answered at a target, before the step acts on it. A target that the run has not met yet is bound to this, durably;
+    /// a server that is not the one that the run knows is refused.
+    ///
+    /// Every kind that connects to a target says so: a run may go on while a target is down, so nothing else compares it.
+    fn met<'a>(
+        &'a self,
+        target: &'a Target,
+        who: &'a Identity,
+    ) -> BoxFuture<'a, Result<(), Failure>>;
     /// The content of secrets.
     fn reveal<'a>(&'a self, secret: &'a SecretText) -> BoxFuture<'a, Result<Revealed, Failure>>;
-    /// The time.
+    /// The time of the run: it never steps, and is never before the run's last event.
     fn now(&self) -> Timestamp;
+    /// When an instant that people name is in the time of the run, as the wall clock stands now: the same instant, unless
+    /// somebody has set the clock.
+    fn of_wall(&self, at: Timestamp) -> Timestamp;
     /// Sleeps; ends early when the step is cancelled.
     fn sleep(&self, duration: Duration) -> BoxFuture<'_, ()>;
     /// Keeps evidence with the event that ends this execution.
@@ -223,6 +235,9 @@ pub struct StepContext {
     pub phase: Phase,
     /// The attempt, from 1.
     pub attempt: u32,
+    /// The last attempt of this phase that the journal knows to have taken effect; 0 if none. What a target says of a later one
+    /// comes from a history that the journal has lost.
+    pub done_attempt: u32,
     /// When the first attempt of this execution started.
     pub first_started_at: Timestamp,
     /// When this attempt is over; a statement must end on the server by then.
@@ -281,10 +296,17 @@ impl StepContext {
         reveal(self.host.as_ref(), value).await
     }
 
-    /// The time.
+    /// The time of the run, by which spans are measured.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.host.now()
+    }
+
+    /// When an instant that people name is in the time of the run, as the wall clock stands now. What waits for one says so by
+    /// [`super::Wait::wall`], and asks again when it is woken.
+    #[must_use]
+    pub fn of_wall(&self, at: Timestamp) -> Timestamp {
+        self.host.of_wall(at)
     }
 
     /// Time left for this attempt; `None` is without end.

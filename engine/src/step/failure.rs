@@ -71,6 +71,12 @@ impl Cause {
         }
     }
 
+    /// Whether a server did not answer, or has no room now: nothing is known to be wrong with what was asked of it.
+    #[must_use]
+    pub fn is_down(self) -> bool {
+        matches!(self, Self::ConnectionLost | Self::Throttled)
+    }
+
     /// Whether the same call may succeed a moment later.
     #[must_use]
     pub fn is_transient(self) -> bool {

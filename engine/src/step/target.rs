@@ -1,5 +1,5 @@
 use crate::{
-    step::{Examination, Failure, LedgerRecipe, LedgerStanding, Now},
+    step::{Cause, Examination, Failure, LedgerRecipe, LedgerStanding, Now},
     value::{Duration, Value},
 };
 use futures_util::future::BoxFuture;
@@ -36,6 +36,9 @@ pub struct Target {
     /// Instances that this one must never turn out to be: those of [`Target::never`] as the run found them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<String>,
+    /// Its name in the environment, if that is another: a member of a fleet is `fleet[2]` in the playbook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
 }
 
 impl Target {
@@ -47,6 +50,15 @@ impl Target {
             && place
                 .iter()
                 .all(|key| self.options.get(*key) == other.options.get(*key))
+    }
+
+    /// Its name, for people: `fleet[2] (us-1)`.
+    #[must_use]
+    pub fn called(&self) -> String {
+        match &self.entry {
+            Some(entry) => format!("{} ({entry})", self.name),
+            None => self.name.clone(),
+        }
     }
 
     /// Adds an instance to those that this one must never be, where it is known.
@@ -73,6 +85,47 @@ pub struct Identity {
     pub timeline: Option<u32>,
     /// Server version, for people.
     pub version: String,
+}
+
+impl Identity {
+    /// Why this is not the server that was known before; `None` if it is.
+    #[must_use]
+    pub fn differs(&self, target: &str, before: &Self) -> Option<Failure> {
+        let system = |of: &Self| of.system.clone().unwrap_or_else(|| "unknown".to_owned());
+        let what = if self.instance != before.instance {
+            format!("it is {} now, and was {}", self.instance, before.instance)
+        } else if self.system != before.system {
+            format!(
+                "{} has the system identifier {} now, and had {}",
+                self.instance,
+                system(self),
+                system(before)
+            )
+        } else {
+            return None;
+        };
+        Some(
+            Failure::new(
+                Self::CHANGED,
+                format!("target {target} is another server than the one that the run knows: {what}; nothing was done there"),
+            )
+            .cause(Cause::Refused)
+            .help("point the target back at the server that the run knows, then retry"),
+        )
+    }
+
+    /// The code of a failure of a target that is another server now.
+    pub const CHANGED: &'static str = "target.changed";
+
+    /// The promotion between two sights of a target. A standby tells its timeline late, so only a primary is believed.
+    #[must_use]
+    pub fn promoted_since(&self, before: &Self) -> Option<(u32, u32)> {
+        let is_primary = self.role.as_deref() == Some("primary");
+        before
+            .timeline
+            .zip(self.timeline)
+            .filter(|(from, to)| is_primary && from != to)
+    }
 }
 
 /// What a server does for one step of a run at this moment.

@@ -37,7 +37,8 @@ pub(crate) enum TransactionMode {
 /// **Exactly once.** Where the environment names a `ledger` table for the target, the step's own row goes into
 /// it in the same transaction (SQLite makes the table where it is missing, `windlass doctor --init-ledger` elsewhere).
 /// After a crash between the COMMIT and the journal the row decides: there, and the step is done with the output it had;
-/// not there, and a void row is put in its place, so that a late commit fails, and the step runs again. Without a ledger
+/// not there, and a void row is put in its place, so that a late commit fails, and the step runs again. A row that the journal
+/// does not know (it was put back from a backup) lets the step act no second time: it is in doubt. Without a ledger
 /// PostgreSQL is asked for the transaction itself; SQLite cannot tell, and the step is in doubt until a person settles
 /// it with `windlass resolve`.
 ///

@@ -407,7 +407,7 @@ async fn with_a_ledger_the_row_decides() {
         Probed::Done(None)
     );
     // Another attempt has a key of its own.
-    bench.attempt = 2;
+    (bench.attempt, bench.done_attempt) = (2, 1);
     bench.execute("sql.execute", update()).await.unwrap();
     assert_eq!(
         bench.value::<i64>("SELECT count(*) FROM windlass_ledger"),
@@ -480,6 +480,44 @@ async fn a_commit_that_is_late_loses_against_the_probe() {
     };
     let (probed, ()) = tokio::join!(probe, late);
     assert_eq!(probed.unwrap(), Probed::Done(None));
+}
+
+/// Attempts of which the journal knows that they took effect were undone since; of any other, it has lost the history.
+#[tokio::test]
+async fn a_row_that_the_journal_does_not_know_is_a_doubt() {
+    for (known, row, acts) in [
+        (0, 1, false),
+        (1, 1, true),
+        (1, 2, false),
+        (1, 3, false),
+        (0, 3, false),
+    ] {
+        let mut bench = Bench::new(&format!(
+            "CREATE TABLE t (x); \
+             CREATE TABLE ledger (run TEXT, node TEXT, phase TEXT, attempt INTEGER, state TEXT, at TEXT, PRIMARY KEY (run, node, phase, attempt));
+             INSERT INTO ledger VALUES ('run-0000-1', 'step', 'do', {row}, 'done', ''), ('run-0000-1', 'step', 'undo', 9, 'done', ''),
+               ('run-0000-1', 'other', 'do', 9, 'done', ''), ('run-0000-2', 'step', 'do', 9, 'done', '')"
+        ));
+        bench.target(|target| target.ledger = Some("ledger".to_owned()));
+        (bench.attempt, bench.done_attempt) = (2, known);
+        let insert = || with(json!({"target": "db", "sql": "INSERT INTO t VALUES (1)"}));
+        let what = format!("known {known}, row {row}");
+        let done = bench.execute("sql.execute", insert()).await;
+        assert_eq!(
+            bench.value::<i64>("SELECT count(*) FROM t"),
+            i64::from(acts),
+            "{what}"
+        );
+        if acts {
+            done.unwrap();
+            continue;
+        }
+        let failure = done.unwrap_err();
+        let seen = (failure.code.as_str(), failure.certainty);
+        assert_eq!(seen, ("sql.already_done", Certainty::Unknown), "{what}");
+        let why = bench.probe("sql.execute", insert()).await.unwrap_err();
+        assert!(why.message.contains("backup"), "{what}: {why}");
+    }
 }
 
 #[tokio::test]

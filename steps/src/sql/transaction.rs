@@ -48,13 +48,8 @@ impl Transaction {
                     "this attempt was given up: a probe has written so into the ledger",
                 ));
             }
-            LedgerState::Done => {
-                return Err(Failure::new(
-                    "sql.already_done",
-                    "the ledger says that this attempt was committed before",
-                )
-                .certainty(Certainty::Unknown));
-            }
+            LedgerState::Done => return Err(lost_history(ledger, i64::from(self.attempt))),
+            LedgerState::Unknown(attempt) => return Err(lost_history(ledger, attempt)),
         }
         self.session
             .ledger_write(ledger, &key, LedgerState::Done, cx.now(), &self.until)
@@ -119,15 +114,28 @@ impl Transaction {
     }
 }
 
+/// The ledger has a COMMIT that the journal does not know. The step does not act a second time: a person tells, since what
+/// it gave is lost with that history.
+fn lost_history(ledger: &str, attempt: i64) -> Failure {
+    Failure::new(
+        "sql.already_done",
+        format!(
+            "the ledger {ledger} says that attempt {attempt} of this step was committed, and this journal does not know of it: \
+             the journal was put back from a backup, or another one drives the same run"
+        ),
+    )
+    .certainty(Certainty::Unknown)
+    .help("if the target has what the step does, resolve it as done; a step that reads its output needs `--output`")
+}
+
 /// Whether the transaction behind a mark was committed.
 pub(crate) async fn probe<O>(
     mark: Option<&Mark>,
     cx: &StepContext,
     target: Target,
 ) -> Result<Probed<O>, Failure> {
-    // The journal refuses the mark of a driver that has lost the run, and no commit goes without one.
     let Some(mark) = mark else {
-        return Ok(Probed::NotDone);
+        return without_mark(cx, &target).await;
     };
     let ledger = mark.token.get("ledger").and_then(Value::as_str);
     let attempt = mark
@@ -165,6 +173,26 @@ pub(crate) async fn probe<O>(
     }
 }
 
+/// The journal refuses the mark of a driver that has lost the run, and no commit goes without one: so nothing happened, unless
+/// the ledger knows of a commit that the journal has lost.
+async fn without_mark<O>(cx: &StepContext, target: &Target) -> Result<Probed<O>, Failure> {
+    let Some(ledger) = &target.ledger else {
+        return Ok(Probed::NotDone);
+    };
+    let until = Until::of(cx, target, None)?;
+    let key = LedgerKey::of(cx, cx.attempt);
+    let mut session = target::open(cx.host.as_ref(), target, Access::Write, &until).await?;
+    session.begin(&until).await?;
+    let state = session.ledger_ask(ledger, &key, &until).await;
+    session.rollback().await?;
+    // An error, not a doubt: a probe of the playbook's own that says "not done" settles nothing against the ledger.
+    match state? {
+        LedgerState::Absent | LedgerState::Void => Ok(Probed::NotDone),
+        LedgerState::Done => Err(lost_history(ledger, i64::from(cx.attempt))),
+        LedgerState::Unknown(attempt) => Err(lost_history(ledger, attempt)),
+    }
+}
+
 async fn asked_of_ledger<O>(
     cx: &StepContext,
     target: &Target,
@@ -177,6 +205,7 @@ async fn asked_of_ledger<O>(
     let answer = match session.ledger_ask(ledger, key, until).await? {
         LedgerState::Done => Probed::Done(None),
         LedgerState::Void => Probed::NotDone,
+        LedgerState::Unknown(attempt) => return Err(lost_history(ledger, attempt)),
         // From here on a COMMIT that is late meets this row and fails.
         LedgerState::Absent => {
             session

@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     step::{
-        Cause, Evidence, Failure, Phase, PreviewContext, Resources, Revealed, StepContext,
-        StepHost, Target, TargetKind,
+        Cause, Evidence, Failure, Identity, Phase, PreviewContext, Resources, Revealed,
+        StepContext, StepHost, Target, TargetKind,
     },
     value::{Duration, Timestamp, Value},
 };
@@ -142,6 +142,8 @@ pub(crate) struct LedgerKey {
     pub(crate) node: String,
     pub(crate) phase: &'static str,
     pub(crate) attempt: u32,
+    /// The last attempt that the journal knows to have been committed.
+    known: u32,
 }
 
 impl LedgerKey {
@@ -154,7 +156,44 @@ impl LedgerKey {
                 Phase::Undo => "undo",
             },
             attempt,
+            known: cx.done_attempt,
         }
+    }
+
+    /// The attempt after which the rows of the ledger matter.
+    pub(crate) fn after(&self) -> i64 {
+        i64::from(self.known)
+    }
+
+    /// What the rows after that attempt say, each an attempt and its state.
+    ///
+    /// # Errors
+    /// If a state is none that this windlass writes.
+    pub(crate) fn read(
+        &self,
+        table: &str,
+        rows: impl IntoIterator<Item = (i64, String)>,
+    ) -> Result<LedgerState, Failure> {
+        let mut own = LedgerState::Absent;
+        for (attempt, state) in rows {
+            let is_own = attempt == i64::from(self.attempt);
+            match state.as_str() {
+                "done" if is_own => own = LedgerState::Done,
+                // Committed in a history that the journal has lost: it was put back from a backup.
+                "done" => return Ok(LedgerState::Unknown(attempt)),
+                "void" if is_own => own = LedgerState::Void,
+                "void" => {}
+                other => {
+                    return Err(Failure::new(
+                        "sql.ledger",
+                        format!(
+                            "the ledger {table} holds the state {other:?}, which this windlass does not know"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(own)
     }
 }
 
@@ -167,6 +206,8 @@ pub(crate) enum LedgerState {
     Void,
     /// Nothing yet.
     Absent,
+    /// Another attempt was committed, of which the journal does not know.
+    Unknown(i64),
 }
 
 /// What a database says of a transaction.
@@ -263,6 +304,9 @@ pub(crate) trait Session: Send {
 
     /// The user's tables, by name.
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>>;
+
+    /// Who answered.
+    fn who(&self) -> &Identity;
 
     /// The timelines when the run started and now, where the target was failed over in between.
     fn failover(&self) -> Option<(u32, u32)> {
@@ -463,6 +507,7 @@ pub(crate) async fn open(
     let session = database(target)?
         .open(target, url.expose(), access, until)
         .await?;
+    host.met(target, session.who()).await?;
     if let Some((from, to)) = session.failover() {
         host.keep(Evidence::failover(&target.name, from, to));
     }

@@ -1,5 +1,5 @@
 //! `wait.for`
-use super::{TimerState, WAITS, Waited, timer};
+use super::{Goal, TimerState, WAITS, Waited, timer};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use windlass_engine::{
@@ -63,6 +63,6 @@ impl Step for For {
         resume: Resume<TimerState>,
         cx: &StepContext,
     ) -> Result<Outcome<Waited, TimerState>, Failure> {
-        timer(&resume, |now| self.0.duration.after(now), cx)
+        timer(&resume, &Goal::Span(self.0.duration), cx)
     }
 }

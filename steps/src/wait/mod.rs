@@ -88,20 +88,34 @@ pub(crate) struct TimerState {
     until: Option<At>,
 }
 
-/// Sleeps until an instant; a timeout of the step ends it as a failure.
+/// What a timer waits for.
+pub(crate) enum Goal {
+    /// A span of the run's own time, from when it began.
+    Span(Duration),
+    /// An instant of the wall clock.
+    Instant(Timestamp),
+}
+
+/// Sleeps; a timeout of the step ends it as a failure.
 pub(crate) fn timer(
     resume: &Resume<TimerState>,
-    until: impl FnOnce(Timestamp) -> Timestamp,
+    goal: &Goal,
     cx: &StepContext,
 ) -> Result<Outcome<Waited, TimerState>, Failure> {
-    let (from, until) = match (resume.state.from, resume.state.until) {
-        (Some(from), Some(until)) => (from.0, until.0),
-        _ => (cx.now(), until(cx.now())),
+    let (from, until) = match (resume.state.from, resume.state.until, goal) {
+        (Some(from), Some(until), _) => (from.0, until.0),
+        (_, _, Goal::Span(span)) => (cx.now(), span.after(cx.now())),
+        (_, _, Goal::Instant(at)) => (cx.now(), *at),
     };
     if resume.woken == Some(Woken::Deadline) {
         return Err(timed_out(cx, &format!("it was to wait until {until}")));
     }
-    if cx.now() >= until {
+    // Somebody may have set the clock since it fell asleep.
+    let (at, wall) = match goal {
+        Goal::Span(_) => (until, None),
+        Goal::Instant(_) => (cx.of_wall(until), Some(until)),
+    };
+    if cx.now() >= at {
         return Ok(Outcome::Done(Waited {
             from: At(from),
             until: At(until),
@@ -113,10 +127,31 @@ pub(crate) fn timer(
             until: Some(At(until)),
         },
         wait: Wait {
-            on: WaitOn::Timer(until),
+            on: WaitOn::Timer(at),
             deadline: cx.deadline,
+            wall,
         },
     })
+}
+
+/// When a wait for people or a signal gives up: as it expires, which is an instant of the wall clock, or by the timeout of the
+/// step, whichever comes first; and the instant, where that is what it is.
+pub(crate) fn gives_up(
+    expires: Option<Timestamp>,
+    cx: &StepContext,
+) -> (Option<Timestamp>, Option<Timestamp>) {
+    let at = expires.map(|expires| cx.of_wall(expires));
+    match (at, cx.deadline) {
+        (Some(at), Some(deadline)) if deadline < at => (Some(deadline), None),
+        (Some(at), _) => (Some(at), expires),
+        (None, deadline) => (deadline, None),
+    }
+}
+
+/// Whether a wait that was woken by its deadline is not over: the clock was set back, and it has not expired.
+pub(crate) fn waits_on(expires: Option<Timestamp>, cx: &StepContext) -> bool {
+    let (at, wall) = gives_up(expires, cx);
+    wall.is_some() && at.is_some_and(|at| at > cx.now())
 }
 
 /// The failure of a wait whose time is over.

@@ -1,5 +1,5 @@
 //! `wait.signal`
-use super::{WAITS, timed_out};
+use super::{WAITS, gives_up, timed_out, waits_on};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_engine::{
@@ -87,9 +87,13 @@ impl Step for Signal {
         resume: Resume<()>,
         cx: &StepContext,
     ) -> Result<Outcome<SignalOutput, ()>, Failure> {
+        let expires = self
+            .0
+            .expires
+            .map(|expires| expires.after(cx.first_started_at));
         match resume.woken {
             Some(Woken::Signal(payload)) => Ok(Outcome::Done(SignalOutput { payload })),
-            Some(Woken::Deadline) => {
+            Some(Woken::Deadline) if !waits_on(expires, cx) => {
                 Err(
                     timed_out(cx, &format!("no signal {} came", self.0.name.0)).help(format!(
                         "send it with `windlass signal`, then `windlass retry` the step {}",
@@ -97,16 +101,14 @@ impl Step for Signal {
                     )),
                 )
             }
-            Some(Woken::Timer | Woken::Decision(_)) | None => {
-                let expires = self
-                    .0
-                    .expires
-                    .map(|expires| expires.after(cx.first_started_at));
+            Some(Woken::Deadline | Woken::Timer | Woken::Decision(_)) | None => {
+                let (deadline, wall) = gives_up(expires, cx);
                 Ok(Outcome::Suspend {
                     state: (),
                     wait: Wait {
                         on: WaitOn::Signal(self.0.name.0.clone()),
-                        deadline: [expires, cx.deadline].into_iter().flatten().min(),
+                        deadline,
+                        wall,
                     },
                 })
             }

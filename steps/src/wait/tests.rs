@@ -85,6 +85,11 @@ async fn a_signal_brings_its_payload() {
         outcome,
         Outcome::Done(Value::map([("payload", Value::Int(7))]))
     );
+    // Woken before it expires (somebody has set the clock back): it waits on.
+    let early = woken(state.clone(), Woken::Deadline);
+    suspended(bench.outcome("wait.signal", params.clone(), early).await);
+    let mut bench = bench;
+    bench.timeout = Some(Duration::ZERO);
     let failure = bench
         .outcome("wait.signal", params, woken(state, Woken::Deadline))
         .await

@@ -1,5 +1,5 @@
 //! `wait.until`
-use super::{At, TimerState, WAITS, Waited, timer};
+use super::{At, Goal, TimerState, WAITS, Waited, timer};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use windlass_engine::{
@@ -67,6 +67,6 @@ impl Step for WaitUntil {
         resume: Resume<TimerState>,
         cx: &StepContext,
     ) -> Result<Outcome<Waited, TimerState>, Failure> {
-        timer(&resume, |_| self.0.time.0, cx)
+        timer(&resume, &Goal::Instant(self.0.time.0), cx)
     }
 }

@@ -87,7 +87,11 @@ impl Step for Sleep {
         } else {
             WaitOn::Timer(Timestamp::from_second(7_258_118_400).unwrap())
         };
-        let wait = Wait { on, deadline: None };
+        let wait = Wait {
+            on,
+            deadline: None,
+            wall: None,
+        };
         Ok(Outcome::Suspend { state: (), wait })
     }
 }

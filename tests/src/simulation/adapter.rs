@@ -171,6 +171,7 @@ pub(super) fn lease(epoch: u64, at: Timestamp) -> Event {
             epoch,
             holder,
             failovers: indexmap::IndexMap::new(),
+            unreachable: indexmap::IndexMap::new(),
         }),
     }
 }

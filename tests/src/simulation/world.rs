@@ -378,7 +378,11 @@ impl Flight {
         };
         Move::End(Report::Suspended {
             state: Value::Int(1),
-            wait: Wait { on, deadline: None },
+            wait: Wait {
+                on,
+                deadline: None,
+                wall: None,
+            },
         })
     }
 
@@ -390,7 +394,11 @@ impl Flight {
         let suspend = |on, deadline| {
             Move::End(Report::Suspended {
                 state: Value::Null,
-                wait: Wait { on, deadline },
+                wait: Wait {
+                    on,
+                    deadline,
+                    wall: None,
+                },
             })
         };
         let deadline = random

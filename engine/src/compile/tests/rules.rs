@@ -140,6 +140,8 @@ fn what_an_expression_may_read() {
     breaks(&when("inputs.max >"), &["WL0501"]);
     breaks(&when("${{ inputs.max > 1 }}"), &["WL0509"]);
     breaks(&when("targets.dbb == 'x'"), &["WL0701"]);
+    breaks(&when("targets.db.reachable"), &[]);
+    breaks(&when("targets.db.reachble"), &["WL0508"]);
 }
 
 #[test]
@@ -585,6 +587,23 @@ fn targets() {
     let fleet = "  fleet: { kind: sqlite, many: true, select: { env: prod } }\n";
     let over = "  - id: a\n    foreach: { items: targets.fleet, as: one }\n    uses: sql.query\n    with: { target: \"${{ one }}\", sql: x }\n";
     assert_eq!(codes(fleet, over), none);
+    // What a start does if it is down.
+    for (target, expected) in [
+        ("{ kind: sqlite, when_down: continue }", &[][..]),
+        ("{ kind: sqlite, when_down: refuse }", &[]),
+        ("{ kind: sqlite, when_down: ignore }", &["WL0205"]),
+        ("{ kind: sqlite, when_down: true }", &["WL0205"]),
+    ] {
+        let db = format!("  db: {target}\n");
+        assert_eq!(codes(&db, &query("a")), expected, "{target}");
+    }
+    let many = "  fleet: { kind: sqlite, many: true, select: { a: b }, when_down: continue }\n";
+    assert_eq!(codes(many, over), none);
+    let like = format!("{db}  two: {{ like: db, path: x, when_down: continue }}\n");
+    assert_eq!(codes(&like, &query("a")), ["WL0704", "WL0208"]);
+    let asks = "  - { id: a, when: targets.two.reachable, uses: verify, with: { checks: [] } }\n";
+    let like = format!("{db}  two: {{ like: db, path: x }}\n");
+    assert_eq!(codes(&like, &format!("{}{asks}", query("b"))), ["WL0508"]);
     // A derived target brings what it reads.
     let scratch = format!(
         "{db}  scratch: {{ like: db, path: \"${{{{ steps.a.output.value }}}}\", never: [db] }}\n"

@@ -1,10 +1,15 @@
 //! Leases as operating-system locks: one byte of one file for each run, so that they end with the process, whatever
 //! ends it, and the next one waits for nothing.
-use crate::journal::{Lease, record::Hash};
+use crate::{
+    journal::{Lease, record::Hash},
+    machine::Holder,
+};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, fcntl},
     libc,
+    sys::signal::kill,
+    unistd::{Pid, gethostname},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -26,18 +31,27 @@ struct Held {
     tip: Tip,
 }
 
+/// The lock file, as far as this process may use it.
+pub(super) enum Locks {
+    Open(File),
+    /// There is none: no run of this file was ever driven.
+    Missing,
+    /// It may not be read.
+    Closed,
+}
+
 /// All leases of this process on one journal.
 ///
 /// Locks of one open file do not exclude each other, so this process's own are also kept in a map.
 pub(super) struct Leases {
-    file: File,
+    locks: Locks,
     held: Mutex<HashMap<Arc<str>, Held>>,
 }
 
 impl Leases {
-    pub(super) fn new(file: File) -> Self {
+    pub(super) fn new(locks: Locks) -> Self {
         let held = Mutex::default();
-        Self { file, held }
+        Self { locks, held }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<Arc<str>, Held>> {
@@ -50,7 +64,10 @@ impl Leases {
         if held.contains_key(run) {
             return Ok(None);
         }
-        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&byte(no, libc::F_WRLCK))) {
+        let Locks::Open(file) = &self.locks else {
+            return Ok(None);
+        };
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&byte(no, libc::F_WRLCK))) {
             Ok(_) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -91,10 +108,24 @@ impl Leases {
         self.held().values().map(|held| held.tip.no).collect()
     }
 
+    /// The runs that this process drives, and how far each was written.
+    pub(super) fn driven(&self) -> Vec<(String, u64)> {
+        let held = self.held();
+        let granted = held.iter().filter(|(_, held)| held.epoch > 0);
+        granted
+            .map(|(run, held)| (run.to_string(), held.tip.seq))
+            .collect()
+    }
+
     /// Whether another process, or another handle of this one, drives the run.
-    pub(super) fn held_elsewhere(&self, no: i64) -> bool {
+    pub(super) fn held_elsewhere(&self, no: i64, holder: Option<&Holder>) -> bool {
+        let file = match &self.locks {
+            Locks::Open(file) => file,
+            Locks::Missing => return false,
+            Locks::Closed => return holder.is_some_and(is_alive),
+        };
         let mut asked = byte(no, libc::F_WRLCK);
-        let told = fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut asked));
+        let told = fcntl(file, FcntlArg::F_OFD_GETLK(&mut asked));
         told.is_ok() && i32::from(asked.l_type) != libc::F_UNLCK
     }
 
@@ -103,10 +134,23 @@ impl Leases {
         if let Some(gone) = held.get(run).filter(|held| held.epoch == epoch) {
             // Nobody can be told of a failure here, and closing the file unlocks in any case.
             let unlock = byte(gone.tip.no, libc::F_UNLCK);
-            fcntl(&self.file, FcntlArg::F_OFD_SETLK(&unlock)).ok();
+            if let Locks::Open(file) = &self.locks {
+                fcntl(file, FcntlArg::F_OFD_SETLK(&unlock)).ok();
+            }
             held.remove(run);
         }
     }
+}
+
+/// Whether the process that took a lease last is there still. It says less than the lock: it may have given the lease back, or another
+/// process may have its number.
+fn is_alive(holder: &Holder) -> bool {
+    let here = gethostname().ok().and_then(|name| name.into_string().ok());
+    let Ok(pid) = i32::try_from(holder.pid) else {
+        return false;
+    };
+    here.as_deref() == Some(holder.host.as_str())
+        && matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM))
 }
 
 fn byte(no: i64, kind: i32) -> libc::flock {

@@ -1,15 +1,18 @@
 //! Opening a journal file: what it is, whether it is ours, its schema.
-use super::printed;
+use super::{
+    access, files, home,
+    place::{FileId, Place, check_names, check_only_name},
+    printed,
+};
 use crate::journal::JournalError;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 use std::{
-    ffi::OsString,
-    fs::{DirBuilder, File, OpenOptions},
-    io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
+
+pub use files::Sharing;
 
 /// The version of the schema.
 pub(super) const FORMAT: i64 = 1;
@@ -66,6 +69,27 @@ CREATE TABLE locks (
 CREATE INDEX locks_run ON locks (run);
 "#;
 
+const LATER: &str = r#"
+CREATE TABLE start_keys (
+  key TEXT PRIMARY KEY NOT NULL,
+  run TEXT NOT NULL UNIQUE,
+  playbook TEXT NOT NULL,
+  inputs TEXT NOT NULL,
+  place TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE refused_starts (
+  no INTEGER PRIMARY KEY AUTOINCREMENT,
+  body TEXT NOT NULL
+) STRICT;
+CREATE TABLE home (
+  one INTEGER PRIMARY KEY NOT NULL CHECK (one = 1),
+  host TEXT NOT NULL,
+  path TEXT NOT NULL,
+  device INTEGER NOT NULL,
+  inode INTEGER NOT NULL
+) STRICT;
+"#;
+
 /// What a failure of the database means for the journal.
 pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> JournalError {
     let shown = path.display();
@@ -86,7 +110,7 @@ pub(super) fn store_error(path: &Path, error: &rusqlite::Error) -> JournalError 
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked
     ) {
         return said(format!(
-            "{shown} was held by another process for more than {} seconds",
+            "{shown}: it was held by another process for more than {} seconds",
             BUSY.as_secs()
         ));
     }
@@ -100,41 +124,6 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
         code,
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     )
-}
-
-/// The lock file that stands beside the database.
-pub(super) fn open_locks(path: &Path) -> Result<File, JournalError> {
-    let mut name = OsString::from(path);
-    name.push(".locks");
-    let locks = PathBuf::from(name);
-    private_file(&locks)
-        .map_err(|e| JournalError::Store(format!("cannot open {}: {e}", locks.display())))
-}
-
-fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options.mode(0o600).open(path)
-}
-
-/// Makes the folder and the file where they are missing, for the owner alone.
-fn prepare(path: &Path) -> Result<(), JournalError> {
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|e| {
-            let folder = folder.display();
-            JournalError::Store(format!("cannot make the folder {folder}: {e}"))
-        })?;
-    }
-    if path.is_dir() {
-        return Err(JournalError::Store(format!(
-            "{} is a folder; a journal is a file",
-            path.display()
-        )));
-    }
-    let made = private_file(path);
-    made.map(drop)
-        .map_err(|e| JournalError::Store(format!("cannot open {}: {e}", path.display())))
 }
 
 /// What a file says that it is.
@@ -165,61 +154,133 @@ fn kind(conn: &Connection) -> rusqlite::Result<Kind> {
     })
 }
 
-fn refuse(path: &Path, kind: Kind) -> Result<(), JournalError> {
+fn refuse(path: &Path, kind: &Kind) -> Result<(), JournalError> {
     match kind {
         Kind::Empty | Kind::Ours => Ok(()),
         Kind::Newer(found) => Err(JournalError::Newer {
-            found,
+            found: *found,
             known: FORMAT,
         }),
-        Kind::Foreign => Err(JournalError::Store(format!(
-            "{} is the database of another program; nothing was changed",
-            path.display()
-        ))),
+        Kind::Foreign => Err(unusable(
+            path,
+            "it is the database of another program; nothing was changed",
+        )),
     }
 }
 
-/// Opens the file for writing, after a look that changes nothing.
-pub(super) fn writer(path: &Path) -> Result<Connection, JournalError> {
-    prepare(path)?;
-    let explain = |error: rusqlite::Error| {
-        if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
-            return JournalError::Store(format!(
-                "{} is not a journal: it is no SQLite database; nothing was changed",
-                path.display()
-            ));
+/// A file that cannot be used as a journal.
+pub(super) fn unusable(path: &Path, why: impl Into<String>) -> JournalError {
+    JournalError::Unusable {
+        path: path.display().to_string(),
+        why: why.into(),
+    }
+}
+
+/// What keeps a file from being opened, where the database says so.
+pub(super) fn not_opened(path: &Path, error: &rusqlite::Error) -> JournalError {
+    if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
+        return unusable(
+            path,
+            "it is no SQLite database, so it is not a journal; nothing was changed",
+        );
+    }
+    unread(path, store_error(path, error))
+}
+
+/// A failure of the store where nothing was to be written: the file cannot be used, and no run is in question.
+pub(super) fn unread(path: &Path, error: JournalError) -> JournalError {
+    match error {
+        JournalError::Store(why) => {
+            let shown = path.display().to_string();
+            let why = why.strip_prefix(&shown).unwrap_or(&why);
+            unusable(path, why.trim_start_matches(':').trim_start())
         }
-        store_error(path, &error)
-    };
-    if path.metadata().is_ok_and(|file| file.len() > 0) {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(path, flags).map_err(explain)?;
-        conn.busy_timeout(BUSY).map_err(explain)?;
-        refuse(path, kind(&conn).map_err(explain)?)?;
+        other => other,
     }
-    let mut conn = connect(path).map_err(explain)?;
-    journal_mode(&conn).map_err(explain)?;
-    let found = initialise(&mut conn).map_err(explain)?;
-    refuse(path, found)?;
-    Ok(conn)
 }
 
-/// A connection for reading.
-pub(super) fn reader(path: &Path) -> Result<Connection, JournalError> {
-    let open = || {
-        let conn = connect(path)?;
-        conn.pragma_update(None, "query_only", true)?;
-        Ok(conn)
-    };
-    open().map_err(|error| store_error(path, &error))
+/// Refuses what is there and is no journal, with a look that changes nothing. An empty file may become one.
+fn look(path: &Path) -> Result<(), JournalError> {
+    if !path.metadata().is_ok_and(|file| file.len() > 0) {
+        return Ok(());
+    }
+    let explain = |error: rusqlite::Error| not_opened(path, &error);
+    let conn = access::peek(path)?;
+    refuse(path, &kind(&conn).map_err(explain)?)
+}
+
+/// A journal that may be written to.
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) conn: Connection,
+    pub(super) locks: File,
+    pub(super) place: Place,
+}
+
+/// Opens the file for writing, or makes it.
+pub(super) fn writer(path: &Path, sharing: Sharing) -> Result<Opened, JournalError> {
+    let path = files::prepare(path, sharing)?;
+    let explain = |error: rusqlite::Error| not_opened(&path, &error);
+    look(&path)?;
+    check_only_name(&path)?;
+    let mut locks = files::open_locks(&path)?;
+    check_names(&path, &mut locks)?;
+    let found = FileId::at(&path);
+    let mut conn = connect(&path).map_err(explain)?;
+    journal_mode(&conn).map_err(explain)?;
+    let kind = initialise(&mut conn).map_err(explain)?;
+    refuse(&path, &kind)?;
+    let place = Place::of(&path)?;
+    // What was looked at, what is open and what is watched is one file.
+    if found.is_none() || FileId::at(&path) != found {
+        return Err(JournalError::Replaced {
+            path: path.display().to_string(),
+            what: "another file took its place while it was opened".to_owned(),
+        });
+    }
+    home::settle(&conn, &path)?;
+    Ok(Opened {
+        path,
+        conn,
+        locks,
+        place,
+    })
+}
+
+/// Whether a connection holds a journal; an empty file does not.
+pub(super) fn check_journal(path: &Path, conn: &Connection) -> Result<(), JournalError> {
+    match kind(conn).map_err(|error| not_opened(path, &error))? {
+        Kind::Empty => Err(unusable(
+            path,
+            "it is empty: no journal was ever written to it",
+        )),
+        kind => refuse(path, &kind),
+    }
+}
+
+/// A connection for reading beside writers.
+pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = connect(path)?;
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(conn)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags)?;
+    settled(Connection::open_with_flags(path, flags)?)
+}
+
+/// With what every connection has.
+pub(super) fn settled(conn: Connection) -> rusqlite::Result<Connection> {
     conn.busy_timeout(BUSY)?;
     conn.set_prepared_statement_cache_capacity(64);
     Ok(conn)
+}
+
+/// Whether a table is there: a journal that may only be read can be older than it.
+pub(super) fn has_table(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1")?
+        .exists([name])
 }
 
 fn journal_mode(conn: &Connection) -> rusqlite::Result<()> {
@@ -260,6 +321,10 @@ fn initialise(conn: &mut Connection) -> rusqlite::Result<Kind> {
     }
     if found == Kind::Ours {
         tx.execute_batch(printed::TABLE)?;
+    }
+    // Tables that came later. Whoever does not know them leaves them alone, so that the format is the same.
+    if matches!(found, Kind::Empty | Kind::Ours) && !has_table(&tx, "home")? {
+        tx.execute_batch(LATER)?;
     }
     tx.commit()?;
     Ok(found)

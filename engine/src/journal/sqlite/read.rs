@@ -1,11 +1,11 @@
 //! What readers ask of the database, each on a connection of its own, beside the writer.
 use super::{
     leases::Leases,
-    open::{has_accounts, is_damage, store_error},
+    open::{has_accounts, has_table, is_damage, store_error},
 };
 use crate::{
     journal::{
-        Audit, Head, JournalError, RunSummary,
+        Audit, JournalError, RunSummary,
         memory::pick,
         record::{self, Chain, Graphs, Hash, Unreadable},
     },
@@ -41,7 +41,7 @@ struct RunRow {
 }
 
 impl Reader<'_> {
-    fn failed(&self, error: &rusqlite::Error) -> JournalError {
+    pub(super) fn failed(&self, error: &rusqlite::Error) -> JournalError {
         store_error(self.path, error)
     }
 
@@ -181,10 +181,7 @@ impl Reader<'_> {
         if from > row.head_seq {
             return Ok(Vec::new());
         }
-        let mut chain = Chain {
-            hash: self.hash_before(run, row.no, from)?,
-            seq: from - 1,
-        };
+        let mut chain = Chain::from(from - 1, self.hash_before(run, row.no, from)?);
         let expected = usize::try_from(row.head_seq - chain.seq).unwrap_or_default();
         let mut events = Vec::with_capacity(expected.min(1 << 20));
         self.walk(row.no, &mut chain, &mut |at, body| {
@@ -218,10 +215,7 @@ impl Reader<'_> {
 
     /// Checks the run's chain, its blobs, its head and what lists show of it.
     pub(super) fn audit(&self, run: &str) -> Result<Audit, JournalError> {
-        let mut chain = Chain {
-            hash: record::genesis(run),
-            seq: 0,
-        };
+        let mut chain = Chain::from(0, record::genesis(run));
         let broken = match self.in_snapshot(|| self.audit_chain(run, &mut chain)) {
             Ok(()) => None,
             Err(Stopped::Broken(seq, what)) => Some((seq, what)),
@@ -229,10 +223,8 @@ impl Reader<'_> {
         };
         Ok(Audit {
             run: run.to_owned(),
-            head: Head {
-                seq: chain.seq,
-                hash: hex::encode(chain.hash),
-            },
+            head: chain.head(),
+            ended: chain.ended(),
             broken,
         })
     }
@@ -287,20 +279,26 @@ impl Reader<'_> {
     pub(super) fn runs(&self, leases: &Leases) -> Result<Vec<RunSummary>, JournalError> {
         let ours = leases.ours();
         let list = || {
-            let mut select = self.conn.prepare_cached(
+            let key = if has_table(self.conn, "start_keys")? {
+                "(SELECT key FROM start_keys WHERE run = id)"
+            } else {
+                "NULL"
+            };
+            let mut select = self.conn.prepare_cached(&format!(
                 // The account is in the first event alone, or in its blob; damage there must not keep the list back.
-                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder,
+                "SELECT no, id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, holder, {key},
                    (SELECT CASE WHEN json_valid(body) THEN json_extract(body, '$.run_started.run.account') END
                     FROM (SELECT coalesce(b.body, e.body) AS body FROM events AS e LEFT JOIN blobs AS b
-                      ON e.body LIKE '{\"$blob\":%' AND b.hash = unhex(substr(e.body, 11, 64))
+                      ON e.body LIKE '{{\"$blob\":%' AND b.hash = unhex(substr(e.body, 11, 64))
                       WHERE e.run_no = no AND e.seq = 1))
                  FROM runs LEFT JOIN leases ON leases.run_no = no ORDER BY no DESC",
-            )?;
+            ))?;
             let rows = select.query_map([], |row| {
                 let no = row.get(0)?;
-                let driven = ours.contains(&no) || leases.held_elsewhere(no);
                 let holder: Option<String> = row.get(9)?;
-                let account: Option<String> = row.get(10)?;
+                let account: Option<String> = row.get(11)?;
+                let holder = holder.and_then(|holder| serde_json::from_str(&holder).ok());
+                let driven = ours.contains(&no) || leases.held_elsewhere(no, holder.as_ref());
                 Ok(RunSummary {
                     id: row.get(1)?,
                     playbook: row.get(2)?,
@@ -311,9 +309,8 @@ impl Reader<'_> {
                     updated_at: timestamp(row, 6)?,
                     state: row.get(7)?,
                     events: row.get(8)?,
-                    holder: holder
-                        .filter(|_| driven)
-                        .and_then(|holder| serde_json::from_str(&holder).ok()),
+                    key: row.get(10)?,
+                    holder: holder.filter(|_| driven),
                 })
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()

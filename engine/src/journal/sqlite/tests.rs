@@ -15,6 +15,13 @@ crate::journal_conformance!({
     })
 });
 
+fn commits(journal: &SqliteJournal) -> &std::sync::atomic::AtomicU64 {
+    let Source::Written { commits, .. } = &journal.0.source else {
+        panic!("not written to")
+    };
+    commits
+}
+
 fn large() -> Value {
     Value::text("x".repeat(100_000))
 }
@@ -33,7 +40,7 @@ async fn sample(folder: &TempDir) -> PathBuf {
 }
 
 async fn audit(path: &Path) -> Option<(u64, String)> {
-    let journal = SqliteJournal::open(path).unwrap();
+    let journal = SqliteJournal::read(path).unwrap();
     journal.audit("r1").await.unwrap().broken
 }
 
@@ -134,7 +141,7 @@ async fn every_edit_is_found_and_named() {
             place == seq && what.contains(why),
             "{edit}: {place}: {what}"
         );
-        let journal = SqliteJournal::open(&copy).unwrap();
+        let journal = SqliteJournal::read(&copy).unwrap();
         match journal.load("r1", 1).await {
             Err(JournalError::Corrupt {
                 run, seq: place, ..
@@ -400,11 +407,11 @@ async fn what_is_in_flight_shares_commits() {
         let events = vec![progressed(2, Value::Null)];
         journal.append(lease.as_ref(), 2, events, "running")
     });
-    let before = journal.0.commits.load(std::sync::atomic::Ordering::Relaxed);
+    let before = commits(&journal).load(std::sync::atomic::Ordering::Relaxed);
     for done in futures_util::future::join_all(appends).await {
         done.unwrap();
     }
-    let commits = journal.0.commits.load(std::sync::atomic::Ordering::Relaxed) - before;
+    let commits = commits(&journal).load(std::sync::atomic::Ordering::Relaxed) - before;
     assert!(
         (1..32).contains(&commits),
         "{commits} commits for 64 appends"

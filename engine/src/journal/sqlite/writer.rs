@@ -2,18 +2,21 @@
 //! shares one sync to the disk. What is refused is refused before it wrote anything, or rolled back alone.
 use super::{
     leases::{Leases, SqliteLease, Tip},
-    open::store_error,
+    open::{reader, store_error},
+    place::{Place, Written},
+    read::Reader,
 };
 use crate::{
     journal::{
-        JournalError, Prints,
+        JournalError, Keyed, Prints, Terms,
         memory::check_place,
-        record::{self, Batch, Hash},
+        record::{self, Batch, Graphs, Hash},
     },
     machine::Holder,
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use std::{
+    cell::Cell,
     path::PathBuf,
     sync::{Arc, mpsc},
 };
@@ -56,6 +59,8 @@ pub(super) enum Request {
         no: i64,
         prints: Prints,
     },
+    /// A start that was refused, as JSON.
+    Refuse(String),
     /// Bounds the size of the file, for tests of a full disk.
     LimitPages(u32),
 }
@@ -67,12 +72,15 @@ pub(super) struct Create {
     pub(super) by: String,
     pub(super) started_at: String,
     pub(super) holder: String,
+    pub(super) terms: Terms,
     pub(super) batch: Batch,
 }
 
 pub(super) enum Reply {
     Done,
     Leased(SqliteLease),
+    /// The key of a start has started a run.
+    KeyUsed(Keyed),
     /// A lock is taken.
     Taken {
         name: String,
@@ -88,12 +96,15 @@ pub(super) struct Job {
 }
 
 /// A refusal of one request (inside), or a failure of the database (outside).
-type Tried<T> = rusqlite::Result<Result<T, JournalError>>;
+pub(super) type Tried<T> = rusqlite::Result<Result<T, JournalError>>;
 
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) path: PathBuf,
     pub(super) leases: Arc<Leases>,
+    pub(super) place: Arc<Place>,
+    /// When the database file was written last, as far as this process knows.
+    pub(super) written: Cell<Written>,
     #[cfg(test)]
     pub(super) commits: Arc<std::sync::atomic::AtomicU64>,
 }
@@ -109,8 +120,17 @@ impl Writer {
     }
 
     fn commit(&self, jobs: Vec<Job>) {
-        match self.transaction(&jobs) {
+        if let Err(error) = self.place.check().and_then(|()| self.check_content()) {
+            return Self::refuse_all(jobs, &error);
+        }
+        let done = self.transaction(&jobs);
+        self.written.set(self.place.written());
+        match done {
             Ok(answers) => {
+                // It was moved between the look and the commit: nothing may follow from what no name leads to any more.
+                if let Err(error) = self.place.check() {
+                    return Self::refuse_all(jobs, &error);
+                }
                 for (job, answer) in jobs.into_iter().zip(answers) {
                     self.tell(job, answer);
                 }
@@ -128,6 +148,50 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn refuse_all(jobs: Vec<Job>, error: &JournalError) {
+        for job in jobs {
+            drop(job.answer.send(Err(error.clone())));
+        }
+    }
+
+    /// In the database file itself only checkpoints write. Where somebody else wrote to it, that was the checkpoint of another
+    /// process, or the file was put back from a copy under its name: pages in memory and in the log would hide that. So the runs
+    /// that this process drives are read from the disk again.
+    fn check_content(&self) -> Result<(), JournalError> {
+        let now = self.place.written();
+        if now == self.written.get() {
+            return Ok(());
+        }
+        let replaced = |what: String| JournalError::Replaced {
+            path: self.path.display().to_string(),
+            what: format!("its content is that of another moment: {what}"),
+        };
+        let conn = reader(&self.path).map_err(|error| store_error(&self.path, &error))?;
+        let graphs = Graphs::default();
+        let read = Reader {
+            conn: &conn,
+            path: &self.path,
+            graphs: &graphs,
+        };
+        for (run, seq) in self.leases.driven() {
+            let audit = match read.audit(&run) {
+                Err(gone @ JournalError::NoSuchRun(_)) => return Err(replaced(gone.to_string())),
+                audit => audit?,
+            };
+            if let Some((place, what)) = audit.broken {
+                return Err(replaced(format!("event {place} of run {run}: {what}")));
+            }
+            if audit.head.seq < seq {
+                return Err(replaced(format!(
+                    "run {run} has {} events, and {seq} were written",
+                    audit.head.seq
+                )));
+            }
+        }
+        self.written.set(now);
+        Ok(())
     }
 
     fn tell(&self, job: Job, answer: Answer) {
@@ -208,39 +272,12 @@ impl Writer {
             } => Ok(self
                 .print(run, (*epoch, *no), prints)?
                 .map(|()| Reply::Done)),
+            Request::Refuse(body) => self.refuse(body),
             Request::LimitPages(pages) => {
                 let sql = format!("PRAGMA max_page_count = {pages}");
                 self.conn.query_row(&sql, [], |_| Ok(Ok(Reply::Done)))
             }
         }
-    }
-
-    fn create(&self, create: &Create) -> Tried<Reply> {
-        let mut insert = self.conn.prepare_cached(
-            "INSERT INTO runs (id, playbook, environment, \"by\", started_at, updated_at, state, head_seq, head_hash)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'running', ?7, ?8) ON CONFLICT (id) DO NOTHING",
-        )?;
-        let batch = &create.batch;
-        let updated_at = batch.records.last().map_or(&create.started_at, |r| &r.at);
-        let inserted = insert.execute(params![
-            create.id,
-            create.playbook,
-            create.environment,
-            create.by,
-            create.started_at,
-            updated_at,
-            batch.last_seq(),
-            batch.head,
-        ])?;
-        if inserted == 0 {
-            return Ok(Err(JournalError::SequenceTaken {
-                run: create.id.clone(),
-                seq: 1,
-            }));
-        }
-        let no = self.conn.last_insert_rowid();
-        self.write(no, batch)?;
-        self.grant(&create.id, no, &create.holder, batch.last_seq(), batch.head)
     }
 
     fn lease(&self, run: &str, holder: &str) -> Tried<Reply> {
@@ -257,7 +294,14 @@ impl Writer {
     }
 
     /// Takes the operating system's lock first: until then the run is another's.
-    fn grant(&self, run: &str, no: i64, holder: &str, seq: u64, hash: Hash) -> Tried<Reply> {
+    pub(super) fn grant(
+        &self,
+        run: &str,
+        no: i64,
+        holder: &str,
+        seq: u64,
+        hash: Hash,
+    ) -> Tried<Reply> {
         let mut lease = match self.leases.reserve(run, no) {
             Ok(Some(lease)) => lease,
             Ok(None) => return self.held(run, no),
@@ -296,18 +340,27 @@ impl Writer {
 
     fn append(&self, run: &str, epoch: u64, tip: &Tip, batch: &Batch, state: &str) -> Tried<Reply> {
         // Only an append that takes from the inbox can be refused after it wrote something.
-        let guarded = !batch.takes.is_empty();
-        if guarded {
-            self.execute("SAVEPOINT one")?;
+        if batch.takes.is_empty() {
+            return Ok(self
+                .append_all(run, epoch, tip, batch, state)?
+                .map(|()| Reply::Done));
         }
-        let done = self.append_all(run, epoch, tip, batch, state)?;
-        if guarded {
-            if done.is_err() {
-                self.execute("ROLLBACK TO one")?;
-            }
-            self.execute("RELEASE one")?;
+        self.whole(|| {
+            Ok(self
+                .append_all(run, epoch, tip, batch, state)?
+                .map(|()| Reply::Done))
+        })
+    }
+
+    /// What is refused after it wrote something is taken back, alone.
+    pub(super) fn whole(&self, act: impl FnOnce() -> Tried<Reply>) -> Tried<Reply> {
+        self.execute("SAVEPOINT one")?;
+        let done = act()?;
+        if done.is_err() {
+            self.execute("ROLLBACK TO one")?;
         }
-        Ok(done.map(|()| Reply::Done))
+        self.execute("RELEASE one")?;
+        Ok(done)
     }
 
     fn append_all(
@@ -328,7 +381,12 @@ impl Writer {
             batch.last_seq(),
             batch.head,
             state,
-            batch.records.last().map(|record| &record.at),
+            // What is written down after the end of a run, such as the refusal of a command, does not move its end.
+            batch
+                .records
+                .last()
+                .filter(|_| batch.finished || !record::is_over(state))
+                .map(|record| &record.at),
             tip.seq,
             tip.hash,
             epoch,
@@ -363,10 +421,22 @@ impl Writer {
         let now = now.query_row([tip.no], |row| {
             Ok((row.get::<_, u64>(0)?, row.get::<_, Option<u64>>(1)?))
         });
+        // The lease says how far the run was written. Less than that, or no such run, is an older state of the file.
+        let older = |what: String| JournalError::Replaced {
+            path: self.path.display().to_string(),
+            what: format!("it was put back to an earlier state: {what}"),
+        };
         let run = run.to_owned();
         Ok(Err(match now.optional()? {
-            None => JournalError::NoSuchRun(run),
-            Some((_, now)) if now != Some(epoch) => JournalError::LeaseLost { run },
+            None => older(format!("run {run} is not in it any more")),
+            Some((_, Some(now))) if now > epoch => JournalError::LeaseLost { run },
+            Some((written, _)) if written < tip.seq => older(format!(
+                "run {run} has {written} events, and {} were written",
+                tip.seq
+            )),
+            Some((_, now)) if now != Some(epoch) => {
+                older(format!("it does not know who drives run {run}"))
+            }
             Some((written, _)) => match check_place(&run, tip.seq + 1, written) {
                 Err(error) => error,
                 Ok(()) => JournalError::Corrupt {
@@ -378,7 +448,7 @@ impl Writer {
         }))
     }
 
-    fn write(&self, no: i64, batch: &Batch) -> rusqlite::Result<()> {
+    pub(super) fn write(&self, no: i64, batch: &Batch) -> rusqlite::Result<()> {
         if !batch.blobs.is_empty() {
             let mut insert = self.conn.prepare_cached(
                 "INSERT INTO blobs (hash, body) VALUES (?1, ?2) ON CONFLICT (hash) DO NOTHING",
@@ -419,28 +489,10 @@ impl Writer {
             let run = run.to_owned();
             return Ok(Err(JournalError::LeaseLost { run }));
         }
-        let mut holder = self.conn.prepare_cached(
-            "SELECT run, state FROM locks JOIN runs ON id = run WHERE name = ?1 AND run <> ?2",
-        )?;
-        for name in names {
-            let holder = holder.query_row([name.as_str(), run], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-            });
-            if let Some((holder, state)) = holder.optional()?
-                && !record::is_over(&state)
-            {
-                return Ok(Ok(Reply::Taken {
-                    name: name.clone(),
-                    run: holder,
-                }));
-            }
+        if let Some((name, run)) = self.taken(run, names)? {
+            return Ok(Ok(Reply::Taken { name, run }));
         }
-        let mut take = self
-            .conn
-            .prepare_cached("INSERT OR REPLACE INTO locks (name, run) VALUES (?1, ?2)")?;
-        for name in names {
-            take.execute([name.as_str(), run])?;
-        }
+        self.take(run, names)?;
         Ok(Ok(Reply::Done))
     }
 }

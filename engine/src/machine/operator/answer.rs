@@ -20,9 +20,10 @@ impl Machine {
         let execution = instance.execution(phase);
         if let At::InDoubt { asked, .. } = &execution.at {
             return match asked {
-                Asked::InVain => Ok(vec![self.ordered(id, phase, who)]),
-                Asked::Wanted | Asked::NotDone => Err(format!(
-                    "the probe of {node} is being asked; wait for its answer"
+                // Wanted: whoever takes a run over asks at once, before it reads the order to ask.
+                Asked::InVain | Asked::Wanted => Ok(vec![self.ordered(id, phase, who)]),
+                Asked::NotDone => Err(format!(
+                    "it is known that {node} did not happen; its next attempt follows"
                 )),
             };
         }

@@ -41,7 +41,7 @@ pub(super) fn options(
         .statement_cache_capacity(0)
         // A pooler refuses what it does not know at the start of a connection; the transaction sets it.
         .extra_float_digits(None);
-    let local = options.get_socket().is_some() || options.get_host().starts_with('/');
+    let local = errors::is_local(&options);
     let mode = match text(target, "tls") {
         Some("verify") => PgSslMode::VerifyFull,
         None if !local => PgSslMode::VerifyFull,
@@ -87,12 +87,12 @@ pub(super) async fn connect(
     let limit = keys::connect_timeout(target)?;
     match tokio::time::timeout(limit.to_std(), options.connect()).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(errors::connecting(&error, &target.name, options)),
+        Ok(Err(error)) => Err(errors::connecting(&error, &target.called(), options)),
         Err(_) => Err(Failure::new(
             "target.connect_timeout",
             format!(
                 "target {}: {} did not answer within {limit}",
-                target.name,
+                target.called(),
                 place(options)
             ),
         )

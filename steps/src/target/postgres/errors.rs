@@ -181,11 +181,16 @@ pub(super) fn connecting(error: &Error, target: &str, options: &PgConnectOptions
                     .cause(Cause::ConnectionLost)
                     .help("is the server up, and is the port right?")
             }
+            std::io::ErrorKind::NotFound if is_local(options) => {
+                failure("target.port", format!("nothing listens at {place}: {io}"))
+                    .cause(Cause::ConnectionLost)
+                    .help("is the server up, and is the folder of its socket right?")
+            }
             std::io::ErrorKind::NotFound => failure(
                 "target.file",
                 format!("a file for the connection to {place} is not there: {io}"),
             )
-            .help("check ca_file, client_cert, client_key and the socket's folder"),
+            .help("check ca_file, client_cert and client_key"),
             _ if io.to_string().contains("peer certificate") => {
                 untrusted(&place, &io.to_string(), failure)
             }
@@ -193,6 +198,7 @@ pub(super) fn connecting(error: &Error, target: &str, options: &PgConnectOptions
                 "target.host",
                 format!("the host of {place} is not known here"),
             )
+            .cause(Cause::ConnectionLost)
             .help("correct the host in the url, or check the name server"),
             _ => failure(
                 "target.unreachable",
@@ -217,6 +223,11 @@ pub(super) fn connecting(error: &Error, target: &str, options: &PgConnectOptions
         )
         .cause(Cause::ConnectionLost),
     }
+}
+
+/// Whether a server is reached by a socket of this host.
+pub(super) fn is_local(options: &PgConnectOptions) -> bool {
+    options.get_socket().is_some() || options.get_host().starts_with('/')
 }
 
 fn untrusted(place: &str, text: &str, failure: impl Fn(&str, String) -> Failure) -> Failure {

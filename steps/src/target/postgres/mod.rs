@@ -87,6 +87,7 @@ fn has_role(target: &Target, who: &Identity, place: &str) -> Result<(), Failure>
                 target.name
             ),
         )
+        .cause(Cause::Refused)
         .help(
             "a failover may have happened; point the target at the server that has the role now",
         )),
@@ -97,19 +98,12 @@ fn has_role(target: &Target, who: &Identity, place: &str) -> Result<(), Failure>
 /// Whether a server is the one that a step may act on.
 fn admitted(target: &Target, who: &Identity, place: &str) -> Result<(), Failure> {
     has_role(target, who, place)?;
-    let known = target.identity.as_ref();
-    if let Some(before) = known.and_then(|known| known.system.as_ref())
-        && who.system.as_ref() != Some(before)
+    if let Some(failure) = target
+        .identity
+        .as_ref()
+        .and_then(|before| who.differs(&target.name, before))
     {
-        return Err(Failure::new(
-            "target.identity",
-            format!(
-                "target {} is another server now: {place} has system identifier {}, and the run started on {before}",
-                target.name,
-                who.system.as_deref().unwrap_or("unknown")
-            ),
-        )
-        .help("point the target back at the server that the run started on"));
+        return Err(failure);
     }
     if target.avoid.contains(&who.instance) {
         return Err(Failure::new(

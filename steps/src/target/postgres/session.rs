@@ -10,9 +10,9 @@ use crate::{
     target::{Access, Affected, Fingerprint, LedgerKey, LedgerState, Rows, Session, Until},
 };
 use futures_util::future::BoxFuture;
-use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 use windlass_engine::{
-    step::{Cause, Certainty, Failure},
+    step::{Cause, Certainty, Failure, Identity},
     value::{Duration, Timestamp, Value},
 };
 
@@ -365,30 +365,19 @@ impl Session for PostgresSession {
     ) -> BoxFuture<'a, Result<LedgerState, Failure>> {
         Box::pin(async move {
             let sql = format!(
-                "SELECT state FROM {} WHERE run = $1 AND node = $2 AND phase = $3 AND attempt = $4",
+                "SELECT attempt::bigint, state FROM {} WHERE run = $1 AND node = $2 AND phase = $3 AND attempt > $4",
                 table_name(table)
             );
-            let row = sqlx::query(AssertSqlSafe(sql))
+            let rows = sqlx::query_as::<_, (i64, String)>(AssertSqlSafe(sql))
                 .bind(&key.run)
                 .bind(&key.node)
                 .bind(key.phase)
-                .bind(i64::from(key.attempt))
+                .bind(key.after())
                 .persistent(false)
-                .fetch_optional(self.connection())
+                .fetch_all(self.connection())
                 .await
                 .map_err(|error| ledger_failure(&error, table))?;
-            let state: Option<String> = row.and_then(|row| row.try_get(0).ok());
-            match state.as_deref() {
-                None => Ok(LedgerState::Absent),
-                Some("done") => Ok(LedgerState::Done),
-                Some("void") => Ok(LedgerState::Void),
-                Some(other) => Err(Failure::new(
-                    "sql.ledger",
-                    format!(
-                        "the ledger {table} holds the state {other:?}, which this windlass does not know"
-                    ),
-                )),
-            }
+            key.read(table, rows)
         })
     }
 
@@ -403,7 +392,7 @@ impl Session for PostgresSession {
         Box::pin(async move {
             let state = match state {
                 LedgerState::Void => "void",
-                LedgerState::Done | LedgerState::Absent => "done",
+                LedgerState::Done | LedgerState::Absent | LedgerState::Unknown(_) => "done",
             };
             let sql = format!(
                 "INSERT INTO {} (run, node, phase, attempt, state, at) VALUES ($1, $2, $3, $4, $5, $6::text::timestamptz)",
@@ -444,14 +433,13 @@ impl Session for PostgresSession {
         })
     }
 
+    fn who(&self) -> &Identity {
+        &self.held.who
+    }
+
     fn failover(&self) -> Option<(u32, u32)> {
-        let before = self.source.target().identity.as_ref()?.timeline?;
-        let now = &self.held.who;
-        // A standby tells its timeline late.
-        let is_primary = now.role.as_deref() == Some("primary");
-        now.timeline
-            .filter(|now| is_primary && *now != before)
-            .map(|now| (before, now))
+        let before = self.source.target().identity.as_ref()?;
+        self.held.who.promoted_since(before)
     }
 
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>> {

@@ -61,11 +61,39 @@ pub(crate) fn path_of(target: &Target, url: &str) -> Result<PathBuf, Failure> {
     Ok(PathBuf::from(path))
 }
 
+/// Who a file is. One that a run may create has no inode to be known by.
+fn identity(path: &Path, create: bool) -> Identity {
+    let real = resolved(path);
+    let file = real.metadata().ok().filter(|_| !create);
+    Identity {
+        instance: real.display().to_string(),
+        system: file.map(|file| format!("{}:{}", file.dev(), file.ino())),
+        role: None,
+        timeline: None,
+        version: format!("SQLite {}", rusqlite::version()),
+    }
+}
+
+/// A path without links, whether its last parts are there already or not: it is the same before and after a run makes the file.
+fn resolved(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = whole.ancestors().find_map(|part| {
+        let rest = whole.strip_prefix(part).ok()?;
+        Some((part.canonicalize().ok()?, rest))
+    });
+    match found {
+        Some((real, rest)) if rest.as_os_str().is_empty() => real,
+        Some((real, rest)) => real.join(rest),
+        None => whole,
+    }
+}
+
 fn missing(target: &Target, path: &Path) -> Failure {
     Failure::new(
         "target.missing",
-        format!("target {}: there is no database file {}", target.name, path.display()),
+        format!("target {}: there is no database file {}", target.called(), path.display()),
     )
+    .cause(Cause::ConnectionLost)
     .help("correct the url in the environment, or add `create: true` there to let a writing step create it")
 }
 
@@ -83,32 +111,10 @@ impl TargetKind for Sqlite {
             options::known(target, KEYS)?;
             let path = path_of(target, url)?;
             let create = options::flag(target, "create")?;
-            let version = format!("SQLite {}", rusqlite::version());
-            let Ok(real) = path.canonicalize() else {
-                if !create {
-                    return Err(missing(target, &path));
-                }
-                let instance = std::path::absolute(&path).unwrap_or(path);
-                return Ok(Identity {
-                    instance: instance.display().to_string(),
-                    system: None,
-                    role: None,
-                    timeline: None,
-                    version,
-                });
-            };
-            // A file that a run may create has no inode to be known by.
-            let system = (!create)
-                .then(|| real.metadata().ok())
-                .flatten()
-                .map(|file| format!("{}:{}", file.dev(), file.ino()));
-            Ok(Identity {
-                instance: real.display().to_string(),
-                system,
-                role: None,
-                timeline: None,
-                version,
-            })
+            if !create && !path.exists() {
+                return Err(missing(target, &path));
+            }
+            Ok(identity(&path, create))
         })
     }
 
@@ -175,12 +181,12 @@ impl Database for Sqlite {
                 if access == Access::Read {
                     connection.pragma_update(None, "query_only", true)?;
                 }
-                Ok::<_, Trouble>(connection)
+                Ok::<_, Trouble>((connection, identity(&path, create)))
             });
             let limit = options::connect_timeout(target)?.min(until.left());
             tokio::select! {
                 opened = opening => match opened {
-                    Ok(Ok(connection)) => Ok(Box::new(SqliteSession::new(connection)) as Box<dyn Session>),
+                    Ok(Ok((connection, who))) => Ok(Box::new(SqliteSession::new(connection, who)) as Box<dyn Session>),
                     Ok(Err(trouble)) => Err(trouble.failure()),
                     Err(_) => Err(Failure::new("sql.defect", "the code that opens the database failed")),
                 },

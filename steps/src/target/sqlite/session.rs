@@ -5,14 +5,14 @@ use crate::{
     target::{Affected, Fingerprint, LedgerKey, LedgerState, Rows, Session, Until},
 };
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, InterruptHandle, OptionalExtension, types::ValueRef};
+use rusqlite::{Connection, InterruptHandle, types::ValueRef};
 use sha2::{Digest, Sha256};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 use windlass_engine::{
-    step::{Cause, Certainty, Failure},
+    step::{Cause, Certainty, Failure, Identity},
     value::{Duration, Timestamp},
 };
 
@@ -26,6 +26,7 @@ const PROGRESS: i32 = 4_000;
 /// A connection and the means to end what it does.
 pub(super) struct SqliteSession {
     connection: Option<Connection>,
+    who: Identity,
     ender: Arc<Ender>,
 }
 
@@ -53,13 +54,14 @@ impl Drop for EndOnDrop<'_> {
 }
 
 impl SqliteSession {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection, who: Identity) -> Self {
         let ender = Arc::new(Ender {
             flag: AtomicBool::new(false),
             handle: connection.get_interrupt_handle(),
         });
         Self {
             connection: Some(connection),
+            who,
             ender,
         }
     }
@@ -194,27 +196,17 @@ fn ask_ledger(
     table: &str,
     key: &LedgerKey,
 ) -> Result<LedgerState, Trouble> {
-    let state: Option<String> = connection
-        .query_row(
-            &format!(
-                "SELECT state FROM {} WHERE run = ?1 AND node = ?2 AND phase = ?3 AND attempt = ?4",
-                table_name(table)
-            ),
-            (&key.run, &key.node, key.phase, key.attempt),
-            |row| row.get(0),
-        )
-        .optional()?;
-    match state.as_deref() {
-        None => Ok(LedgerState::Absent),
-        Some("done") => Ok(LedgerState::Done),
-        Some("void") => Ok(LedgerState::Void),
-        Some(other) => Err(Trouble::Refused(Failure::new(
-            "sql.ledger",
-            format!(
-                "the ledger {table} holds the state {other:?}, which this windlass does not know"
-            ),
-        ))),
-    }
+    let sql = format!(
+        "SELECT attempt, state FROM {} WHERE run = ?1 AND node = ?2 AND phase = ?3 AND attempt > ?4",
+        table_name(table)
+    );
+    let mut asked = connection.prepare(&sql)?;
+    let rows = asked
+        .query_map((&key.run, &key.node, key.phase, key.after()), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
+        .collect::<Result<Vec<(i64, String)>, _>>()?;
+    key.read(table, rows).map_err(Trouble::Refused)
 }
 
 /// Length and kind before each value, so that no two different rows read alike.
@@ -429,7 +421,7 @@ impl Session for SqliteSession {
             self.patiently(until, true, move |connection| {
                 let state = match state {
                     LedgerState::Done => "done",
-                    LedgerState::Void | LedgerState::Absent => "void",
+                    LedgerState::Void | LedgerState::Absent | LedgerState::Unknown(_) => "void",
                 };
                 make_ledger(connection, &table)?;
                 connection.execute(
@@ -476,6 +468,10 @@ impl Session for SqliteSession {
             .await
             .map_err(Trouble::failure)
         })
+    }
+
+    fn who(&self) -> &Identity {
+        &self.who
     }
 
     fn tables<'a>(&'a mut self, until: &'a Until) -> BoxFuture<'a, Result<Vec<String>, Failure>> {

@@ -46,8 +46,6 @@ pub(crate) struct Exec {
     pub part: u32,
     /// The driver that ran it is gone.
     pub lost: bool,
-    /// Its probe is being asked; `None` where it is not known (a new driver).
-    pub asked: Option<bool>,
     /// The probe, or a person, said that it did not happen.
     pub not_done: bool,
     pub marked: bool,

@@ -34,7 +34,6 @@ impl Oracle {
                 for rec in self.recs.values_mut() {
                     for exec in [&mut rec.forward, &mut rec.undo] {
                         exec.lost = exec.stand == Stand::Running;
-                        exec.asked = None;
                     }
                 }
                 Ok(())
@@ -104,13 +103,11 @@ impl Oracle {
             EventBody::Doubted(e) => {
                 let exec = self.exec_mut(&e.node, e.phase);
                 exec.stand = Stand::Doubt;
-                exec.asked = Some(true);
                 exec.not_done = false;
                 Ok(())
             }
             EventBody::Probed(e) => {
                 let exec = self.exec_mut(&e.node, e.phase);
-                exec.asked = Some(false);
                 exec.not_done = e.in_doubt.is_none();
                 Ok(())
             }
@@ -159,7 +156,6 @@ impl Oracle {
             }
             EventBody::RetryOrdered(e) => {
                 if self.exec(&e.node, e.phase).stand == Stand::Doubt {
-                    self.exec_mut(&e.node, e.phase).asked = Some(true);
                     return Ok(());
                 }
                 if e.phase == Phase::Do {

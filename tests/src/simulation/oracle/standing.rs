@@ -127,9 +127,9 @@ impl Oracle {
             .filter(|(_, rec)| rec.forward.stand == Stand::Failed)
             .filter(|_| self.cancelled.is_none())
             .filter(|(path, _)| {
-                // What is in a container that has settled is answered with it.
+                // What is in a container that has settled is answered with it, and begins anew with one that is pending again.
                 let mut around = std::iter::successors(parent(path), |at| parent(at));
-                !around.any(|at| !at.is_empty() && self.stand(at).is_settled())
+                !around.any(|at| !at.is_empty() && self.stand(at) != Stand::Running)
             })
             .filter(|(path, rec)| rec.asks || self.reaction(path) == Reaction::Ask)
             .filter(|(path, _)| self.goes_forward(path).is_ok())

@@ -281,6 +281,14 @@ impl Oracle {
                 ),
             );
         }
+        // Its own reason counts once the end of the scope around it was taken back.
+        self.scope_mut(scope)
+            .ending
+            .get_or_insert(super::record::Ending {
+                undo: true,
+                cancelled: false,
+                outer: false,
+            });
         self.finally_runs_again(scope);
         self.open_undo(scope, ScopePhase::Undoing);
         Ok(())

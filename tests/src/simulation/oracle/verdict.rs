@@ -195,6 +195,16 @@ impl Oracle {
 
     /// A step that reads the output of a node and has not run.
     fn reader(&self, path: &str) -> Option<super::Path> {
+        self.reader_that(path, |stand| matches!(stand, Stand::Pending | Stand::Gated))
+    }
+
+    /// A loop that runs reads it with each item that has not started: only the machine knows whether one is left.
+    fn loop_may_read(&self, path: &str) -> bool {
+        let running = self.reader_that(path, |stand| stand == Stand::Running);
+        running.is_some_and(|reader| self.shape(&reader) == Shape::Foreach)
+    }
+
+    fn reader_that(&self, path: &str, is: impl Fn(Stand) -> bool) -> Option<super::Path> {
         let up = super::parent(path)?;
         let id = &self.node(path)?.id;
         if super::is_item(path) {
@@ -202,8 +212,7 @@ impl Oracle {
         }
         let reads = |expr: &Expr| expr.source().contains(&format!("steps.{id}.output"));
         self.inside(up).into_iter().find(|sibling| {
-            let waits = matches!(self.stand(sibling), Stand::Pending | Stand::Gated);
-            waits
+            is(self.stand(sibling))
                 && matches!(
                     self.node(sibling).map(|node| &node.body),
                     Some(Body::Step(step)) if match &step.action.with {
@@ -299,11 +308,7 @@ impl Oracle {
         let rec = self.rec(path);
         for exec in [&rec.undo, &rec.forward] {
             if exec.stand == Stand::Doubt && self.finished.is_none() {
-                return match exec.asked {
-                    Some(true) => Refuse("its probe is being asked"),
-                    Some(false) if !exec.not_done => Accept,
-                    Some(false) | None => Either,
-                };
+                return if exec.not_done { Either } else { Accept };
             }
         }
         if self
@@ -377,6 +382,9 @@ impl Oracle {
         }
         if !self.is_skippable(path) {
             return Refuse("its kind cannot be skipped");
+        }
+        if output.is_null() && self.loop_may_read(path) {
+            return Either;
         }
         match rec.forward.stand {
             Stand::Running if self.is_pending_container(path) => Either,
