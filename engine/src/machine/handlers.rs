@@ -101,6 +101,8 @@ impl Machine {
             if instance.start_order == 0 {
                 instance.start_order = order;
             }
+            // What is done from here on is undone from its first undo step.
+            instance.execution_mut(Phase::Undo).part = 0;
             self.open(id);
         }
         Ok(())
