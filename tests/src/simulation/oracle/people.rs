@@ -202,10 +202,7 @@ impl Oracle {
                 rec.outer_end = false;
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;
-                self.finally_runs_again(at);
-                let state = self.scope_mut(at);
-                state.phase = ScopePhase::Forward;
-                state.ending = None;
+                self.runs_again(at);
                 self.call_off(at, but);
             }
             if undone_here && was != Stand::Failed {
@@ -218,10 +215,7 @@ impl Oracle {
                         rec.reopened = true;
                     }
                     if is_call {
-                        self.finally_runs_again(&container);
-                        let state = self.scope_mut(&container);
-                        state.phase = ScopePhase::Forward;
-                        state.ending = None;
+                        self.runs_again(&container);
                     }
                     up = parent(&container).map(str::to_owned);
                 }
@@ -231,6 +225,33 @@ impl Oracle {
             let undo = self.reaction(&at) == Reaction::End { undo: true };
             let scope = self.scope_of(&at);
             self.end(&scope, undo, false);
+        }
+    }
+    /// A playbook inside runs forward again: what it made for itself alone and has cleaned up is made anew.
+    fn runs_again(&mut self, call: &str) {
+        self.finally_runs_again(call);
+        let was = self.scope(call).phase;
+        let state = self.scope_mut(call);
+        state.phase = ScopePhase::Forward;
+        state.ending = None;
+        if was == ScopePhase::Forward {
+            return;
+        }
+        let scratch: Vec<Path> = self
+            .recs
+            .iter()
+            .filter(|(at, rec)| {
+                rec.undo.stand == Stand::Succeeded
+                    && rec.forward.stand == Stand::Succeeded
+                    && *self.scope_of(at) == *call
+            })
+            .filter(|(at, _)| self.is_scratch(at))
+            .map(|(at, _)| at.clone())
+            .collect();
+        for at in scratch {
+            let rec = self.rec_mut(&at);
+            rec.forward.stand = Stand::Pending;
+            rec.undo.stand = Stand::Pending;
         }
     }
 }
