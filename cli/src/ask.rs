@@ -33,7 +33,7 @@ pub(crate) struct AskArgs {
     pub(crate) json: bool,
 }
 
-/// Asks, and waits for the answer. Where nobody drives the run, this process does, until the run only waits.
+/// Asks, and waits for the answer. If no process drives the run, this one does, until the run only waits.
 pub(crate) async fn ask(
     session: &Session,
     journal: Arc<dyn Journal>,

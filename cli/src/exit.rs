@@ -13,7 +13,7 @@ pub(crate) enum Exit {
     Invalid,
     /// A person is needed: a doubt stands, an undo failed, the run stopped or is paused.
     Person,
-    /// The run waits for an approval, a signal or a time, and nobody drives it.
+    /// The run waits for an approval, a signal or a time, and no process drives it.
     Waiting,
     /// Refused by a rule: the plan drifted, outside the windows, a lock is taken, a target is another server or has another role,
     /// another process drives the run, a vote does not count.
@@ -67,7 +67,7 @@ impl Exit {
                 "stuck, stopped or paused: a person is needed, `windlass show RUN` says for what"
             }
             Self::Waiting => {
-                "waiting for an approval, a signal or a time, and nobody drives the run"
+                "waiting for an approval, a signal or a time, and no process drives the run"
             }
             Self::Refused => {
                 "refused by a rule: drift, window, lock, another server, another driver, a vote that does not count"

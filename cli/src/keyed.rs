@@ -1,5 +1,5 @@
 //! `windlass run --key`: the start that is asked for again. A scheduler that repeats its command wants the outcome of the one run,
-//! whoever drives it, and drives it on where nobody does.
+//! whoever drives it, and drives it if no process does.
 use crate::{
     clock,
     commands::{
@@ -20,7 +20,7 @@ use windlass_engine::{
     run::{DriveOptions, Ended, RunError},
 };
 
-/// What may be a key: it stands in lists, and nobody should have to guess how it is spelled.
+/// What may be a key: it is shown in lists, and no reader should have to guess how it is spelled.
 pub(crate) fn parse(key: &str) -> Result<String, String> {
     let fits = !key.is_empty()
         && key.chars().count() <= 200

@@ -42,7 +42,7 @@ use windlass_engine::diagnostic::{ErrorLine, Line};
 
 fn main() -> ExitCode {
     hygiene::close_memory();
-    // Known before the rest is read: what is wrong with the rest is told as JSON, too.
+    // Known before the rest is read: a mistake in the rest is printed as JSON, too.
     let json = std::env::args_os()
         .take_while(|argument| argument != "--")
         .any(|argument| argument == "--json");

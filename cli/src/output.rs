@@ -8,7 +8,7 @@ use windlass_engine::{
 
 /// Pieces that are asked for of one step; a piece holds many lines as a rule.
 const PIECES: u32 = 20;
-/// Steps that are asked about: of a loop with thousands of failures nobody reads more.
+/// Steps that are asked about: of a loop with thousands of failures no reader wants more.
 const STEPS: usize = 50;
 
 /// Whether the last lines of a step are shown: it runs, failed, or is in doubt.

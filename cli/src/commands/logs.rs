@@ -1,4 +1,5 @@
 //! `windlass logs`: what programs and servers printed in a run.
+use super::watch::ALONE;
 use crate::{
     error::{CliError, short},
     exit::Exit,
@@ -17,8 +18,6 @@ use windlass_engine::{
 
 /// How often the journal is asked for news.
 const POLL: Duration = Duration::from_millis(200);
-/// How often nobody may be found to drive the run before that is believed: between two drivers there is a gap.
-const ALONE: u32 = 10;
 
 /// What `logs` takes.
 #[derive(Debug, clap::Args)]

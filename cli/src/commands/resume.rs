@@ -97,7 +97,7 @@ pub(crate) fn resumed(error: RunError, run: &str) -> CliError {
         error
             .note("the run is as it was")
             .help(format!(
-                "if that server is gone for good: `windlass resume {run} --even-if-changed` goes on, and the steps that use it fail"
+                "if that server is gone for good: `windlass resume {run} --even-if-changed` continues the run, and the steps that use it fail"
             ))
             .help(format!("`windlass cancel {run} --leave` ends the run as it is"))
     } else {

@@ -18,8 +18,8 @@ use windlass_engine::{
 
 /// How often the journal is asked for news.
 const POLL: Duration = Duration::from_millis(100);
-/// How often nobody may be found to drive the run before that is believed: between two drivers there is a gap.
-const ALONE: u32 = 10;
+/// How many looks may find no process that drives the run before that is believed: between two drivers there is a gap.
+pub(crate) const ALONE: u32 = 10;
 
 /// What `watch` takes.
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,7 @@ pub(crate) enum Watched {
     Over,
     /// It only waits, and that was asked for.
     Waiting,
-    /// It is not over, and nobody drives it.
+    /// It is not over, and no process drives it.
     Alone,
     /// Ctrl-C.
     Interrupted,

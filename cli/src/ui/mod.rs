@@ -203,7 +203,7 @@ pub(crate) fn write_line(line: &Line) {
 }
 
 fn write_err(text: &str) {
-    // A standard error that is closed leaves nobody to tell.
+    // A standard error that is closed leaves no reader.
     drop(writeln!(
         std::io::stderr(),
         "{}",
