@@ -85,6 +85,7 @@ pub(crate) async fn submit(
         let driver = drive::driver(session, &journal).map_err(|error| error.note(waits))?;
         let options = DriveOptions {
             leave_when_waiting: true,
+            for_orders: true,
             ..DriveOptions::default()
         };
         match driver.resume(run, options).await {

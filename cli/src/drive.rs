@@ -56,6 +56,8 @@ pub(crate) async fn follow(
 ) -> Result<Exit, CliError> {
     let mut interrupts = listen(SignalKind::interrupt())?;
     let mut terminations = listen(SignalKind::terminate())?;
+    // A terminal that is closed, a lost connection.
+    let mut hangups = listen(SignalKind::hangup())?;
     let mut frames = tokio::time::interval(FRAME);
     frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut stops = 0_u32;
@@ -96,6 +98,10 @@ pub(crate) async fn follow(
                 stops = stops.max(1);
                 handle.stop();
                 reporter.note(&stopping(reporter, &handle.id));
+            }
+            _ = hangups.recv() => {
+                stops = stops.max(1);
+                handle.stop();
             }
         }
     }

@@ -115,8 +115,25 @@ impl<'s> Reporter<'s> {
         self.machine.as_ref()
     }
 
-    /// Takes one durable event.
+    /// Takes one durable event. What another process wrote since the last one comes first.
     pub(crate) async fn take(
+        &mut self,
+        journal: &dyn Journal,
+        seq: u64,
+        event: &Event,
+    ) -> Result<(), CliError> {
+        if let Some(next) = self.machine.as_ref().map(|machine| machine.seq() + 1)
+            && seq > next
+        {
+            let missed = journal.load(&self.run, next).await?;
+            for (at, event) in (next..seq).zip(&missed) {
+                self.take_next(journal, at, event).await?;
+            }
+        }
+        self.take_next(journal, seq, event).await
+    }
+
+    async fn take_next(
         &mut self,
         journal: &dyn Journal,
         seq: u64,

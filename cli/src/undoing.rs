@@ -7,12 +7,9 @@ use crate::{
     ui::words::{current, is_impossible, remains},
     vote,
 };
-use indexmap::IndexMap;
 use windlass_engine::{
     journal::RunSummary,
-    machine::{
-        Command, Event, EventBody, LeaseTaken, Machine, Report, RunState, Stage, Wanted, Work,
-    },
+    machine::{Command, EventBody, Machine, Report, RunState, Stage, Wanted, Work},
     step::{Phase, Probed},
     value::Value,
 };
@@ -60,18 +57,8 @@ pub(crate) fn rehearse(
     };
     if summary.holder.is_none() && machine.finished().is_none() {
         // What was in flight is lost to a new driver, and decided by what it left behind.
-        let taken = Event {
-            at: now,
-            body: EventBody::LeaseTaken(LeaseTaken {
-                epoch: machine.epoch() + 1,
-                holder: session.holder(),
-                failovers: machine.failovers().clone(),
-                // Nobody is asked here: who answers is found out as the run is driven.
-                unreachable: IndexMap::new(),
-            }),
-        };
-        machine
-            .apply(&taken)
+        machine = machine
+            .taken_over()
             .map_err(|error| replay(&machine, error))?;
     }
     let command = session.asks(&machine.started().run.id.clone(), Command::Undo);

@@ -131,13 +131,11 @@ pub(crate) async fn cast(
 
 /// The run as it will be once what waits in its inbox is taken, by the machine's own decisions. Nothing is written.
 pub(crate) async fn ahead(journal: &dyn Journal, run: &str) -> Result<Machine, CliError> {
-    let mut machine = session::machine(journal, run).await?;
+    let machine = session::machine(journal, run).await?;
     let mut waiting = journal.inbox(Some(run)).await?;
     waiting.sort_by_key(|command| command.at);
-    for command in waiting {
-        take(&mut machine, &command)?;
-    }
-    Ok(machine)
+    let ahead = machine.after_orders(&waiting);
+    ahead.map_err(|error| replay(&machine, error))
 }
 
 pub(crate) fn replay(machine: &Machine, error: impl std::fmt::Display) -> CliError {
@@ -146,19 +144,6 @@ pub(crate) fn replay(machine: &Machine, error: impl std::fmt::Display) -> CliErr
         why: error.to_string(),
     }
     .into()
-}
-
-/// As the driver takes it: what was due before it comes first.
-fn take(machine: &mut Machine, command: &Submitted) -> Result<(), CliError> {
-    machine
-        .settle(command.at)
-        .map_err(|error| replay(machine, error))?;
-    for event in machine.command(command, command.at) {
-        machine
-            .apply(&event)
-            .map_err(|error| replay(machine, error))?;
-    }
-    Ok(())
 }
 
 /// Why the machine would refuse a command; where it would not, the command is taken.
@@ -172,7 +157,9 @@ fn refusal(machine: &mut Machine, command: &Submitted) -> Result<Option<String>,
         .map_err(|error| replay(machine, error))?;
     let reason = machine.accepts(command, command.at).err();
     if reason.is_none() {
-        take(machine, command)?;
+        *machine = machine
+            .after_orders([command])
+            .map_err(|error| replay(machine, error))?;
     }
     Ok(reason)
 }

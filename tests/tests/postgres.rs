@@ -18,7 +18,8 @@ fn failure(machine: &Machine, step: &str) -> Failure {
     instance
         .forward
         .failure
-        .clone()
+        .as_deref()
+        .cloned()
         .unwrap_or_else(|| panic!("{step}: {:?}", instance.state))
 }
 

@@ -79,6 +79,10 @@ async fn over(
             session.ui.out,
         ));
     }
+    if machine.closed().is_some() {
+        // A person has settled it: it waits for nobody.
+        return Ok(Exit::Failed);
+    }
     Ok(drive::exit_of(&Ended::Finished(finished.outcome)))
 }
 

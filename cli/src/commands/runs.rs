@@ -9,8 +9,8 @@ use crate::{
 use serde::Serialize;
 use windlass_engine::{
     journal::{Journal, RefusedBy, RefusedStart, RunSummary},
-    machine::{Outcome, RunState},
-    report::standing::listed,
+    machine::{CLOSED, Outcome, RunState},
+    report::standing::{INTERRUPTED, listed},
 };
 
 /// What `runs` takes.
@@ -34,6 +34,7 @@ pub(crate) struct RunsArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum State {
     Running,
+    Interrupted,
     Waiting,
     Paused,
     Stuck,
@@ -42,6 +43,7 @@ enum State {
     Failed,
     Compensated,
     Stopped,
+    Closed,
     Cancelled,
 }
 
@@ -49,6 +51,7 @@ impl State {
     fn as_str(self) -> &'static str {
         match self {
             Self::Running => RunState::Running.as_str(),
+            Self::Interrupted => INTERRUPTED,
             Self::Waiting => RunState::Waiting.as_str(),
             Self::Paused => RunState::Paused.as_str(),
             Self::Stuck => RunState::Stuck.as_str(),
@@ -57,6 +60,7 @@ impl State {
             Self::Failed => Outcome::Failed.as_str(),
             Self::Compensated => Outcome::Compensated.as_str(),
             Self::Stopped => Outcome::Stopped.as_str(),
+            Self::Closed => CLOSED,
             Self::Cancelled => Outcome::Cancelled.as_str(),
         }
     }
@@ -71,6 +75,9 @@ pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliE
         return list_refused(session, args.json, &refused);
     }
     let mut runs = journal.runs().await?;
+    for run in &mut runs {
+        run.state = listed(&run.state, run.holder.is_some()).to_owned();
+    }
     if let Some(state) = args.state {
         runs.retain(|run| run.state == state.as_str());
     }
@@ -128,7 +135,7 @@ fn table(session: &Session, runs: &[RunSummary]) {
         } else {
             run.updated_at
         };
-        let word = listed(&run.state, run.holder.is_some());
+        let word = run.state.as_str();
         let holder = run
             .holder
             .as_ref()

@@ -5,7 +5,7 @@ use crate::{
     exit::Exit,
     session::{self, Session},
 };
-use windlass_engine::{machine::Command, value::Value};
+use windlass_engine::machine::Command;
 
 /// What `skip` takes.
 #[derive(Debug, clap::Args)]
@@ -25,14 +25,15 @@ pub(crate) struct SkipArgs {
 }
 
 pub(crate) async fn run(session: &Session, args: &SkipArgs) -> Result<Exit, CliError> {
-    let output = match &args.output {
-        Some(text) => super::json("--output", text)?,
-        None => Value::Null,
-    };
     let journal = session.journal_of_runs()?;
     let run = session::find(journal.as_ref(), &args.run).await?;
     let machine = session::machine(journal.as_ref(), &run).await?;
-    super::resolve::check_output(&machine, session.registry(), &args.step, &output)?;
+    let output = super::resolve::output(
+        &machine,
+        session.registry(),
+        &args.step,
+        args.output.as_deref(),
+    )?;
     let command = Command::Skip {
         node: args.step.clone(),
         output,

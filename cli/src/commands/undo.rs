@@ -43,7 +43,10 @@ pub(crate) async fn run(session: &Session, args: &UndoArgs) -> Result<Exit, CliE
     let machine = session::machine(journal.as_ref(), &run).await?;
     // Undone is what was asked for.
     Ok(match machine.finished().map(|finished| finished.outcome) {
-        Some(Outcome::Compensated | Outcome::Cancelled) => Exit::Succeeded,
-        Some(Outcome::Succeeded | Outcome::Failed | Outcome::Stopped) | None => exit,
+        Some(Outcome::Compensated) => Exit::Succeeded,
+        // Who cancelled it may have left the rest as it is.
+        Some(Outcome::Cancelled) if machine.is_to_be_undone() => Exit::Succeeded,
+        Some(Outcome::Succeeded | Outcome::Failed | Outcome::Stopped | Outcome::Cancelled)
+        | None => exit,
     })
 }

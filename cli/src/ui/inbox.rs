@@ -25,7 +25,7 @@ impl Inbox {
             .iter()
             .rev()
             .filter_map(|event| match &event.body {
-                EventBody::CommandRefused(refused) => Some((event.at, refused.clone())),
+                EventBody::CommandRefused(refused) => Some((event.at, (**refused).clone())),
                 _ => None,
             })
             .take(LAST)

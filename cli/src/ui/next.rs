@@ -214,8 +214,14 @@ fn is_open(instance: &Instance) -> bool {
     }
 }
 
-/// What can be done about the run, the most useful first.
+/// What can be done about the run, the most useful first. If no process drives it, as the next one finds it.
 pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
+    let state = machine.state();
+    let taken = holder
+        .is_none()
+        .then(|| machine.taken_over().ok())
+        .flatten();
+    let machine = taken.as_ref().unwrap_or(machine);
     let run = run_of(machine);
     let mut open = machine
         .instances()
@@ -232,7 +238,6 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
             format!("{more} more steps wait for an answer"),
         ));
     }
-    let state = machine.state();
     if !matches!(state, RunState::Finished(_)) {
         let is_driven = holder.is_some();
         if takes(machine, Command::Unpause) {

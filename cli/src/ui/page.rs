@@ -129,21 +129,21 @@ pub(crate) fn render(
     if !undone.is_empty() {
         text.push_str(&format!("{}\n{undone}", style.bold("undo")));
     }
-    text.push_str(&done_so_far(ui, machine));
+    text.push_str(&done_so_far(ui, machine, holder.is_none()));
     text.push_str(&what_ends(ui, machine, holder));
     text.push_str(&next::render(&all_next(machine, holder, inbox), style));
     text
 }
 
-/// What can be done about the run; if something waits in its inbox, what takes that comes first.
+/// What can be done about the run. If something waits in its inbox, that is taken first: what else would be accepted depends on it.
 pub(crate) fn all_next(machine: &Machine, holder: Option<&Holder>, inbox: &Inbox) -> Vec<Next> {
-    let mut all = next::all(machine, holder);
-    if let Some(command) = inbox.taken_by(&machine.started().run.id, holder) {
-        all.retain(|next| next.command != command);
-        let what = "take what waits in its inbox".to_owned();
-        all.insert(0, Next { command, what });
+    match inbox.taken_by(&machine.started().run.id, holder) {
+        Some(command) => vec![Next {
+            command,
+            what: "take what waits in its inbox".to_owned(),
+        }],
+        None => next::all(machine, holder),
     }
-    all
 }
 
 /// `Mon-Fri 09:00-17:00 UTC (closed: opens 2026-11-23 09:00:00Z, in 2d3h)`.
@@ -497,7 +497,8 @@ fn inner(template: &Template) -> String {
     }
 }
 
-fn done_so_far(ui: &Ui, machine: &Machine) -> String {
+/// `is_lost`: no process drives it, so that what ran is lost.
+fn done_so_far(ui: &Ui, machine: &Machine, is_lost: bool) -> String {
     let style = ui.out;
     let effects: Vec<&Instance> = machine
         .instances()
@@ -507,6 +508,12 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
     let doubts: Vec<String> = machine
         .instances()
         .filter(|instance| current(instance).1.stage() == Stage::InDoubt)
+        .chain(
+            is_lost
+                .then(|| machine.doubtful_if_lost())
+                .into_iter()
+                .flatten(),
+        )
         .map(|instance| instance.path.to_string())
         .collect();
     if !doubts.is_empty() {
@@ -571,17 +578,23 @@ fn done_so_far(ui: &Ui, machine: &Machine) -> String {
         .filter(|instance| is_impossible(machine, instance))
         .map(|instance| instance.path.to_string())
         .collect();
-    text.push_str(&if passed.is_empty() && passing.is_empty() {
-        "  the point of no return is not passed: all of it can be undone\n".to_owned()
-    } else if passed.is_empty() {
-        String::new()
-    } else {
-        format!(
-            "  {} {} cannot be undone, nor what it needs\n",
-            style.red("the point of no return is passed:"),
-            passed.join(", ")
-        )
-    });
+    // An undo that was tried and is not done is told of under "undo".
+    let undo_is_open = effects
+        .iter()
+        .any(|instance| instance.undo.stage() != Stage::Idle);
+    text.push_str(
+        &if passed.is_empty() && (!passing.is_empty() || undo_is_open) {
+            String::new()
+        } else if passed.is_empty() {
+            "  the point of no return is not passed: all of it can be undone\n".to_owned()
+        } else {
+            format!(
+                "  {} {} cannot be undone, nor what it needs\n",
+                style.red("the point of no return is passed:"),
+                passed.join(", ")
+            )
+        },
+    );
     text
 }
 

@@ -1,6 +1,6 @@
 //! `windlass explain states`: every word for where a run or a step stands.
 use windlass_engine::{
-    machine::{NodeState, Outcome, RunState},
+    machine::{CLOSED, NodeState, Outcome, RunState},
     report::standing::INTERRUPTED,
 };
 
@@ -46,6 +46,8 @@ fn of_run(state: Option<RunState>) -> &'static str {
     }
 }
 
+const IS_CLOSED: &str = "It was stopped or stuck, and a person has closed it as it is (`windlass close`): nobody is needed any more.";
+
 fn of_step(state: NodeState) -> &'static str {
     match state {
         NodeState::Pending => {
@@ -73,7 +75,8 @@ fn of_step(state: NodeState) -> &'static str {
         NodeState::Undoing => "What it did is being undone, or its undo waits or is in doubt.",
         NodeState::Undone => "What it did is undone; of a scratch resource: it is cleaned up.",
         NodeState::UndoFailed => {
-            "Its undo failed, so what it did is still there, in part or in full, and what it needs is not undone either."
+            "Its undo failed, or was given up after it had begun, so what it did is still there, in part or in full, and what it needs \
+             is not undone either."
         }
     }
 }
@@ -114,6 +117,9 @@ pub(crate) fn page() -> String {
     for state in RUNS {
         let word = state.map_or(INTERRUPTED, RunState::as_str);
         text.push_str(&entry(word, of_run(state)));
+        if state == Some(RunState::Finished(Outcome::Stopped)) {
+            text.push_str(&entry(CLOSED, IS_CLOSED));
+        }
     }
     text.push_str("\n# States of a step, group, call or loop\n\n");
     for state in STEPS {
@@ -158,7 +164,7 @@ mod tests {
         let words = runs
             .lines()
             .filter(|line| !line.starts_with([' ', '#']) && !line.is_empty());
-        assert_eq!(words.count(), RUNS.len());
+        assert_eq!(words.count(), RUNS.len() + 1);
         assert!(
             page.lines().all(|line| line.chars().count() <= 78),
             "{page}"

@@ -155,7 +155,7 @@ fn a_doubt_that_nothing_settles_waits_for_a_person() {
         "{\"a\": 1}",
     ])
     .exits(2)
-    .says("is no output of command");
+    .says("does not fit the output of command");
     lab.run(&["resolve", "last", "wrk", "--done", "--because", "x"])
         .exits(5)
         .says("did you mean");

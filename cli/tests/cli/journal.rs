@@ -334,7 +334,7 @@ fn what_is_no_journal_is_told_and_left_alone() {
     );
     lab.run(&["runs", "--state", "won"])
         .exits(2)
-        .says("possible values: running, waiting");
+        .says("possible values: running, interrupted, waiting");
 }
 
 /// Standard error of a command with `--json`: lines of JSON, and nothing else.

@@ -50,6 +50,38 @@ pub(crate) fn of(graph: &Graph, node: NodeId) -> Vec<Reader> {
     readers
 }
 
+/// Whether a node of the run's own playbook reads an input, by itself or by the `let` names in it. Its gate does not count: it waits
+/// for the input to be changed.
+pub(crate) fn reads_input(graph: &Graph, node: NodeId, input: &str) -> bool {
+    let scope = scope_of(graph, node);
+    let node = graph.node(node);
+    let gate = match &node.body {
+        Body::Step(step) => step.gate.as_ref(),
+        Body::Group { .. } | Body::Call(_) => None,
+    };
+    let mut seen: Vec<&String> = Vec::new();
+    let all = expressions(node).into_iter();
+    let mut queue: Vec<&Expr> = all
+        .filter(|expr| !gate.is_some_and(|gate| std::ptr::eq(gate, *expr)))
+        .collect();
+    while let Some(expr) = queue.pop() {
+        for reference in expr.references() {
+            // `inputs` as a whole reads each.
+            if reference.root == "inputs" && reference.path.first().is_none_or(|name| name == input)
+            {
+                return true;
+            }
+            if let Some(named) = scope.lets.get(&reference.root)
+                && !seen.contains(&&reference.root)
+            {
+                seen.push(&reference.root);
+                queue.push(named);
+            }
+        }
+    }
+    false
+}
+
 /// What an output must hold at least, as JSON to be filled in.
 pub(crate) fn skeleton(readers: &[Reader]) -> String {
     let mut whole = serde_json::Value::Null;

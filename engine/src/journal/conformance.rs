@@ -193,13 +193,13 @@ fn accepted(id: &str) -> Event {
     let sent = command(id, "");
     Event {
         at: at(6),
-        body: EventBody::CommandAccepted(CommandTaken {
+        body: EventBody::CommandAccepted(Box::new(CommandTaken {
             id: sent.id,
             who: sent.who,
             account: sent.account,
             sent: sent.at,
             command: sent.command,
-        }),
+        })),
     }
 }
 
@@ -207,14 +207,14 @@ fn refused(id: &str) -> Event {
     let sent = command(id, "");
     Event {
         at: at(6),
-        body: EventBody::CommandRefused(CommandRefused {
+        body: EventBody::CommandRefused(Box::new(CommandRefused {
             id: sent.id,
             who: sent.who,
             account: sent.account,
             sent: sent.at,
             command: sent.command,
             reason: "nothing waits for it".to_owned(),
-        }),
+        })),
     }
 }
 
@@ -242,12 +242,12 @@ pub async fn reads_back(open: Open<'_>) {
         started("r1", &graph),
         Event {
             at: "2027-01-15T08:00:00.123456789Z".parse().unwrap(),
-            body: EventBody::LeaseTaken(LeaseTaken {
+            body: EventBody::LeaseTaken(Box::new(LeaseTaken {
                 failovers: indexmap::IndexMap::new(),
                 unreachable: IndexMap::from([("orders".to_owned(), "no answer".to_owned())]),
                 epoch: 1,
                 holder: holder("dana"),
-            }),
+            })),
         },
     ];
     let created = journal.create("r1", holder("dana"), first.clone()).await;

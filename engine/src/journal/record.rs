@@ -7,7 +7,7 @@
 use super::{Head, JournalError};
 use crate::{
     graph::Graph,
-    machine::{CommandRefused, CommandTaken, EVENT_FORMAT, Event, EventBody, RunStarted},
+    machine::{EVENT_FORMAT, Event, EventBody, RunStarted},
     step::{RunInfo, Target},
     value::{Timestamp, Value},
 };
@@ -174,11 +174,12 @@ pub(super) fn encode(
                 "event {place} of run {run} cannot be written as JSON: {error}; nothing was written"
             ))
         };
-        if let EventBody::CommandAccepted(CommandTaken { id, .. })
-        | EventBody::CommandRefused(CommandRefused { id, .. }) = &event.body
-        {
-            batch.takes.push((id.clone(), place));
-        }
+        let answered = match &event.body {
+            EventBody::CommandAccepted(taken) => Some(&taken.id),
+            EventBody::CommandRefused(refused) => Some(&refused.id),
+            _ => None,
+        };
+        batch.takes.extend(answered.map(|id| (id.clone(), place)));
         batch.finished |= matches!(event.body, EventBody::Finished(_));
         let mut body = if let EventBody::RunStarted(start) = &event.body {
             encode_start(start, &mut batch, graphs).map_err(|e| unwritable(&e))?
@@ -559,6 +560,7 @@ pub(super) fn is_over(state: &str) -> bool {
     ]
     .iter()
     .any(|outcome| outcome.as_str() == state)
+        || state == crate::machine::CLOSED
 }
 
 /// What lists show of a run, from its first event.

@@ -11,7 +11,7 @@ use crate::{
     step::{Phase, WaitOn},
     value::Timestamp,
 };
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 /// Why a node is on the list. The first eleven ask for an event; the others are waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,9 +28,11 @@ pub(super) enum Rank {
     Scope,
     /// A signal is there.
     Signal,
+    /// The next attempt, after its delay.
+    Retry,
     /// At its time.
     Timer,
-    /// Asleep in a scope that ends.
+    /// Asleep in a scope that ends; or its turn is given back.
     Sleeper,
     /// May start although failures ask: a person ordered it.
     Ordered,
@@ -57,23 +59,40 @@ pub(super) enum Rank {
 }
 
 type Line = (Rank, Timestamp, InstanceId, Phase);
+type Due = Option<(Rank, Timestamp)>;
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Agenda {
     lines: BTreeSet<Line>,
-    of: HashMap<(InstanceId, Phase), (Rank, Timestamp)>,
+    /// The lines of each node, forward and undo.
+    of: Vec<[Due; 2]>,
     /// Nodes whose lines may have changed since the last look.
     touched: Vec<InstanceId>,
 }
 
 impl Agenda {
-    fn set(&mut self, id: InstanceId, phase: Phase, due: Option<(Rank, Timestamp)>) {
-        let before = match due {
-            Some(due) => self.of.insert((id, phase), due),
-            None => self.of.remove(&(id, phase)),
-        };
+    fn of(&self, id: InstanceId, phase: Phase) -> Due {
+        let [forward, undo] = self.of.get(id.0 as usize).copied().unwrap_or_default();
+        match phase {
+            Phase::Do => forward,
+            Phase::Undo => undo,
+        }
+    }
+
+    fn set(&mut self, id: InstanceId, phase: Phase, due: Due) {
+        let before = self.of(id, phase);
         if before == due {
             return;
+        }
+        let place = id.0 as usize;
+        if self.of.len() <= place {
+            self.of.resize(place + 1, Default::default());
+        }
+        if let Some([forward, undo]) = self.of.get_mut(place) {
+            match phase {
+                Phase::Do => *forward = due,
+                Phase::Undo => *undo = due,
+            }
         }
         if let Some((rank, at)) = before {
             self.lines.remove(&(rank, at, id, phase));
@@ -135,7 +154,7 @@ impl Machine {
     /// Compares the lines of a node with what is due of it.
     pub(super) fn check_lines(&self, id: InstanceId) -> Result<(), String> {
         for phase in [Phase::Do, Phase::Undo] {
-            let kept = self.agenda.of.get(&(id, phase)).copied();
+            let kept = self.agenda.of(id, phase);
             let due = self.due(id, phase);
             if kept != due {
                 let path = &self.get(id).path;
@@ -148,7 +167,7 @@ impl Machine {
     }
 
     /// What an execution has due, found from the node and what is around it.
-    fn due(&self, id: InstanceId, phase: Phase) -> Option<(Rank, Timestamp)> {
+    fn due(&self, id: InstanceId, phase: Phase) -> Due {
         const NOW: Timestamp = Timestamp::MIN;
         // What a foreach no longer has among its items is out of the run.
         if self.finished.is_some() || !self.is_listed(id) {
@@ -170,10 +189,16 @@ impl Machine {
                 .may_start(self, id)
                 .then_some(Rank::Undo)?,
             (At::Idle, _) => self.startable(id)?,
-            (At::Backoff { .. } | At::Gated | At::Asleep(_), _) if self.is_cut_off(id, phase) => {
+            (At::Backoff { .. } | At::Gated | At::Asleep(_), _)
+                if self.is_cut_off(id, phase)
+                    || phase == Phase::Do && self.is_withdrawn(id, at) =>
+            {
                 Rank::Sleeper
             }
-            (At::Backoff { until, .. }, _) => return Some((Rank::Timer, *until)),
+            (At::Backoff { until, shut }, _) => {
+                let rank = if *shut { Rank::Timer } else { Rank::Retry };
+                return Some((rank, *until));
+            }
             (At::Gated, _) => Rank::Gated,
             (At::Asleep(wait), _) => match &wait.on {
                 WaitOn::Signal(name) if self.signals.contains_key(name) => Rank::Signal,
@@ -211,7 +236,7 @@ impl Machine {
         Some((rank, NOW))
     }
 
-    fn is_listed(&self, id: InstanceId) -> bool {
+    pub(super) fn is_listed(&self, id: InstanceId) -> bool {
         let instance = self.get(id);
         instance.parent.is_none_or(|parent| {
             let list = &self.get(parent).children;
@@ -285,6 +310,14 @@ impl Machine {
                 .any(|around| self.tally(around).needs > 0 || self.is_failing(around))
     }
 
+    /// Whether a node that only waits for its gate or its window would not start if it were pending: what it needs runs again, or
+    /// a container around it fails.
+    fn is_withdrawn(&self, id: InstanceId, at: &At) -> bool {
+        let waits = matches!(at, At::Gated | At::Backoff { shut: true, .. });
+        let begun = self.get(id).forward.begun;
+        waits && !begun && (self.tally(id).needs > 0 || self.is_held(id))
+    }
+
     /// Whether the scope of an instance no longer runs what the instance belongs to.
     pub(super) fn is_halted(&self, id: InstanceId) -> bool {
         if self.finished.is_some() {
@@ -339,8 +372,8 @@ impl Machine {
             Work::Execute => Rank::Runs,
             Work::Probe => Rank::Probed,
         };
-        let of = self.agenda.of.get(&(wanted.instance, wanted.phase));
-        of.is_some_and(|(listed, _)| *listed == rank)
+        let of = self.agenda.of(wanted.instance, wanted.phase);
+        of.is_some_and(|(listed, _)| listed == rank)
             && self.get(wanted.instance).execution(wanted.phase).attempt == wanted.attempt
     }
 }

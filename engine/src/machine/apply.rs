@@ -7,10 +7,14 @@ use super::{
     core::{IllegalEvent, Machine, ScopePhase},
     event::*,
     execution::{At, Change},
+    operator::same_voter,
     state::InstanceId,
     tree::ROOT,
 };
-use crate::{step::Phase, value::Value};
+use crate::{
+    step::{Phase, WaitOn},
+    value::{Duration, Timestamp, Value},
+};
 use std::sync::Arc;
 
 impl Machine {
@@ -19,8 +23,9 @@ impl Machine {
     /// # Errors
     /// Where the event cannot follow what was applied before. The machine must then be dropped.
     pub fn apply(&mut self, event: &Event) -> Result<(), IllegalEvent> {
-        self.last_at = self.last_at.max(event.at);
-        self.take(event)?;
+        let before = self.last_at;
+        self.last_at = before.max(event.at);
+        self.take(event, before)?;
         self.refresh();
         self.seq += 1;
         // Small runs are checked whole in debug builds; for a large one that would take as long as the run has events.
@@ -31,11 +36,12 @@ impl Machine {
         Ok(())
     }
 
-    fn take(&mut self, event: &Event) -> Result<(), IllegalEvent> {
+    /// `before` is the time of the event before this one.
+    fn take(&mut self, event: &Event, before: Timestamp) -> Result<(), IllegalEvent> {
         let at = event.at;
         match &event.body {
             EventBody::RunStarted(_) => return Err(IllegalEvent::NotStarted { seq: self.seq + 1 }),
-            EventBody::LeaseTaken(e) => self.on_lease(e)?,
+            EventBody::LeaseTaken(e) => self.on_lease(e, before)?,
             EventBody::Identified(e) => self.on_identified(e)?,
             EventBody::Expanded(e) => self.on_expanded(e)?,
             EventBody::Started(e) => self.on_started(e, at)?,
@@ -49,7 +55,7 @@ impl Machine {
                 if let Some(capture) = &e.mark.capture {
                     execution.capture = Some(capture.clone());
                 }
-                execution.mark = Some(e.mark.clone());
+                execution.mark = Some(Box::new(e.mark.clone()));
             }
             EventBody::Progressed(e) => {
                 let id = self.noted(&e.node, e.phase, e.attempt)?;
@@ -71,10 +77,15 @@ impl Machine {
                 let id = self.find(&e.node)?;
                 self.shift(id, Phase::Do, Change::Gate)?;
             }
+            EventBody::Withdrawn(e) => {
+                let id = self.find(&e.node)?;
+                self.shift(id, Phase::Do, Change::Again)?;
+            }
             EventBody::WindowClosed(e) => {
                 let id = self.find(&e.node)?;
                 // Why the attempt starts stays what it was: an interrupted one keeps its checkpoint.
-                self.shift(id, Phase::Do, Change::Shut { until: e.opens })?;
+                let until = self.of_wall(e.opens);
+                self.shift(id, Phase::Do, Change::Shut { until })?;
             }
             EventBody::Skipped(e) => self.on_skipped(e, at)?,
             EventBody::Doubted(e) => {
@@ -87,7 +98,16 @@ impl Machine {
             }
             EventBody::Voted(e) => {
                 let id = self.find(&e.node)?;
-                self.tree.get_mut(id).votes.push(e.vote.clone());
+                let separated = [Phase::Do, Phase::Undo].iter().any(|phase| {
+                    let wait = self.get(id).execution(*phase).wait();
+                    wait.is_some_and(|wait| match &wait.on {
+                        WaitOn::Approval(request) => request.separation_of_duties,
+                        WaitOn::Timer(_) | WaitOn::Signal(_) => false,
+                    })
+                });
+                let votes = &mut self.tree.get_mut(id).votes;
+                votes.retain(|before| !same_voter(before, &e.vote, separated));
+                votes.push(e.vote.clone());
             }
             EventBody::Signalled(e) => {
                 self.signals
@@ -98,9 +118,8 @@ impl Machine {
                 self.touch_rank(Rank::Timer);
             }
             // Spans are in the time of the run, which does not step; who waits for an instant is woken.
-            EventBody::ClockStepped(_)
-            | EventBody::CommandAccepted(_)
-            | EventBody::CommandRefused(_) => {}
+            EventBody::ClockStepped(e) => self.set_wall(Duration::between(self.last_at, e.wall))?,
+            EventBody::CommandAccepted(_) | EventBody::CommandRefused(_) => {}
             EventBody::Resolved(e) => self.on_resolved(e, at)?,
             EventBody::RetryOrdered(e) => self.on_retry_ordered(e, at)?,
             EventBody::InputEdited(e) => self.on_input(e)?,
@@ -167,11 +186,31 @@ impl Machine {
         self.tree.get_mut(id).execution_mut(phase)
     }
 
-    fn on_lease(&mut self, e: &LeaseTaken) -> Result<(), IllegalEvent> {
-        self.epoch = e.epoch;
+    fn on_lease(&mut self, e: &LeaseTaken, before: Timestamp) -> Result<(), IllegalEvent> {
         self.failovers.clone_from(&e.failovers);
-        // The time in which no process drove the run does not count.
-        self.watch.since = self.last_at;
+        self.watch.passes_over(before, self.last_at);
+        self.begin_epoch(e.epoch)
+    }
+
+    /// Windows are of the wall clock: what waits for one asks again.
+    fn set_wall(&mut self, ahead: Duration) -> Result<(), IllegalEvent> {
+        if self.wall_ahead == ahead {
+            return Ok(());
+        }
+        self.wall_ahead = ahead;
+        let timers: Vec<_> = self.agenda.of_rank(Rank::Timer).copied().collect();
+        for (_, _, id, phase) in timers {
+            if matches!(self.get(id).execution(phase).at, At::Backoff { .. }) {
+                self.shift(id, phase, Change::Again)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin_epoch(&mut self, epoch: u64) -> Result<(), IllegalEvent> {
+        // Its driver measures by a clock of its own.
+        self.set_wall(Duration::ZERO)?;
+        self.epoch = epoch;
         // What was in flight under the lease before is lost.
         for rank in [Rank::Runs, Rank::Told] {
             self.touch_rank(rank);
@@ -214,7 +253,8 @@ impl Machine {
     }
 
     fn on_cancelled(&mut self, e: &Cancelled) -> Result<(), IllegalEvent> {
-        self.sum_failed(|machine| machine.cancelled = Some(e.clone()))?;
+        self.cancelled = Some(e.clone());
+        self.recount_failed()?;
         self.paused = None;
         if self.scope_phase(ROOT) == ScopePhase::Finally
             && let Some(state) = self.scopes.get_mut(&ROOT)
@@ -238,6 +278,7 @@ impl Machine {
         if self.finished.take().is_none() {
             return Err(self.misplaced("the run is not over"));
         }
+        self.closed = None;
         self.shift(ROOT, Phase::Do, Change::Reopen)?;
         self.tree.get_mut(ROOT).finished_at = None;
         self.touch_inside(ROOT);
@@ -247,7 +288,8 @@ impl Machine {
             }
             return Ok(());
         }
-        self.sum_failed(|machine| machine.cancelled = None)?;
+        self.cancelled = None;
+        self.recount_failed()?;
         self.undo_ordered = e.undo.then(|| e.who.clone());
         if e.undo {
             return self.set_phase(ROOT, ScopePhase::Forward);

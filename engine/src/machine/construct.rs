@@ -11,7 +11,7 @@ use super::{
 use crate::{
     graph::{Body, NodeId, Scope},
     step::Phase,
-    value::{Timestamp, Value},
+    value::{Duration, Timestamp, Value},
 };
 use indexmap::IndexMap;
 use std::{
@@ -69,6 +69,7 @@ impl Machine {
             epoch: 1,
             failovers: IndexMap::new(),
             watch: Watch::new(at),
+            wall_ahead: Duration::ZERO,
             overran: false,
             graph,
         };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     graph::{Graph, Node, Scope},
-    value::{Timestamp, Value},
+    value::{Duration, Timestamp, Value},
 };
 use indexmap::IndexMap;
 use std::{
@@ -149,6 +149,8 @@ pub struct Machine {
     pub(super) epoch: u64,
     pub(super) failovers: IndexMap<String, Failover>,
     pub(super) watch: Watch,
+    /// How far the wall clock is ahead of the time of the run, below zero if behind: under this lease, as far as it was noticed.
+    pub(super) wall_ahead: Duration,
     pub(super) overran: bool,
 }
 

@@ -8,7 +8,7 @@ use super::{
     state::{InstanceId, NodeState, Role},
 };
 use crate::{
-    step::{Certainty, Effect, Failure, Phase, Redo, WaitOn, Woken},
+    step::{Certainty, Effect, Failure, Phase, Redo, Target, WaitOn, Woken},
     value::{Duration, Timestamp, Value},
 };
 
@@ -51,22 +51,23 @@ impl Machine {
     }
 
     /// Whether nothing new starts: a person paused the run, or a failure asks.
-    pub(super) fn is_held_up(&self) -> bool {
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
         self.paused.is_some() || self.agenda.has(Rank::Asks) || self.agenda.has(Rank::Asking)
     }
 
-    /// Wakes what slept until an instant that has passed, and starts nothing: what expired before a command was sent has expired,
-    /// and the command comes before all that a driver would begin anew.
+    /// Wakes what slept until `sent` or earlier, and starts nothing: what expired before a command was sent has expired, and the
+    /// command comes before all that expires later, however late it is taken.
     ///
     /// # Errors
     /// Never by its own decisions.
-    pub fn wake(&mut self, now: Timestamp) -> Result<Vec<Event>, IllegalEvent> {
+    pub fn wake(&mut self, sent: Timestamp) -> Result<Vec<Event>, IllegalEvent> {
         let mut events = Vec::new();
-        while self.finished.is_none() && self.paused.is_none() {
-            let now = now.max(self.last_at);
+        while self.finished.is_none() && !self.is_held_up() {
+            let now = sent.max(self.last_at);
             let lines = self.agenda.of_rank(Rank::Timer);
             let awoken = lines
-                .take_while(|(_, at, ..)| *at <= now)
+                .take_while(|(_, at, ..)| *at <= sent)
                 .find_map(|(_, at, id, phase)| self.awoken(*id, *phase, *at));
             let Some(body) = awoken else {
                 break;
@@ -109,11 +110,11 @@ impl Machine {
                 if let (Some(set), Some(wall)) = (set, wait.wall)
                     && is_elsewhere(set, wall)
                 {
-                    bodies.push(EventBody::Awoken(Awoken {
+                    bodies.push(EventBody::Awoken(Box::new(Awoken {
                         node: instance.path.clone(),
                         phase,
                         by,
-                    }));
+                    })));
                 }
             }
         }
@@ -133,23 +134,26 @@ impl Machine {
             WaitOn::Timer(timer) if timer == at => Woken::Timer,
             WaitOn::Timer(_) | WaitOn::Signal(_) | WaitOn::Approval(_) => Woken::Deadline,
         };
-        Some(EventBody::Awoken(Awoken {
+        Some(EventBody::Awoken(Box::new(Awoken {
             node: self.get(id).path.clone(),
             phase,
             by,
-        }))
+        })))
     }
 
     /// An execution that a driver left behind: nothing happened, or it is in doubt.
+    /// Under a person's pause it is not begun anew.
     fn next_lost(&self, now: Timestamp) -> Option<EventBody> {
-        let (id, phase) = self.agenda.first(Rank::Lost)?;
+        let mut lost = self.agenda.of_rank(Rank::Lost);
+        let (_, _, id, phase) = lost.find(|(_, _, id, phase)| {
+            let starts = self.begins_anew(*id, *phase) && !self.is_cut_off(*id, *phase);
+            self.paused.is_none() || !starts
+        })?;
+        let (id, phase) = (*id, *phase);
         let instance = self.get(id);
         let execution = instance.execution(phase);
-        let repeatable = self.redo(id, phase) == Redo::Repeatable;
-        let marks = self.marks(id, phase);
-        let nothing = repeatable || marks && execution.mark.is_none();
-        if !nothing {
-            let why = if marks {
+        if !self.begins_anew(id, phase) {
+            let why = if self.marks(id, phase) {
                 "the engine stopped after the step's point of no return"
             } else {
                 "the engine stopped while the step ran"
@@ -189,10 +193,43 @@ impl Machine {
         })))
     }
 
+    /// Whether an execution that was lost may be begun anew: twice is as good as once, or it had not come to its act.
+    pub(super) fn begins_anew(&self, id: InstanceId, phase: Phase) -> bool {
+        let marked = self.get(id).execution(phase).mark.is_some();
+        self.redo(id, phase) == Redo::Repeatable || self.marks(id, phase) && !marked
+    }
+
+    /// What the driver before may have left running without effect, by target: no probe asks about it, and no mark finds it.
+    #[must_use]
+    pub fn left_behind(&self) -> Vec<(Target, Vec<NodePath>)> {
+        let mut all: Vec<(Target, Vec<NodePath>)> = Vec::new();
+        for (_, _, id, phase) in self.agenda.of_rank(Rank::Lost) {
+            let Some(action) = self.action(*id, *phase) else {
+                continue;
+            };
+            if !self.begins_anew(*id, *phase) {
+                continue;
+            }
+            let instance = self.get(*id);
+            for name in self.target_names(action, &instance.execution(*phase).input) {
+                let Some(target) = self.target(*id, *phase, &name) else {
+                    continue;
+                };
+                // Items of a loop may derive different servers by one name.
+                let path = instance.path.clone();
+                match all.iter_mut().find(|(known, _)| known == target) {
+                    Some((_, nodes)) => nodes.push(path),
+                    None => all.push((target.clone(), vec![path])),
+                }
+            }
+        }
+        all
+    }
+
     /// A doubt that turned out as "not done": the failure before it decides, or it starts anew.
     fn next_not_done(&self, now: Timestamp) -> Option<EventBody> {
         let (id, phase) = self.agenda.first(Rank::NotDone)?;
-        let failure = self.get(id).execution(phase).failure.clone();
+        let failure = self.get(id).execution(phase).own_failure().cloned();
         let failure = failure.map(|failure| failure.certainty(Certainty::NoEffect));
         match failure {
             Some(failure) if self.may_retry(id, phase, &failure) => {
@@ -247,7 +284,7 @@ impl Machine {
             .filter(|child| self.tally(container).broken > 0 && child.state == NodeState::Failed)
             .min_by_key(|child| child.finished_at);
         let Some((child, failure)) =
-            broken.and_then(|child| Some((child, child.forward.failure.clone()?)))
+            broken.and_then(|child| Some((child, child.forward.failure.as_deref()?.clone())))
         else {
             let (failed, total) = (self.tally(container).failed, children.len());
             let may = self.budget(container);
@@ -277,11 +314,11 @@ impl Machine {
     }
 
     fn ended_event(&self, id: InstanceId, phase: Phase) -> EventBody {
-        EventBody::Skipped(Skipped {
+        EventBody::Skipped(Box::new(Skipped {
             node: self.get(id).path.clone(),
             phase,
             why: SkipCause::Ended,
-        })
+        }))
     }
 
     pub(super) fn succeeded_event(&self, id: InstanceId, output: Value) -> EventBody {
@@ -329,36 +366,57 @@ impl Machine {
         let WaitOn::Signal(name) = &self.get(id).execution(phase).wait()?.on else {
             return None;
         };
-        Some(EventBody::Awoken(Awoken {
+        Some(EventBody::Awoken(Box::new(Awoken {
             node: self.get(id).path.clone(),
             phase,
             by: Woken::Signal(self.signals.get(name)?.first()?.clone()),
-        }))
+        })))
     }
 
+    /// A failure that asks holds up what goes forward; what is being undone is undone.
     fn next_due(&self, now: Timestamp) -> Option<EventBody> {
-        if self.is_held_up() {
-            return None;
-        }
-        let (_, at, id, phase) = self.agenda.of_rank(Rank::Timer).next()?;
-        if *at > now {
-            return None;
-        }
-        let awoken = self.awoken(*id, *phase, *at);
+        let (at, id, phase) = self.next_sleeping().filter(|(at, ..)| *at <= now)?;
+        let awoken = self.awoken(id, phase, at);
         awoken.or_else(|| {
             Some(match phase {
-                Phase::Do => self.start(*id, now),
-                Phase::Undo => self.start_undo(*id, now),
+                Phase::Do => self.start(id, now),
+                Phase::Undo => self.start_undo(id, now),
             })
         })
+    }
+
+    /// Whether a wait is over. An order that was sent before that, and not taken yet, comes first.
+    #[must_use]
+    pub fn expires(&self, now: Timestamp) -> bool {
+        let mut timers = self.agenda.of_rank(Rank::Timer);
+        let expired = timers.next().is_some_and(|(_, at, ..)| *at <= now);
+        expired && !self.is_held_up() && self.finished.is_none()
+    }
+
+    /// Who is due next by the clock, and when.
+    pub(super) fn next_sleeping(&self) -> Option<(Timestamp, InstanceId, Phase)> {
+        if self.paused.is_some() {
+            return None;
+        }
+        let asks = self.is_held_up();
+        let first = |rank| {
+            let mut lines = self.agenda.of_rank(rank);
+            lines.find(|(.., phase)| *phase == Phase::Undo || !asks)
+        };
+        let due = first(Rank::Retry).into_iter().chain(first(Rank::Timer));
+        due.map(|(_, at, id, phase)| (*at, *id, *phase)).min()
     }
 
     /// A scope that ends wakes nothing: what sleeps is ended.
     fn next_sleeper(&self) -> Option<EventBody> {
         let (id, phase) = self.agenda.first(Rank::Sleeper)?;
         let execution = self.get(id).execution(phase);
+        if !self.is_cut_off(id, phase) {
+            let node = self.get(id).path.clone();
+            return Some(EventBody::Withdrawn(Withdrawn { node }));
+        }
         if let (Phase::Do, At::Backoff { .. }, Some(failure)) =
-            (phase, &execution.at, execution.failure.clone())
+            (phase, &execution.at, execution.own_failure().cloned())
         {
             return Some(self.failed_event(id, Phase::Do, failure, Vec::new(), true));
         }

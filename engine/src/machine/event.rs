@@ -34,7 +34,7 @@ pub enum EventBody {
     /// The first event of every run.
     RunStarted(Box<RunStarted>),
     /// A driver took the lease. What was in flight under the one before is lost.
-    LeaseTaken(LeaseTaken),
+    LeaseTaken(Box<LeaseTaken>),
     /// A step reached a target of which the run did not know who it is, or which was failed over since.
     Identified(Box<Identified>),
     /// The wall clock of the machine that drives was set.
@@ -46,13 +46,13 @@ pub enum EventBody {
     /// What undo will need.
     Captured(Captured),
     /// The act that cannot be taken back comes next.
-    Marked(Marked),
+    Marked(Box<Marked>),
     /// A checkpoint.
     Progressed(Progressed),
     /// A step sleeps.
-    Suspended(Suspended),
+    Suspended(Box<Suspended>),
     /// A sleeping step is called again.
-    Awoken(Awoken),
+    Awoken(Box<Awoken>),
     /// A step, group, call or foreach succeeded; in phase undo: it is undone.
     Succeeded(Box<Succeeded>),
     /// An attempt, group, call or foreach failed.
@@ -60,23 +60,25 @@ pub enum EventBody {
     /// A failed attempt will be repeated.
     RetryScheduled(RetryScheduled),
     /// A node waits: its gate does not hold.
-    Gated(Gated),
+    Gated(Box<Gated>),
     /// A step that writes waits: the windows of the policy are closed.
     WindowClosed(WindowClosed),
+    /// A node that waited for its gate or its window is pending again: what it needs runs again, or what it is part of fails.
+    Withdrawn(Withdrawn),
     /// A node does not run.
-    Skipped(Skipped),
+    Skipped(Box<Skipped>),
     /// It is not known whether a started step took effect; a probe follows.
     Doubted(Doubted),
     /// A probe answered anything but "done" (which is [`EventBody::Succeeded`] by [`SettledBy::Probe`]).
     Probed(Probed),
     /// A vote on an approval.
-    Voted(Voted),
+    Voted(Box<Voted>),
     /// A signal from outside; kept until a wait takes it.
     Signalled(Signalled),
     /// A command from the inbox was taken and what follows it in this batch is its doing.
-    CommandAccepted(CommandTaken),
+    CommandAccepted(Box<CommandTaken>),
     /// A command from the inbox was refused.
-    CommandRefused(CommandRefused),
+    CommandRefused(Box<CommandRefused>),
     /// A person settled a doubt or a failed undo.
     Resolved(Box<Resolved>),
     /// A person ordered another attempt of a failed node.
@@ -424,6 +426,13 @@ pub struct WindowClosed {
     pub node: NodePath,
     /// When the next window opens: its turn comes again then.
     pub opens: Timestamp,
+}
+
+/// See [`EventBody::Withdrawn`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// The node.
+    pub node: NodePath,
 }
 
 /// See [`EventBody::Overran`].

@@ -378,6 +378,13 @@ impl At {
                 asked: Asked::Wanted,
             },
             (Self::InDoubt { .. } | Self::Failed { .. }, C::ResolveDone) => Self::Succeeded,
+            // Idle: journals of before ordered a failed undo of a clean-up before its turn in the compensation.
+            (
+                Self::Idle,
+                C::OrderRetry {
+                    at_once: Some(until),
+                },
+            ) => Self::Backoff { until, shut: false },
             (Self::Failed { .. }, C::OrderRetry { at_once }) => {
                 at_once.map_or(Self::Idle, |until| Self::Backoff { until, shut: false })
             }
@@ -389,8 +396,8 @@ impl At {
                 asks: *asks,
                 announced: true,
             },
-            // Ended: it may have acted before it slept, so that it is not started again unasked.
-            (Self::Failed { .. } | Self::Ended, C::Ask) => Self::Failed {
+            // Ended: it may have acted before it slept, so that it is not started again unasked. Succeeded: its undo may have acted.
+            (Self::Failed { .. } | Self::Ended | Self::Succeeded, C::Ask) => Self::Failed {
                 asks: true,
                 announced: false,
             },
@@ -402,10 +409,11 @@ impl At {
                 }
             }
             // Steps that were undone or ended; an undo that failed or was given up, and is asked for anew; `finally`; items that wait
-            // for a slot again; a gate that is asked again.
+            // for a slot again; a gate that is asked again; a turn at a window that is given back.
             (
                 Self::Idle
                 | Self::Gated
+                | Self::Backoff { shut: true, .. }
                 | Self::Succeeded
                 | Self::Skipped
                 | Self::Failed { .. }
@@ -444,15 +452,17 @@ pub struct Execution {
     /// What was captured in the last attempt.
     pub capture: Option<Value>,
     /// The mark of the last attempt.
-    pub mark: Option<Mark>,
+    pub mark: Option<Box<Mark>>,
     /// The last checkpoint.
     pub state: Option<Value>,
     /// What woke it, until the step is called with it.
-    pub woken: Option<Woken>,
+    pub woken: Option<Box<Woken>>,
     /// Why the next attempt starts.
     pub next_cause: Option<StartCause>,
     /// The last failure.
-    pub failure: Option<Failure>,
+    pub failure: Option<Box<Failure>>,
+    /// The attempt that it was.
+    pub(super) failed_attempt: u32,
 }
 
 impl Execution {
@@ -460,6 +470,24 @@ impl Execution {
     pub(super) fn idle() -> Arc<Self> {
         static IDLE: LazyLock<Arc<Execution>> = LazyLock::new(Arc::default);
         IDLE.clone()
+    }
+
+    /// As if it had not run yet: only its attempts continue to count.
+    pub(super) fn forget(&mut self) {
+        *self = Self {
+            at: std::mem::take(&mut self.at),
+            attempt: self.attempt,
+            done_attempt: self.done_attempt,
+            input: std::mem::take(&mut self.input),
+            targets: std::mem::take(&mut self.targets),
+            ..Self::default()
+        };
+    }
+
+    /// The failure of the last attempt; none if only one before it failed.
+    pub(super) fn own_failure(&self) -> Option<&Failure> {
+        let failure = self.failure.as_deref();
+        failure.filter(|_| self.failed_attempt == self.attempt)
     }
 
     /// The only way from place to place.
@@ -543,6 +571,10 @@ fn places() -> Vec<At> {
             until: Timestamp::UNIX_EPOCH,
             shut: false,
         },
+        At::Backoff {
+            until: Timestamp::UNIX_EPOCH,
+            shut: true,
+        },
         At::Gated,
         wait(WaitOn::Timer(Timestamp::UNIX_EPOCH)),
         wait(WaitOn::Signal("go".to_owned())),
@@ -608,6 +640,7 @@ mod tests {
     fn name(at: &At) -> String {
         match at {
             At::Gated => "Gated".to_owned(),
+            At::Backoff { shut: true, .. } => "Shut".to_owned(),
             _ => format!("{:?}", at.stage()),
         }
     }

@@ -94,6 +94,10 @@ impl Machine {
             execution.mark = None;
             execution.next_cause = None;
         }
+        if e.cause != StartCause::Interrupted {
+            // The question is asked anew. One that only looks at the clock, or pages somebody else, keeps its votes.
+            self.tree.get_mut(id).votes.clear();
+        }
         if e.phase == Phase::Do {
             let instance = self.tree.get_mut(id);
             instance.started_at.get_or_insert(at);
@@ -102,7 +106,9 @@ impl Machine {
                 instance.start_order = order;
             }
             // What is done from here on is undone from its first undo step.
-            instance.execution_mut(Phase::Undo).part = 0;
+            if instance.undo.attempt > 0 {
+                instance.execution_mut(Phase::Undo).forget();
+            }
             self.open(id);
         }
         Ok(())
@@ -112,9 +118,6 @@ impl Machine {
         let id = self.find(&e.node)?;
         self.attempt_is(id, e.phase, e.attempt)?;
         self.shift(id, e.phase, Change::Suspend(Box::new(e.wait.clone())))?;
-        if matches!(e.wait.on, WaitOn::Approval(_)) {
-            self.tree.get_mut(id).votes.clear();
-        }
         let execution = self.execution_mut(id, e.phase);
         execution.state = Some(e.state.clone());
         execution.woken = None;
@@ -137,7 +140,7 @@ impl Machine {
         }
         let epoch = self.epoch;
         self.shift(id, e.phase, Change::Wake { epoch })?;
-        self.execution_mut(id, e.phase).woken = Some(e.by.clone());
+        self.execution_mut(id, e.phase).woken = Some(Box::new(e.by.clone()));
         Ok(())
     }
 
@@ -216,7 +219,9 @@ impl Machine {
         if e.attempt != 0 {
             self.attempt_is(id, e.phase, e.attempt)?;
         }
-        self.execution_mut(id, e.phase).failure = Some(e.failure.clone());
+        let execution = self.execution_mut(id, e.phase);
+        execution.failure = Some(Box::new(e.failure.clone()));
+        execution.failed_attempt = execution.attempt;
         let may_have_acted = match e.failure.certainty {
             Certainty::NoEffect => false,
             Certainty::Partial => true,
@@ -237,6 +242,10 @@ impl Machine {
         instance.finished_at = Some(at);
         instance.output = output;
         self.shift(id, Phase::Do, Change::Fail)?;
+        // It takes up nothing more: groups and loops in it that wait for their next step are overtaken by its end.
+        if matches!(self.get(id).role, Role::Group | Role::Foreach) {
+            self.end_open(id)?;
+        }
         self.close_scope(id);
         Ok(())
     }
@@ -371,6 +380,9 @@ impl Machine {
             execution.next_cause = Some(StartCause::Operator);
         }
         self.shift(id, e.phase, Change::OrderRetry { at_once })?;
+        if was_failed && e.phase == Phase::Do {
+            self.tree.get_mut(id).finished_at = None;
+        }
         if was_failed && e.phase == Phase::Do {
             // A playbook that failed by itself: what it undid runs again.
             if self.scopes.contains_key(&id) {

@@ -43,6 +43,8 @@ mod start;
 mod state;
 mod tally;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod undo;
 mod vars;
@@ -51,7 +53,8 @@ mod window;
 pub use core::{IllegalEvent, Machine};
 pub use event::*;
 pub use execution::{Execution, Stage, Trigger, transitions};
-pub use operator::{Command, Submitted};
+pub use operator::{CANNOT_BE_DONE, Command, Submitted};
+pub use query::CLOSED;
 pub use report::Report;
 pub use retrying::NotRetried;
 pub use state::*;

@@ -4,7 +4,7 @@ use super::{
     core::{Machine, ScopePhase},
     event::{Cancelled, Closed, Failover, Finished, Outcome, Paused, RunStarted},
     execution::Stage,
-    state::{Instance, InstanceId, RunState, Wanted},
+    state::{Instance, InstanceId, Role, RunState, Wanted},
     tree::ROOT,
 };
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
 };
 use indexmap::IndexMap;
 use std::sync::Arc;
+
+/// The word for a run that a person has closed.
+pub const CLOSED: &str = "closed";
 
 impl Machine {
     /// The first event.
@@ -129,6 +132,19 @@ impl Machine {
         self.get(ROOT)
     }
 
+    /// Steps under way of which it is in doubt whether they act, if the process that runs them is gone.
+    pub fn doubtful_if_lost(&self) -> impl Iterator<Item = &Instance> {
+        let phases = [Phase::Do, Phase::Undo];
+        self.instances().filter(move |instance| {
+            let id = self.id_of(&instance.path);
+            instance.role == Role::Step
+                && phases.iter().any(|phase| {
+                    instance.execution(*phase).stage() == Stage::Running
+                        && id.is_some_and(|id| !self.begins_anew(id, *phase))
+                })
+        })
+    }
+
     /// The instance at a path.
     #[must_use]
     pub fn instance(&self, path: &str) -> Option<&Instance> {
@@ -148,7 +164,10 @@ impl Machine {
             return RunState::Finished(finished.outcome);
         }
         let has = |ranks: &[Rank]| ranks.iter().any(|rank| self.agenda.has(*rank));
-        if has(&[Rank::Lost, Rank::Runs, Rank::Probed, Rank::Told]) {
+        let runs = has(&[Rank::Runs, Rank::Probed, Rank::Told]);
+        // What was lost is not begun anew while a person's pause holds. A delay before an attempt is no wait: what follows is known.
+        let follows = self.paused.is_none() && (has(&[Rank::Lost]) || self.has_retry());
+        if runs || follows {
             return match self.scope_phase(ROOT) {
                 ScopePhase::Undoing => RunState::Compensating,
                 _ if self.is_held_up() => RunState::Paused,
@@ -167,14 +186,34 @@ impl Machine {
         RunState::Running
     }
 
-    /// The word for people and lists: a run that failed before it did anything is not called compensated.
+    /// Whether an attempt follows after its delay. Failures that ask hold up what goes forward, but not what is being undone.
+    fn has_retry(&self) -> bool {
+        let asks = self.is_held_up();
+        let mut retries = self.agenda.of_rank(Rank::Retry);
+        retries.any(|(.., phase)| *phase == Phase::Undo || !asks)
+    }
+
+    /// Whether only a person leads on: an undo failed, or a doubt is left, even if it is being asked about once more.
+    pub(super) fn is_stuck(&self) -> bool {
+        let has = |ranks: &[Rank]| ranks.iter().any(|rank| self.agenda.has(*rank));
+        has(&[Rank::Doubt, Rank::UndoFailed, Rank::Probed])
+            && !has(&[Rank::Lost, Rank::Runs, Rank::Told])
+            && !self.has_retry()
+    }
+
+    /// The word for people and lists: a run that failed before it did anything is not called compensated, and one that a person
+    /// has closed needs nobody any more.
     #[must_use]
     pub fn word(&self) -> &'static str {
         let state = self.state();
         let mut steps = self.tree.ids().map(|id| self.get(id));
-        let undid = steps.any(|one| one.undo.stage() == Stage::Succeeded);
-        if state == RunState::Finished(Outcome::Compensated) && !undid {
+        if state == RunState::Finished(Outcome::Compensated)
+            && !steps.any(|one| one.undo.stage() == Stage::Succeeded)
+        {
             return Outcome::Failed.as_str();
+        }
+        if self.closed.is_some() && self.finished.is_some() {
+            return CLOSED;
         }
         state.as_str()
     }
@@ -185,19 +224,8 @@ impl Machine {
         if self.finished.is_some() {
             return None;
         }
-        let timers = || self.agenda.of_rank(Rank::Timer).next().map(|line| line.1);
-        let sleeper = if self.is_held_up() { None } else { timers() };
-        let limit = self.overrun_at();
-        match (sleeper, limit) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-
-    /// The root's forward stage of a path, for tests that look from outside.
-    #[must_use]
-    pub fn stage_of(&self, path: &str, phase: Phase) -> Option<Stage> {
-        self.id_of(path).map(|id| self.tree.stage(id, phase))
+        let sleeper = self.next_sleeping().map(|(at, ..)| at);
+        sleeper.into_iter().chain(self.overrun_at()).min()
     }
 
     /// Whether an execution only sleeps, or computes with what the journal has: it reaches no server and reads nothing new.

@@ -81,16 +81,4 @@ impl Machine {
             Some(Body::Step(_) | Body::Group { .. }) | None => self.graph.policy.on_failure,
         }
     }
-
-    /// What the failure of a node would lead to, in words; for pages that explain.
-    #[must_use]
-    pub fn failure_leads_to(&self, id: InstanceId) -> &'static str {
-        match self.reaction(id) {
-            Reaction::Tolerate { .. } => "the run continues",
-            Reaction::FailParent | Reaction::CountItem => "what it is part of fails",
-            Reaction::End { undo: true } => "the run undoes what it did",
-            Reaction::End { undo: false } => "the run stops and leaves things as they are",
-            Reaction::Ask => "the run pauses and asks",
-        }
-    }
 }

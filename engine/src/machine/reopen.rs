@@ -51,7 +51,10 @@ impl Machine {
             return Ok(());
         }
         self.shift(id, Phase::Undo, Change::Again)?;
-        self.alter(id, |instance| instance.undone_by = None)
+        let instance = self.tree.get_mut(id);
+        instance.undone_by = None;
+        instance.execution_mut(Phase::Undo).forget();
+        Ok(())
     }
 
     /// A container that has settled is open again. An item needs one of its loop's slots first: it is pending, and so is what is
@@ -69,11 +72,19 @@ impl Machine {
             .map(|at| self.get(at))
             .any(|at| at.item.is_some() && !at.forward.stage().is_active());
         self.tree.get_mut(container).finished_at = None;
-        if !waits {
-            return self.shift(container, Phase::Do, Change::Reopen);
+        if waits {
+            self.execution_mut(container, Phase::Do).next_cause = cause;
+            self.shift(container, Phase::Do, Change::Again)?;
+        } else {
+            self.shift(container, Phase::Do, Change::Reopen)?;
         }
-        self.execution_mut(container, Phase::Do).next_cause = cause;
-        self.shift(container, Phase::Do, Change::Again)
+        // What was open in it when it failed is open again with it.
+        for child in self.get(container).children.clone() {
+            if self.get(child).forward.at == At::Ended && !self.tree.is_finally_step(child) {
+                self.reopen_ended(child)?;
+            }
+        }
+        Ok(())
     }
 
     /// A group or loop that would fail at once again by what else failed in it: that is asked about, too.
@@ -101,15 +112,23 @@ impl Machine {
                 let is_skipped = between
                     .into_iter()
                     .any(|at| self.tree.stage(at, Phase::Do) == Stage::Skipped);
-                if self.get(id).undone_by != Some(scope) || is_skipped {
+                if is_skipped {
+                    continue;
+                }
+                if self.get(id).undone_by != Some(scope) {
+                    if self.may_be_half_undone(id) {
+                        self.half_undone(id)?;
+                        self.open_between(id, scope)?;
+                    }
                     continue;
                 }
                 if self.tree.stage(id, Phase::Do) == Stage::Failed {
-                    // It failed, and what it did before it failed was undone: it asks, as other failures do.
+                    // It failed, and what it did before it failed was undone. What failed because of it asks, so it is not opened:
+                    // it would fail again at once.
                     self.undone_no_more(id)?;
-                } else {
-                    self.pending_again(id)?;
+                    continue;
                 }
+                self.pending_again(id)?;
                 self.open_between(id, scope)?;
             }
         }
@@ -162,6 +181,42 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether a step is done whose undo has begun, did not come to its end, and may have taken something away.
+    fn may_be_half_undone(&self, id: InstanceId) -> bool {
+        let instance = self.get(id);
+        let undo = &instance.undo;
+        let left = undo.stage() != Stage::Succeeded;
+        let no_effect = undo
+            .own_failure()
+            .is_some_and(|failure| failure.certainty == Certainty::NoEffect);
+        let may_have_acted = undo.part > 0 || !no_effect;
+        let is_done = instance.forward.stage() == Stage::Succeeded && instance.took_effect;
+        is_done && left && undo.begun && may_have_acted
+    }
+
+    /// Such a step is not done any more. If twice is as good as once, it runs again; else a person knows what is left of it.
+    fn half_undone(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+        if self.redo(id, Phase::Do) == Redo::Repeatable {
+            // What is left of it is still to be undone, and in its place.
+            let order = self.get(id).start_order;
+            self.pending_again(id)?;
+            let instance = self.tree.get_mut(id);
+            instance.took_effect = true;
+            instance.start_order = order;
+            return Ok(());
+        }
+        let undo = self.get(id).undo.failure.as_deref();
+        let why = undo.map_or("", |failure| failure.message.as_str());
+        let failure = Failure::new(
+            "undo.left",
+            format!("its undo began and was left ({why}): what is left of it is not known"),
+        );
+        let execution = self.execution_mut(id, Phase::Do);
+        execution.failure = Some(Box::new(failure.certainty(Certainty::Partial)));
+        execution.failed_attempt = execution.attempt;
+        self.shift(id, Phase::Do, Change::Ask)
+    }
+
     fn reopen_ended(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
         match self.get(id).role {
             Role::Step | Role::Call => self.resume_ended(id),
@@ -180,7 +235,8 @@ impl Machine {
                 "run.ended",
                 "the run ended while it waited; it may have acted before",
             );
-            self.execution_mut(id, Phase::Do).failure = Some(failure.certainty(Certainty::Partial));
+            let failure = Box::new(failure.certainty(Certainty::Partial));
+            self.execution_mut(id, Phase::Do).failure = Some(failure);
             return self.shift(id, Phase::Do, Change::Ask);
         }
         instance.finished_at = None;
@@ -219,7 +275,9 @@ impl Machine {
                     self.shift(id, phase, Change::Again)?;
                 }
             }
-            self.alter(id, forget)?;
+            forget(self.tree.get_mut(id));
+            self.touch(id);
+            self.recount(id)?;
             self.close_inside(id);
         }
         Ok(())
@@ -233,8 +291,10 @@ impl Machine {
                 let instance = self.tree.get_mut(id);
                 instance.expanded = false;
                 instance.children.clear();
+                let tally = self.tally(id);
                 *self.tally_mut(id) = super::tally::Tally {
-                    needs: self.tally(id).needs,
+                    needs: tally.needs,
+                    counted: tally.counted,
                     ..Default::default()
                 };
             }
@@ -255,21 +315,8 @@ fn forget(instance: &mut Instance) {
     instance.undone_by = None;
     instance.start_order = 0;
     for phase in [Phase::Do, Phase::Undo] {
-        if instance.execution(phase).attempt == 0 {
-            continue;
+        if instance.execution(phase).attempt > 0 {
+            instance.execution_mut(phase).forget();
         }
-        let execution = instance.execution_mut(phase);
-        execution.begun = false;
-        execution.tries = 0;
-        execution.part = 0;
-        execution.first_started_at = None;
-        execution.started_at = None;
-        execution.deadline = None;
-        execution.capture = None;
-        execution.mark = None;
-        execution.state = None;
-        execution.woken = None;
-        execution.next_cause = None;
-        execution.failure = None;
     }
 }

@@ -103,7 +103,9 @@ impl Machine {
             | Report::Done { .. }
             | Report::Failed { .. } => Stage::Running,
         };
-        if execution.attempt != attempt || execution.stage() != expected {
+        // A run that was closed in doubt does not learn what its probe found.
+        let counts = self.finished.is_none() && execution.attempt == attempt;
+        if !counts || execution.stage() != expected {
             return Vec::new();
         }
         let node = self.get(id).path.clone();
@@ -114,12 +116,12 @@ impl Machine {
                 attempt,
                 capture,
             })],
-            Report::Marked(mark) => vec![EventBody::Marked(Marked {
+            Report::Marked(mark) => vec![EventBody::Marked(Box::new(Marked {
                 node,
                 phase,
                 attempt,
                 mark,
-            })],
+            }))],
             Report::Progressed(state) => {
                 vec![EventBody::Progressed(Progressed {
                     node,
@@ -132,19 +134,19 @@ impl Machine {
                 // The timeout of a step that sleeps is for the whole of it.
                 let limit = self
                     .action(id, phase)
-                    .and_then(|action| action.timeout)
+                    .and_then(|action| self.timeout(id, phase, action))
                     .map(|timeout| timeout.after(execution.first_started_at.unwrap_or(now)));
                 wait.deadline = match (wait.deadline, limit) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
                 };
-                vec![EventBody::Suspended(Suspended {
+                vec![EventBody::Suspended(Box::new(Suspended {
                     node,
                     phase,
                     attempt,
                     state,
                     wait,
-                })]
+                }))]
             }
             Report::Done { output, evidence } => vec![EventBody::Succeeded(Box::new(Succeeded {
                 node,

@@ -332,9 +332,13 @@ impl Machine {
         })
     }
 
-    /// The end of a scope overtakes the groups and loops that are open in it.
-    fn end_open(&mut self, scope: InstanceId) -> Result<(), IllegalEvent> {
-        for id in self.tree.inside(scope) {
+    /// The end of a scope, a group or a loop overtakes the groups and loops that are open in it.
+    pub(super) fn end_open(&mut self, container: InstanceId) -> Result<(), IllegalEvent> {
+        let scope = match self.get(container).role {
+            Role::Root | Role::Call => container,
+            Role::Foreach | Role::Group | Role::Step => self.get(container).scope,
+        };
+        for id in self.tree.inside(container) {
             let instance = self.get(id);
             let is_container = matches!(instance.role, Role::Group | Role::Foreach);
             let is_open = instance.forward.stage() == super::Stage::Running;

@@ -43,11 +43,11 @@ impl Machine {
                 value: Value::Bool(holds),
             };
             if !holds {
-                return Ok(EventBody::Skipped(Skipped {
+                return Ok(EventBody::Skipped(Box::new(Skipped {
                     node: instance.path.clone(),
                     phase: Phase::Do,
                     why: SkipCause::When(fact),
-                }));
+                })));
             }
             facts.push(fact);
         }
@@ -85,10 +85,10 @@ impl Machine {
                         value: Value::Bool(holds),
                     };
                     if !holds {
-                        return Ok(EventBody::Gated(Gated {
+                        return Ok(EventBody::Gated(Box::new(Gated {
                             node: instance.path.clone(),
                             gate: fact,
-                        }));
+                        })));
                     }
                     started.facts.push(fact);
                 }
@@ -192,11 +192,11 @@ impl Machine {
     pub(super) fn start_undo(&self, id: InstanceId, now: Timestamp) -> EventBody {
         let instance = self.get(id);
         let nothing = || {
-            EventBody::Skipped(Skipped {
+            EventBody::Skipped(Box::new(Skipped {
                 node: instance.path.clone(),
                 phase: Phase::Undo,
                 why: SkipCause::NoEffect,
-            })
+            }))
         };
         let Some(action) = self.action(id, Phase::Undo) else {
             return nothing();

@@ -1,14 +1,14 @@
 //! What a node counts for around it, and the sums of it.
 //!
-//! Every count is the sum of what the nodes below contribute *now*: the one setter takes away what a node contributed
-//! before and adds what it contributes after. So settling twice counts once, and reopening takes back exactly what settling
-//! gave, whatever command came in between.
+//! Every count is the sum of what the nodes below contribute. What a node was counted for is kept beside its sums, so that
+//! `recount` takes away exactly that and adds what the node contributes now, whatever was changed before in whatever order.
+//! So settling twice counts once, and reopening takes back what settling gave.
 use super::{
     core::{IllegalEvent, Machine},
     event::StartCause,
     execution::{At, Change, Stage},
     reaction::Reaction,
-    state::{Instance, InstanceId, NodeState, Role},
+    state::{InstanceId, NodeState, Role},
     tree::ROOT,
 };
 use crate::{
@@ -39,6 +39,8 @@ pub(super) struct Tally {
     /// Containers: undos inside that are under way, at any depth.
     pub undoing: u32,
     pub undo: super::undo::Mark,
+    /// What the node itself is counted for.
+    pub counted: Share,
 }
 
 /// What a node contributes.
@@ -90,7 +92,6 @@ impl Machine {
         phase: Phase,
         change: Change,
     ) -> Result<(), IllegalEvent> {
-        let before = self.share(id);
         let was_settled = self.tree.stage(id, Phase::Do).is_settled();
         if let Err((stage, trigger)) = self.tree.get_mut(id).execution_mut(phase).on(change) {
             return Err(IllegalEvent::Transition {
@@ -101,42 +102,28 @@ impl Machine {
             });
         }
         let instance = self.tree.get_mut(id);
-        instance.state = NodeState::of(instance.forward.stage(), instance.undo.stage());
+        let undo = match instance.undo.stage() {
+            // It began, and was given up: nobody knows what is left.
+            Stage::Ended if instance.undo.begun => Stage::Failed,
+            stage => stage,
+        };
+        instance.state = NodeState::of(instance.forward.stage(), undo);
         self.touch(id);
-        // Failures inside that ask do so as long as it is open.
-        if !self.asking.is_empty() && was_settled != self.tree.stage(id, Phase::Do).is_settled() {
+        // Failures inside that ask do so as long as it is open, or will be.
+        let is_settled = self.tree.stage(id, Phase::Do).is_settled();
+        if !self.asking.is_empty() && was_settled != is_settled {
             self.touch_inside(id);
         }
-        self.sum(id, before)
+        self.recount(id)
     }
 
-    /// Changes what a node contributes by more than its place.
-    pub(super) fn alter(
-        &mut self,
-        id: InstanceId,
-        change: impl FnOnce(&mut Instance),
-    ) -> Result<(), IllegalEvent> {
-        let before = self.share(id);
-        change(self.tree.get_mut(id));
-        self.touch(id);
-        self.sum(id, before)
-    }
-
-    /// Changes what all failures lead to.
-    pub(super) fn sum_failed(
-        &mut self,
-        change: impl FnOnce(&mut Self),
-    ) -> Result<(), IllegalEvent> {
-        let failed: Vec<(InstanceId, Share)> = self
-            .tree
-            .ids()
-            .filter(|id| self.tree.stage(*id, Phase::Do) == Stage::Failed)
-            .map(|id| (id, self.share(id)))
-            .collect();
-        change(self);
-        for (id, before) in failed {
-            self.touch(id);
-            self.sum(id, before)?;
+    /// Counts all failures anew: what they lead to has changed.
+    pub(super) fn recount_failed(&mut self) -> Result<(), IllegalEvent> {
+        for id in self.tree.ids() {
+            if self.tree.stage(id, Phase::Do) == Stage::Failed {
+                self.touch(id);
+                self.recount(id)?;
+            }
         }
         Ok(())
     }
@@ -190,14 +177,16 @@ impl Machine {
         state.is_some_and(|state| state.outer_end)
     }
 
-    /// Takes away what a node contributed, and adds what it contributes now; and so on for those whose share changes by it.
-    fn sum(&mut self, id: InstanceId, before: Share) -> Result<(), IllegalEvent> {
-        let mut work = vec![(id, before)];
-        while let Some((id, before)) = work.pop() {
-            let after = self.share(id);
-            if before == after {
+    /// Takes away what a node was counted for, and counts what it contributes now; and so on for those whose share changes by it.
+    /// What a loop no longer has among its items counts for nothing.
+    pub(super) fn recount(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+        let mut work = vec![id];
+        while let Some(id) = work.pop() {
+            let (before, after) = (self.tally(id).counted, self.share(id));
+            if before == after || !self.is_listed(id) {
                 continue;
             }
+            self.tally_mut(id).counted = after;
             self.sum_one(id, before, after, &mut work)
                 .ok_or_else(|| IllegalEvent::Phase {
                     seq: self.seq + 1,
@@ -212,14 +201,13 @@ impl Machine {
         id: InstanceId,
         before: Share,
         after: Share,
-        work: &mut Vec<(InstanceId, Share)>,
+        work: &mut Vec<InstanceId>,
     ) -> Option<()> {
         if before.busy != after.busy {
             self.watch.count(before.busy, self.last_at)?;
         }
         if before.passed != after.passed {
             for other in self.tree.dependents(id).collect::<Vec<_>>() {
-                let share = self.share(other);
                 let held = self.tally(other).needs > 0;
                 add(
                     &mut self.tally_mut(other).needs,
@@ -231,7 +219,7 @@ impl Machine {
                 if held != (self.tally(other).needs > 0) && !self.get(other).children.is_empty() {
                     self.touch_inside(other);
                 }
-                work.push((other, share));
+                work.push(other);
             }
         }
         let Some(parent) = self.get(id).parent else {
@@ -309,7 +297,9 @@ impl Machine {
         let needs = self.tree.needs(id).count();
         let share = self.share(id);
         let is_finally = self.tree.is_finally_step(id);
-        self.tally_mut(id).needs = u32::try_from(needs).unwrap_or(u32::MAX);
+        let tally = self.tally_mut(id);
+        tally.needs = u32::try_from(needs).unwrap_or(u32::MAX);
+        tally.counted = share;
         if let Some(parent) = self.get(id).parent {
             let tally = self.tally_mut(parent);
             tally.open += u32::from(!is_finally);
@@ -364,6 +354,12 @@ impl Machine {
 
     fn check_node(&self, id: InstanceId) -> Result<(), String> {
         let tally = self.tally(id);
+        if tally.counted != self.share(id) && self.is_listed(id) {
+            let (path, counted, share) = (&self.get(id).path, tally.counted, self.share(id));
+            return Err(format!(
+                "{path:?} is counted as {counted:?}, and is {share:?}"
+            ));
+        }
         let children: Vec<(InstanceId, Share)> = self
             .get(id)
             .children
@@ -425,14 +421,26 @@ impl Watch {
         }
     }
 
+    /// The time in which no process drove the run does not count; what ran until the last event before it does.
+    pub(super) fn passes_over(&mut self, from: Timestamp, to: Timestamp) {
+        if self.busy > 0 {
+            self.add(from);
+        }
+        self.since = to;
+    }
+
+    fn add(&mut self, until: Timestamp) {
+        let passed = Duration::between(self.since, until).as_millis().max(0);
+        let total = self.total.as_millis().saturating_add(passed);
+        self.total = Duration::from_millis(total);
+    }
+
     /// A step begins to run, or ends.
     fn count(&mut self, ends: bool, now: Timestamp) -> Option<()> {
         if ends {
             self.busy = self.busy.checked_sub(1)?;
             if self.busy == 0 {
-                let passed = Duration::between(self.since, now).as_millis().max(0);
-                let total = self.total.as_millis().saturating_add(passed);
-                self.total = Duration::from_millis(total);
+                self.add(now);
                 self.since = now;
             }
             return Some(());

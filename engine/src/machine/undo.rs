@@ -52,6 +52,13 @@ impl Machine {
                 self.tally_mut(id).undo = Mark::default();
                 self.touch(id);
             }
+            // An undo that failed, or was given up, in an earlier one is pending: nobody answers it before its turn in this one.
+            if matches!(
+                self.tree.stage(id, Phase::Undo),
+                Stage::Failed | Stage::Ended
+            ) {
+                self.shift(id, Phase::Undo, Change::Again)?;
+            }
         }
         self.tally_mut(scope).undo = Mark::default();
         if let Some(state) = self.scopes.get_mut(&scope) {
@@ -64,7 +71,9 @@ impl Machine {
 
     /// An undo is done, or left (`left`).
     pub(super) fn undo_settled(&mut self, id: InstanceId, left: bool) -> Result<(), IllegalEvent> {
-        if self.tally(id).undo.settled {
+        // One that was in doubt since an earlier compensation may settle before its turn in this one, which then finds it done.
+        let mark = self.tally(id).undo;
+        if mark.settled || !mark.ready {
             return Ok(());
         }
         let mut work = Vec::new();
@@ -115,7 +124,8 @@ impl Machine {
                 let need = self.undo_need(id);
                 let goes = need == Need::Undo && (!mark.blocked || self.is_scratch(id));
                 if goes {
-                    self.ready_to_undo(id)?;
+                    self.tally_mut(id).undo.ready = true;
+                    self.touch(id);
                 } else {
                     let stays = mark.blocked || need == Need::Impossible;
                     self.settle_undo(id, stays, &mut work)?;
@@ -129,19 +139,6 @@ impl Machine {
                 self.settle_undo(id, mark.blocked, &mut work)?;
             }
         }
-        Ok(())
-    }
-
-    fn ready_to_undo(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
-        // An earlier compensation gave it up, or a person left it failed.
-        if matches!(
-            self.tree.stage(id, Phase::Undo),
-            Stage::Failed | Stage::Ended
-        ) {
-            self.shift(id, Phase::Undo, Change::Again)?;
-        }
-        self.tally_mut(id).undo.ready = true;
-        self.touch(id);
         Ok(())
     }
 

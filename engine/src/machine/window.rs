@@ -9,13 +9,17 @@ use crate::{
     graph::OutsideWindow,
     policy::windows::next_opening,
     step::{Cause, Certainty, Effect, Failure, Phase, Redo},
-    value::Timestamp,
+    value::{Duration, Timestamp},
 };
 
 impl Machine {
-    /// When the windows let a forward start of this instance happen; `None` if it may start now.
-    #[must_use]
-    pub fn window_opens(&self, id: InstanceId, now: Timestamp) -> Option<Timestamp> {
+    /// An instant of the wall clock in the time of the run.
+    pub(super) fn of_wall(&self, at: Timestamp) -> Timestamp {
+        Duration::from_millis(-self.wall_ahead.as_millis()).after(at)
+    }
+
+    /// When the windows let a forward start of this instance happen, by the wall clock; `None` if it may start now.
+    pub(super) fn window_opens(&self, id: InstanceId, now: Timestamp) -> Option<Timestamp> {
         let windows = &self.graph.policy.windows;
         if windows.is_empty() || self.get(id).role != Role::Step || self.is_in_finally(id) {
             return None;
@@ -27,8 +31,9 @@ impl Machine {
             return None;
         }
         // A window that never opens is waited for to the end of time: nothing is written outside of it.
-        let opens = next_opening(windows, now).unwrap_or(Timestamp::MAX);
-        (opens > now).then_some(opens)
+        let wall = self.wall_ahead.after(now);
+        let opens = next_opening(windows, wall).unwrap_or(Timestamp::MAX);
+        (opens > wall).then_some(opens)
     }
 
     /// Whether an instance belongs to a `finally`, of its own scope or of one around it.
@@ -190,7 +195,7 @@ mod tests {
             failovers: indexmap::IndexMap::new(),
             unreachable: indexmap::IndexMap::new(),
         };
-        apply(machine, EventBody::LeaseTaken(taken), now);
+        apply(machine, EventBody::LeaseTaken(Box::new(taken)), now);
     }
 
     #[test]
@@ -317,12 +322,12 @@ mod tests {
                     (Work::Execute, _) => {
                         let taken = Event {
                             at: now,
-                            body: EventBody::LeaseTaken(LeaseTaken {
+                            body: EventBody::LeaseTaken(Box::new(LeaseTaken {
                                 epoch: run.epoch() + 1,
                                 holder: crate::journal::conformance::holder("ana"),
                                 failovers: indexmap::IndexMap::new(),
                                 unreachable: indexmap::IndexMap::new(),
-                            }),
+                            })),
                         };
                         run.apply(&taken).unwrap();
                         events.push(taken);

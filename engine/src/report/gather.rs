@@ -301,6 +301,7 @@ impl Gathered {
             | EventBody::RetryScheduled(_)
             | EventBody::Gated(_)
             | EventBody::WindowClosed(_)
+            | EventBody::Withdrawn(_)
             | EventBody::Skipped(_)
             | EventBody::Probed(_)
             | EventBody::Voted(_)
@@ -374,7 +375,8 @@ impl Report {
             by: started.run.by.clone(),
             account: started.run.account.clone(),
             started_at: instant(started.run.started_at),
-            last_event_at: instant(machine.last_at()),
+            // What was written after the end, such as the refusal of a command, does not move it.
+            last_event_at: instant(machine.root().finished_at.unwrap_or(machine.last_at())),
             took_ms: Duration::between(
                 started.run.started_at,
                 machine.root().finished_at.unwrap_or(machine.last_at()),

@@ -44,7 +44,10 @@ pub fn standing(machine: &Machine, is_driven: bool) -> Standing {
             "there was nothing to undo".to_owned()
         }
         RunState::Finished(Outcome::Compensated) => "what it did is undone".to_owned(),
-        RunState::Finished(Outcome::Stopped) => why_stopped(machine),
+        RunState::Finished(Outcome::Stopped) => match machine.closed() {
+            Some(closed) => format!("by {}: {}", closed.who, one_line(&closed.because)),
+            None => why_stopped(machine),
+        },
         RunState::Finished(Outcome::Cancelled) => {
             machine.cancelled().map_or_else(String::new, |cancelled| {
                 let why = cancelled.because.as_deref().map(one_line);
@@ -100,7 +103,13 @@ fn why_stopped(machine: &Machine) -> String {
         why.push(format!("{} cannot be undone", list(&impossible)));
     }
     if why.is_empty() {
-        why.push("what it did is left as it is".to_owned());
+        let undone = of(&|one| one.state == NodeState::Undone);
+        let left = if undone.is_empty() {
+            "what it did"
+        } else {
+            "what is not undone"
+        };
+        why.push(format!("{left} is left as it is"));
     }
     format!("{}; a person is needed", why.join(", and "))
 }

@@ -98,7 +98,7 @@ pub fn undo_of(machine: &Machine, instance: &Instance) -> Option<String> {
         Undo::Impossible => "cannot be undone".to_owned(),
         Undo::Steps(actions) => {
             let kinds: Vec<&str> = actions.iter().map(|action| action.kind.as_str()).collect();
-            format!("undone by {}", kinds.join(", then "))
+            format!("its undo: {}", kinds.join(", then "))
         }
     })
 }
@@ -384,6 +384,11 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
                 clock(closed.opens, now),
                 span(Duration::between(now, closed.opens))
             ),
+        ),
+        EventBody::Withdrawn(withdrawn) => line(
+            &withdrawn.node,
+            S::Pending,
+            "is pending again: what it needs runs again, or what it is part of fails",
         ),
         EventBody::Skipped(skipped) => {
             if skipped.phase == Phase::Undo {

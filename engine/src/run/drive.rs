@@ -8,7 +8,7 @@ use super::{
     taking::Taken,
     targets::{self, Met},
     unlearned::Unlearned,
-    work::{Assignment, Message},
+    work::{Assignment, Message, Reported},
 };
 use crate::{
     journal::Lease,
@@ -17,7 +17,7 @@ use crate::{
     },
     secret::RunSecrets,
     step::{Cause, Certainty, Failure, Identity, Probed},
-    value::Duration,
+    value::{Duration, Timestamp},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -76,7 +76,7 @@ impl Line {
 
 pub(super) struct Drive<'l> {
     shared: Arc<Shared>,
-    machine: Machine,
+    machine: Box<Machine>,
     lease: Box<dyn Lease>,
     secrets: Arc<RunSecrets>,
     printer: Arc<Printer>,
@@ -86,6 +86,8 @@ pub(super) struct Drive<'l> {
     clock: Arc<RunClock>,
     /// How far the wall clock was ahead of the run's time when it was last looked at.
     offset: Duration,
+    /// Who waits for an instant of the wall clock has not looked at it again since it was set.
+    looks: bool,
     options: DriveOptions,
     line: &'l mut Line,
     in_flight: HashMap<Wanted, CancellationToken>,
@@ -119,6 +121,7 @@ impl<'l> Drive<'l> {
             met: Arc::new(taken.met),
             clock,
             offset: Duration::ZERO,
+            looks: false,
             options,
             line,
             in_flight: HashMap::new(),
@@ -127,8 +130,8 @@ impl<'l> Drive<'l> {
         }
     }
 
-    /// Drives until the run ends, needs a person, or is told to stop. The lease goes back as this returns.
-    pub(super) async fn run(mut self) -> Result<Ended, RunError> {
+    /// Drives until the run ends, needs a person, or is told to stop.
+    pub(super) async fn run(&mut self) -> Result<Ended, RunError> {
         let result = self.turn().await;
         // Nothing outlives the lease: what is in flight is ended and awaited.
         for cancel in self.in_flight.values() {
@@ -149,19 +152,34 @@ impl<'l> Drive<'l> {
     async fn turn(&mut self) -> Result<Ended, RunError> {
         self.look_at_the_clock()?;
         // Before anything else: a cancel that waits there is obeyed before an interrupted step is begun anew.
-        self.read_inbox(true).await?;
+        let accepted = Box::pin(self.read_inbox()).await?;
         let mut answers: Vec<Answer> = Vec::new();
+        if self.options.for_orders && !accepted {
+            self.commit(&mut answers).await?;
+            self.unlearned.nothing_is_left()?;
+            let finished = self.machine.finished();
+            return Ok(finished.map_or(Ended::Interrupted, |finished| {
+                Ended::Finished(finished.outcome)
+            }));
+        }
         loop {
             if !self.is_stopping() {
                 let now = self.clock.now();
-                self.hold_without_secrets(now).await?;
+                if self.machine.expires(now) {
+                    // A process that was stopped for a while has not seen what came in time.
+                    Box::pin(self.read_inbox()).await?;
+                }
+                if !self.unlearned.is_empty() {
+                    Box::pin(self.hold_without_secrets(now)).await?;
+                }
+                self.wake_by_the_clock(now)?;
                 let events = self.machine.settle(now).map_err(|e| self.illegal(&e))?;
                 self.batch.extend(events);
             }
-            self.commit(&mut answers).await?;
+            let wrote = self.commit(&mut answers).await?;
             let missing = self.missing();
-            if !missing.is_empty() {
-                // Else an effect would follow from what no name leads to any more.
+            if !missing.is_empty() && !wrote {
+                // Else an effect would follow from what no name leads to any more. An append has just looked for itself.
                 self.shared.journal.in_place().await?;
             }
             self.reconcile(missing);
@@ -178,12 +196,10 @@ impl<'l> Drive<'l> {
             let mut next = message;
             while let Some(message) = next {
                 match message {
-                    Message::Report(wanted, report, answer) => {
-                        self.take(&wanted, *report, answer, &mut answers)?
-                    }
-                    Message::Met(target, who, answer) => {
-                        let verdict = self.meet(&target, *who)?;
-                        answers.push((answer, verdict));
+                    Message::Report(reported) => self.take(*reported, &mut answers)?,
+                    Message::Met(met) => {
+                        let verdict = self.meet(&met.target, met.who)?;
+                        answers.push((met.answer, verdict));
                     }
                     Message::Ended(wanted) => {
                         self.in_flight.remove(&wanted);
@@ -197,7 +213,7 @@ impl<'l> Drive<'l> {
                 self.look_at_the_clock()?;
             }
             if inbox {
-                self.read_inbox(false).await?;
+                Box::pin(self.read_inbox()).await?;
             }
         }
     }
@@ -268,13 +284,12 @@ impl<'l> Drive<'l> {
         }
     }
 
-    fn take(
-        &mut self,
-        wanted: &Wanted,
-        report: Report,
-        answer: Option<oneshot::Sender<Result<(), Failure>>>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<(), RunError> {
+    fn take(&mut self, reported: Reported, answers: &mut Vec<Answer>) -> Result<(), RunError> {
+        let Reported {
+            wanted,
+            report,
+            answer,
+        } = reported;
         let now = self.clock.now();
         let events = match &report {
             // Ended by this process, and not by the run: it keeps its place. What may have taken effect is left as a crash
@@ -282,7 +297,7 @@ impl<'l> Drive<'l> {
             Report::Failed { failure, .. }
                 if self.line.end.is_cancelled() && failure.cause == Cause::Cancelled =>
             {
-                self.machine.interrupted(wanted, failure, now)
+                self.machine.interrupted(&wanted, failure, now)
             }
             Report::Probed(Probed::InDoubt(_)) if self.line.end.is_cancelled() => Vec::new(),
             Report::Captured(_)
@@ -291,7 +306,7 @@ impl<'l> Drive<'l> {
             | Report::Suspended { .. }
             | Report::Done { .. }
             | Report::Failed { .. }
-            | Report::Probed(_) => self.machine.report(wanted, report, now),
+            | Report::Probed(_) => self.machine.report(&wanted, report, now),
         };
         let counted = !events.is_empty();
         self.apply(events)?;
@@ -345,6 +360,16 @@ impl<'l> Drive<'l> {
             let body = EventBody::ClockStepped(step);
             self.apply(vec![Event { at, body }])?;
         }
+        self.looks = true;
+        self.wake_by_the_clock(now)
+    }
+
+    /// While the run is held up nobody is woken, for whatever reason: they look once it continues.
+    fn wake_by_the_clock(&mut self, now: Timestamp) -> Result<(), RunError> {
+        if !self.looks || self.machine.is_held_up() {
+            return Ok(());
+        }
+        self.looks = false;
         let clock = self.clock.clone();
         let woken = self
             .machine
@@ -362,9 +387,10 @@ impl<'l> Drive<'l> {
         Ok(())
     }
 
-    /// Appends what was applied; only then are answers given and observers told.
-    async fn commit(&mut self, answers: &mut Vec<Answer>) -> Result<(), RunError> {
-        if !self.batch.is_empty() {
+    /// Appends what was applied; only then are answers given and observers told. Whether anything was appended.
+    async fn commit(&mut self, answers: &mut Vec<Answer>) -> Result<bool, RunError> {
+        let writes = !self.batch.is_empty();
+        if writes {
             let events = std::mem::take(&mut self.batch);
             let first = self.machine.seq() + 1 - events.len() as u64;
             let state = self.machine.word();
@@ -377,7 +403,7 @@ impl<'l> Drive<'l> {
         for (answer, verdict) in answers.drain(..) {
             drop(answer.send(verdict));
         }
-        Ok(())
+        Ok(writes)
     }
 
     /// What is wanted and not in flight.
@@ -403,11 +429,7 @@ impl<'l> Drive<'l> {
         for wanted in self.machine.unwanted() {
             if !self.in_flight.contains_key(&wanted) {
                 let report = self.machine.unbegun(&wanted);
-                drop(
-                    self.line
-                        .tx
-                        .send(Message::Report(wanted, Box::new(report), None)),
-                );
+                drop(self.line.tx.send(Message::report(wanted, report)));
             }
         }
         for wanted in missing {
@@ -419,7 +441,7 @@ impl<'l> Drive<'l> {
                 Ok(assignment) => {
                     spawn(async move {
                         let report = assignment.run().await;
-                        drop(tx.send(Message::Report(wanted, Box::new(report), None)));
+                        drop(tx.send(Message::report(wanted, report)));
                         drop(tx.send(Message::Ended(wanted)));
                     });
                 }
@@ -432,7 +454,7 @@ impl<'l> Drive<'l> {
                         },
                     };
                     let report = redact::report(self.secrets.redactor(), report);
-                    drop(tx.send(Message::Report(wanted, Box::new(report), None)));
+                    drop(tx.send(Message::report(wanted, report)));
                     drop(tx.send(Message::Ended(wanted)));
                 }
             }
@@ -450,9 +472,10 @@ impl<'l> Drive<'l> {
         }
     }
 
-    /// Takes every command of the inbox, each at its own time: what was due before it comes first. Of a run that was just taken
-    /// over only what has expired comes before it: nothing is begun anew before the commands are known.
-    async fn read_inbox(&mut self, first: bool) -> Result<(), RunError> {
+    /// Takes every command of the inbox, each at its own time: what had expired before it comes first. Nothing is begun anew before
+    /// the commands are known. Whether one was accepted.
+    async fn read_inbox(&mut self) -> Result<bool, RunError> {
+        let mut accepted = false;
         let mut commands = self.shared.journal.inbox(Some(self.lease.run())).await?;
         commands.sort_by_key(|command| command.at);
         for command in commands {
@@ -463,11 +486,7 @@ impl<'l> Drive<'l> {
             let sent = self.clock.of_wall(command.at).min(now);
             if !self.is_stopping() {
                 self.hold_without_secrets(sent).await?;
-                let due = if first {
-                    self.machine.wake(sent)
-                } else {
-                    self.machine.settle(sent)
-                };
+                let due = self.machine.wake(sent);
                 self.batch.extend(due.map_err(|e| self.illegal(&e))?);
             }
             let command = redact::submitted(self.secrets.redactor(), command);
@@ -476,14 +495,16 @@ impl<'l> Drive<'l> {
             }
             self.taken.insert(command.id.clone());
             let events = self.machine.command(&command, sent);
+            let refused = |event: &Event| matches!(event.body, EventBody::CommandRefused(_));
+            accepted |= !events.iter().any(refused);
             self.apply(events)?;
         }
-        Ok(())
+        Ok(accepted)
     }
 
     /// Without the content of a secret that the run has used, nothing may act: what it reads could not be kept out of the
     /// journal. The run is given back before such a step is written down as started, so that nothing fails or is in doubt.
-    async fn hold_without_secrets(&mut self, now: crate::value::Timestamp) -> Result<(), RunError> {
+    async fn hold_without_secrets(&mut self, now: Timestamp) -> Result<(), RunError> {
         if self.unlearned.is_empty() {
             return Ok(());
         }
@@ -500,7 +521,7 @@ impl<'l> Drive<'l> {
     async fn may_take(
         &mut self,
         command: &crate::machine::Submitted,
-        sent: crate::value::Timestamp,
+        sent: Timestamp,
     ) -> Result<bool, RunError> {
         if self.unlearned.is_empty() {
             return Ok(true);

@@ -224,7 +224,7 @@ impl Driver {
                 engine: env!("CARGO_PKG_VERSION").to_owned(),
             })),
         };
-        let machine = Machine::recover([&started]).map_err(|e| replay(&id, &e))?;
+        let machine = Box::new(Machine::recover([&started]).map_err(|e| replay(&id, &e))?);
         let begun = self
             .0
             .journal
@@ -272,8 +272,7 @@ impl Driver {
         self.poll_inbox();
         let shared = self.0.clone();
         let run = id.clone();
-        // Boxed, or the task would hold the run twice: as it was given, and as it is driven.
-        let driven = Box::pin(driven(self.0.clone(), taken, options, line));
+        let driven = driven(self.0.clone(), Box::new(taken), options, line);
         spawn(async move {
             let result: Result<Ended, RunError> = driven.await;
             shared.runs().remove(&run);
@@ -339,9 +338,11 @@ impl Driver {
 
 /// Drives a run under one lease after another: where an append has an unknown result, nothing is known of the machine any more,
 /// so it is dropped, and the run is taken anew from what the journal has.
+///
+/// What is rarely awaited is boxed, here and in `Drive`: thousands of runs that wait would each keep room for it.
 async fn driven(
     shared: Arc<Shared>,
-    mut taken: Taken,
+    mut taken: Box<Taken>,
     options: DriveOptions,
     mut line: Line,
 ) -> Result<Ended, RunError> {
@@ -349,21 +350,24 @@ async fn driven(
     let mut failures = 0;
     loop {
         let before = line.told();
-        let result = Drive::new(shared.clone(), taken, options, &mut line)
-            .run()
-            .await;
+        let result = {
+            // The lease goes back with it.
+            let mut drive = Drive::new(shared.clone(), *taken, options, &mut line);
+            drive.run().await
+        };
         if line.told() > before {
             failures = 0;
         }
         taken = match result {
             Err(error) if error.is_unknown() && !options.die_with_journal => {
-                match again(&shared, &run, options, &line, (&mut failures, error)).await {
+                let taken = again(&shared, &run, options, &line, (&mut failures, error));
+                match Box::pin(taken).await {
                     // It was its last event of which the result was not known. A lock is asked for only by a run that is over
                     // and has an order: the order stays in the inbox.
                     Err(RunError::Over { .. } | RunError::Locked(LockHeld::Held { .. })) => {
-                        return over(&shared, &run, &mut line).await;
+                        return Box::pin(over(&shared, &run, &mut line)).await;
                     }
-                    taken => taken?,
+                    taken => Box::new(taken?),
                 }
             }
             // A command may have come between the last look and the end of the lease: it is not left for nobody.
@@ -372,8 +376,8 @@ async fn driven(
                     Ok(commands) if !commands.is_empty() => {}
                     Ok(_) | Err(_) => return Ok(ended),
                 }
-                match take(&shared, &run, options, Some(line.told())).await {
-                    Ok(taken) => taken,
+                match Box::pin(take(&shared, &run, options, Some(line.told()))).await {
+                    Ok(taken) => Box::new(taken),
                     // Who holds the lease takes the command, too.
                     Err(_) => return Ok(ended),
                 }
@@ -432,7 +436,7 @@ pub fn start_of(new: &NewRun) -> StartOf {
         .graph
         .sources
         .iter()
-        .flat_map(|source| [text(&source.path), text(&source.sha256)])
+        .map(|source| text(&source.sha256))
         .collect();
     StartOf {
         playbook: hash(&sources),

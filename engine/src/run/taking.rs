@@ -16,7 +16,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 /// A run that this process may drive.
 pub(super) struct Taken {
-    pub machine: Machine,
+    pub machine: Box<Machine>,
     pub lease: Box<dyn Lease>,
     pub secrets: Arc<RunSecrets>,
     pub unlearned: Unlearned,
@@ -39,7 +39,7 @@ pub(super) async fn take(
 ) -> Result<Taken, RunError> {
     let lease = shared.journal.lease(run, shared.holder_now()).await?;
     let mut events = shared.journal.load(run, 1).await?;
-    let mut machine = Machine::recover(&events).map_err(|e| replay(run, &e))?;
+    let mut machine = Box::new(Machine::recover(&events).map_err(|e| replay(run, &e))?);
     // An append of unknown result is not all that may have happened to the journal meanwhile.
     if let Some(told) = told.filter(|told| *told > machine.seq()) {
         return Err(RunError::Replay {
@@ -51,15 +51,24 @@ pub(super) async fn take(
         });
     }
     let used = used(&events);
-    if let Some(finished) = machine.finished()
-        && shared.journal.inbox(Some(run)).await?.is_empty()
-    {
-        return Err(RunError::Over {
-            run: run.to_owned(),
-            outcome: finished.outcome.as_str(),
-        });
-    }
     let clock = RunClock::new(shared.clock.clone(), machine.last_at());
+    if let Some(finished) = machine.finished() {
+        let orders = shared.journal.inbox(Some(run)).await?;
+        if orders.is_empty() {
+            return Err(RunError::Over {
+                run: run.to_owned(),
+                outcome: finished.outcome.as_str(),
+            });
+        }
+        // An order that opens it again needs its locks, which it gave back when it ended. One that is refused needs none.
+        if orders
+            .iter()
+            .any(|order| machine.accepts(order, clock.now()).is_ok())
+        {
+            let locks = &machine.graph().policy.locks;
+            shared.journal.lock(lease.as_ref(), locks).await?;
+        }
+    }
     let secrets = shared.secrets_of(&machine.started().run.environment);
     let unlearned = Unlearned::of(used, &secrets, clock.now()).await;
     let compared = targets::compare(shared, &machine, &secrets).await;
@@ -71,18 +80,13 @@ pub(super) async fn take(
     {
         return Err(changed);
     }
-    // An order may open it again, and it gave its locks back when it ended.
-    if machine.finished().is_some() {
-        let locks = &machine.graph().policy.locks;
-        shared.journal.lock(lease.as_ref(), locks).await?;
-    }
     let at = clock.now().max(machine.last_at());
-    let taken = EventBody::LeaseTaken(LeaseTaken {
+    let taken = EventBody::LeaseTaken(Box::new(LeaseTaken {
         epoch: lease.epoch(),
         holder: shared.holder_now(),
         failovers: compared.failovers,
         unreachable: compared.unreachable,
-    });
+    }));
     // What an append of unknown result wrote, nobody was told.
     let known = told.unwrap_or(machine.seq());
     let first = machine.seq() + 1;
@@ -98,11 +102,12 @@ pub(super) async fn take(
         machine.apply(&event).map_err(|e| replay(run, &e))?;
         new.push(event);
     }
-    let state = machine.state().as_str();
+    let state = machine.word();
     shared
         .journal
         .append(lease.as_ref(), first, new.clone(), state)
         .await?;
+    targets::end_left(shared, &machine, &secrets).await;
     let begin = first - seen.len() as u64;
     seen.extend(new);
     Ok(Taken {

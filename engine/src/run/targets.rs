@@ -3,7 +3,7 @@
 use super::{api::RunError, driver::Shared, redact};
 use crate::{
     graph::{Graph, TargetDecl, WhenDown},
-    machine::{EventBody, Failover, Identified, Machine},
+    machine::{EventBody, Failover, Identified, Machine, NodePath},
     secret::RunSecrets,
     step::{Cause, Failure, Identity, Registry, Revealed, Target},
     value::{Duration, Timestamp, Value},
@@ -179,6 +179,31 @@ pub(super) async fn compare(shared: &Shared, machine: &Machine, secrets: &RunSec
     compared
 }
 
+/// Ends what an earlier process of the run has left running on its servers without effect: locks that it holds would be in the
+/// way of the attempts that follow, or outlive a run that is ended. Where a server does not answer in a short time, they end as
+/// it notices that their client is gone.
+pub(super) async fn end_left(shared: &Shared, machine: &Machine, secrets: &RunSecrets) {
+    let left = machine.left_behind();
+    let run = &machine.started().run.short_id;
+    let (registry, now) = (&shared.registry, shared.clock.now());
+    let one = |(target, nodes): (Target, Vec<NodePath>)| async move {
+        let Some(kind) = registry.target(&target.kind) else {
+            return;
+        };
+        let nodes: Vec<&str> = nodes.iter().map(|node| &**node).collect();
+        if let Ok(url) = reveal(&target, secrets, now).await {
+            // That it could not be ended is seen as a lock that is held, with the name of its session.
+            drop(kind.end_sessions(&target, url.expose(), run, &nodes).await);
+        }
+    };
+    let ending = stream::iter(left.into_iter().map(one)).buffer_unordered(AT_ONCE);
+    let all = ending.collect::<Vec<()>>();
+    tokio::select! {
+        _ = all => {}
+        () = shared.clock.sleep(COMPARING) => {}
+    }
+}
+
 /// What a sight of a target means for a run that knows it, or does not know it yet: nothing new, or what is to be written.
 ///
 /// # Errors
@@ -242,12 +267,20 @@ async fn ask(
             format!("this windlass cannot reach a {}", target.kind),
         )
     })?;
-    let url = match &target.url {
-        Value::Secret(secret) => secrets.reveal(secret, now).await.map_err(clean)?,
-        plain => Revealed::new(plain.to_string()),
-    };
+    let url = reveal(target, secrets, now).await.map_err(clean)?;
     kind.identify(target, url.expose())
         .await
         .map(|identity| redact::identity(secrets.redactor(), identity))
         .map_err(clean)
+}
+
+async fn reveal(
+    target: &Target,
+    secrets: &RunSecrets,
+    now: Timestamp,
+) -> Result<Revealed, Failure> {
+    match &target.url {
+        Value::Secret(secret) => secrets.reveal(secret, now).await,
+        plain => Ok(Revealed::new(plain.to_string())),
+    }
 }

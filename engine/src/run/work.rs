@@ -30,24 +30,52 @@ use tokio_util::sync::CancellationToken;
 /// How long a step that was told to end may take to do so.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// The pauses between the questions of a probe whose server is down.
+const PROBE_PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
 /// What reaches a run's driver.
 pub(super) enum Message {
-    /// From a step; the answer comes when the events are durable.
+    /// From a step.
     ///
     /// Boxed: a queue keeps room for 32 messages, and thousands of runs that wait have one each.
-    Report(
-        Wanted,
-        Box<Report>,
-        Option<oneshot::Sender<Result<(), Failure>>>,
-    ),
-    /// A step has reached a target; the answer comes when what is to be known of it is durable.
-    Met(String, Box<Identity>, oneshot::Sender<Result<(), Failure>>),
+    Report(Box<Reported>),
+    /// A step has reached a target.
+    Met(Box<Meeting>),
     /// A task has ended.
     Ended(Wanted),
     /// There may be something in the inbox.
     Inbox,
     /// The wall clock was set.
     Clock,
+}
+
+/// What a step reports; who waits for the answer is told when the events are durable.
+pub(super) struct Reported {
+    pub(super) wanted: Wanted,
+    pub(super) report: Report,
+    pub(super) answer: Option<oneshot::Sender<Result<(), Failure>>>,
+}
+
+/// Which target a step has reached, and who that is; the answer comes when what is to be known of it is durable.
+pub(super) struct Meeting {
+    pub(super) target: String,
+    pub(super) who: Identity,
+    pub(super) answer: oneshot::Sender<Result<(), Failure>>,
+}
+
+impl Message {
+    /// The last report of an execution.
+    pub(super) fn report(wanted: Wanted, report: Report) -> Self {
+        Self::Report(Box::new(Reported {
+            wanted,
+            report,
+            answer: None,
+        }))
+    }
 }
 
 /// A probe of the playbook's own, which is asked where the kind cannot tell.
@@ -177,14 +205,14 @@ impl Assignment {
             input: execution.input.clone(),
             capture: capture.clone().unwrap_or_default(),
             captured: capture.is_some(),
-            mark: execution.mark.clone(),
+            mark: execution.mark.as_deref().cloned(),
             output: auto_undo
                 .then(|| instance.output.clone())
                 .filter(|output| !output.is_null()),
             resume: Resume {
                 state: execution.state.clone().unwrap_or_default(),
                 resumed: execution.state.is_some(),
-                woken: execution.woken.clone(),
+                woken: execution.woken.as_deref().cloned(),
             },
             context: StepContext {
                 run: machine.started().run.clone(),
@@ -264,7 +292,7 @@ impl Assignment {
             evidence: Vec::new(),
         };
         if self.wanted.work == Work::Probe {
-            return Report::Probed(self.ask().await);
+            return Report::Probed(self.ask_until_answered().await);
         }
         let step = match self.prepare(&self.action, &self.input) {
             Ok(step) => step,
@@ -388,9 +416,25 @@ impl Assignment {
         }
     }
 
+    /// A server that restarts answers a little later: a person is asked only if it stays away.
+    async fn ask_until_answered(&self) -> Probed<Value> {
+        for pause in PROBE_PAUSES {
+            let mut is_away = false;
+            let answer = self.ask(&mut is_away).await;
+            if !is_away {
+                return answer;
+            }
+            tokio::select! {
+                () = self.host.clock.sleep(pause) => {}
+                () = self.context.cancel.cancelled() => return answer,
+            }
+        }
+        self.ask(&mut false).await
+    }
+
     /// Asks the kind first: it ends what may still run, and what it knows needs no question. Where it cannot tell, the
     /// playbook's own probe is asked. Where it fails, a "not done" of the playbook's probe might not stay true.
-    async fn ask(&self) -> Probed<Value> {
+    async fn ask(&self, is_away: &mut bool) -> Probed<Value> {
         let unsure = |e: Failure| Probed::InDoubt(format!("the probe failed: {}", e.message));
         let step = match self.prepare(&self.action, &self.input) {
             Ok(step) => step,
@@ -399,6 +443,7 @@ impl Assignment {
         let own = step
             .probe(&self.capture, self.mark.as_ref(), &self.context)
             .await;
+        *is_away = own.as_ref().is_err_and(|failure| failure.cause.is_down());
         match (own, &self.question) {
             (Ok(Probed::InDoubt(_)), Some(question)) => {
                 self.answer(question).await.unwrap_or_else(unsure)
@@ -474,8 +519,13 @@ impl Host {
     async fn send(&self, report: Report) -> Result<(), Failure> {
         let report = redact::report(self.secrets.redactor(), report);
         let (answer, durable) = oneshot::channel();
+        let reported = Reported {
+            wanted: self.wanted,
+            report,
+            answer: Some(answer),
+        };
         self.tx
-            .send(Message::Report(self.wanted, Box::new(report), Some(answer)))
+            .send(Message::Report(Box::new(reported)))
             .map_err(|_| superseded())?;
         durable.await.unwrap_or_else(|_| Err(superseded()))
     }
@@ -517,8 +567,13 @@ impl StepHost for Host {
             }
             let who = redact::identity(self.secrets.redactor(), who.clone());
             let (answer, durable) = oneshot::channel();
+            let meeting = Meeting {
+                target: target.name.clone(),
+                who,
+                answer,
+            };
             self.tx
-                .send(Message::Met(target.name.clone(), Box::new(who), answer))
+                .send(Message::Met(Box::new(meeting)))
                 .map_err(|_| superseded())?;
             durable.await.unwrap_or_else(|_| Err(superseded()))?;
             self.met.add(&target.name);

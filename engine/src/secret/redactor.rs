@@ -14,6 +14,9 @@ pub const MIN_CHARS: usize = 4;
 /// Encoded text this long is also found where white space stands in it.
 const MIN_SQUEEZED: usize = 12;
 
+/// The same for plain text, in which words of two lines may make up a shorter one by chance.
+const MIN_WRAPPED: usize = 16;
+
 /// How often escapes are read back: JSON in JSON, a URL in a URL.
 const DEPTH: usize = 2;
 
@@ -139,11 +142,23 @@ impl Known {
         if bytes.iter().any(|b| matches!(b, b'%' | b'+' | b'\\')) {
             decoded(View::of(text), plain, DEPTH, &mut found);
         }
+        // A reader leaves these out, and what they part is whole again: colours, NULs of UTF-16.
+        if let Some(view) = views::visible(text) {
+            let shown = direct.all(&view.bytes);
+            found.extend(shown.filter_map(|(start, end, about)| {
+                let (start, end) = view.original(start, end)?;
+                Some((start, end, about.part))
+            }));
+        }
         if bytes.contains(&b'\n')
             && let Some(view) = views::squeezed(&View::of(text))
         {
             let long = direct.all(&view.bytes).filter(|(_, _, about)| {
-                about.encoding != Encoding::Text && about.len >= MIN_SQUEEZED
+                let least = match about.encoding {
+                    Encoding::Text => MIN_WRAPPED,
+                    Encoding::Hex | Encoding::Base64 => MIN_SQUEEZED,
+                };
+                about.len >= least
             });
             for (start, end, about) in long {
                 let (start, end) = match about.encoding {

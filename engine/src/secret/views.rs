@@ -44,6 +44,30 @@ fn digit(byte: Option<&u8>) -> Option<u32> {
     char::from(*byte?).to_digit(16)
 }
 
+/// A text without what a terminal does not show: escape sequences, and control characters but for the ends of lines and tabs. None
+/// where there is none of it.
+pub(super) fn visible(text: &str) -> Option<View> {
+    let hidden = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if !text.contains(hidden) {
+        return None;
+    }
+    let mut view = View::empty(text.len());
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == '\x1b' && chars.next_if(|(_, c)| *c == '[').is_some() {
+            // A control sequence ends with a letter or a sign.
+            while chars.next().is_some_and(|(_, c)| !('@'..='~').contains(&c)) {}
+        } else if !hidden(c) {
+            for byte in at..at + c.len_utf8() {
+                if let Some(value) = text.as_bytes().get(byte) {
+                    view.push(*value, (byte, byte + 1));
+                }
+            }
+        }
+    }
+    Some(view)
+}
+
 /// `%41` read back; with `plus`, a `+` is a space. None where there is nothing to read.
 pub(super) fn percent(view: &View, plus: bool) -> Option<View> {
     let bytes = &view.bytes;

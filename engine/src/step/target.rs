@@ -222,6 +222,23 @@ pub trait TargetKind: Send + Sync + 'static {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    /// Ends the sessions in which an earlier process of the run ran these steps, and waits until they are gone: a statement that
+    /// outlives its client holds its locks, and the next attempt would wait for them. How many were told to end. A kind whose
+    /// sessions end with their client does nothing.
+    ///
+    /// # Errors
+    /// Where the server does not answer, or does not let it.
+    fn end_sessions<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        short_id: &'a str,
+        nodes: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<usize, Failure>> {
+        let (_, _, _, _) = (target, url, short_id, nodes);
+        Box::pin(async { Ok(0) })
+    }
+
     /// How the ledger that the target names would be made; `None` where this kind keeps none.
     fn ledger_recipe(&self, target: &Target) -> Option<LedgerRecipe> {
         let _ = target;

@@ -95,7 +95,7 @@ impl Engine {
             marked: execution.mark.is_some(),
             captured: execution.capture.is_some() || is_auto,
             state: execution.state.clone(),
-            woken: execution.woken.clone(),
+            woken: execution.woken.as_deref().cloned(),
         }
     }
 
@@ -167,12 +167,12 @@ pub(super) fn lease(epoch: u64, at: Timestamp) -> Event {
     };
     Event {
         at,
-        body: EventBody::LeaseTaken(LeaseTaken {
+        body: EventBody::LeaseTaken(Box::new(LeaseTaken {
             epoch,
             holder,
             failovers: indexmap::IndexMap::new(),
             unreachable: indexmap::IndexMap::new(),
-        }),
+        })),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 use windlass_engine::{
     graph::Graph,
-    machine::{Command, Event, EventBody, Submitted},
+    machine::{CANNOT_BE_DONE, Command, Event, EventBody, Submitted},
     step::Phase,
     value::{Duration, Timestamp, Value},
 };
@@ -494,6 +494,15 @@ impl Play {
             Some(EventBody::CommandRefused(refused)) => refused.reason.clone(),
             _ => String::new(),
         };
+        if reason.starts_with(CANNOT_BE_DONE) {
+            return wrong(
+                "commands",
+                format!(
+                    "no rule refuses it, and it cannot be applied: {:?}: {reason}",
+                    submitted.command
+                ),
+            );
+        }
         for event in events {
             self.push(event)?;
         }

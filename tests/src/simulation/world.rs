@@ -106,12 +106,22 @@ impl World {
         true
     }
 
+    /// Something of it may be there: a new life, of which no part is undone.
+    fn begin(&mut self, path: &Arc<str>) {
+        let effect = self.effects.entry(path.clone()).or_default();
+        effect.maybe = true;
+        effect.parts.clear();
+    }
+
     /// A person did it, or undid it.
     pub(super) fn by_hand(&mut self, path: &Arc<str>, phase: Phase) {
         let effect = self.effects.entry(path.clone()).or_default();
         match phase {
             Phase::Do if effect.full => {}
-            Phase::Do => effect.by_hand = true,
+            Phase::Do => {
+                effect.by_hand = true;
+                effect.parts.clear();
+            }
             Phase::Undo => {
                 effect.full = false;
                 effect.by_hand = false;
@@ -348,13 +358,16 @@ impl Flight {
         let (path, slot, attempt) = (self.brief.path.clone(), self.slot(), self.brief.attempt);
         match &self.fate {
             Fate::Partial(failure) => {
-                world.effects.entry(path.clone()).or_default().maybe = true;
+                match slot {
+                    Slot::Do => world.begin(&path),
+                    Slot::Undo(_) => world.effects.entry(path.clone()).or_default().maybe = true,
+                }
                 world.forbid(&path, slot, attempt);
                 return Self::fail(failure.clone());
             }
             Fate::Unknown(failure) if random.percent(50) => {
                 if slot == Slot::Do {
-                    world.effects.entry(path.clone()).or_default().maybe = true;
+                    world.begin(&path);
                 }
                 if self.redo != Redo::Repeatable {
                     world.zombies.push((path, slot, attempt));

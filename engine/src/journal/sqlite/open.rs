@@ -137,6 +137,8 @@ enum Kind {
 
 fn kind(conn: &Connection) -> rusqlite::Result<Kind> {
     let number = |pragma| conn.query_row(pragma, [], |row| row.get::<_, i64>(0));
+    // The tables first: a journal that another process makes in this moment would have them, and not yet a name.
+    let tables = number("SELECT count(*) FROM sqlite_master")?;
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
     if application == APPLICATION_ID {
@@ -146,7 +148,6 @@ fn kind(conn: &Connection) -> rusqlite::Result<Kind> {
             Kind::Ours
         });
     }
-    let tables = number("SELECT count(*) FROM sqlite_master")?;
     Ok(if application == 0 && version == 0 && tables == 0 {
         Kind::Empty
     } else {

@@ -34,8 +34,20 @@ impl Machine {
             return Err(format!("{node} failed because of {inside}: `retry` that"));
         }
         let mut doing = self.forward_again(id, who)?;
-        doing.push(self.ordered(id, phase, who));
+        if !self.runs_again_with_the_run(id) {
+            doing.push(self.ordered(id, phase, who));
+        }
         Ok(doing)
+    }
+
+    /// A group or playbook that ended only because the run did, or of which the run has undone something: it continues as soon as the
+    /// run does.
+    fn runs_again_with_the_run(&self, id: InstanceId) -> bool {
+        let state = self.scopes.get(&id);
+        let undone = |inner: &InstanceId| self.get(*inner).undone_by == Some(ROOT);
+        self.finished.is_some()
+            && (state.is_some_and(|state| state.outer_end)
+                || self.tree.inside(id).iter().any(undone))
     }
 
     fn ordered(&self, id: InstanceId, phase: Phase, who: &str) -> EventBody {
@@ -218,7 +230,7 @@ impl Machine {
         let id = self.named(node)?;
         let instance = self.get(id);
         let skipped = |phase| {
-            EventBody::Skipped(Skipped {
+            EventBody::Skipped(Box::new(Skipped {
                 node: instance.path.clone(),
                 phase,
                 why: SkipCause::Operator {
@@ -226,7 +238,7 @@ impl Machine {
                     because: because.to_owned(),
                     output: output.clone(),
                 },
-            })
+            }))
         };
         let undo = instance.undo.stage();
         let is_undoing = self.compensating(id).is_some() && self.finished.is_none();
@@ -259,6 +271,11 @@ impl Machine {
                     return Err(format!("{node} will not start: the run is ending or over"));
                 }
                 Vec::new()
+            }
+            Stage::Failed if self.runs_again_with_the_run(id) => {
+                return Err(format!(
+                    "{node} runs again as soon as the run does, so it cannot be skipped: `retry` it, or `skip` the steps in it"
+                ));
             }
             Stage::Failed => self.forward_again(id, who)?,
             Stage::Running => return Err(format!("{node} runs; pause or cancel the run first")),

@@ -27,6 +27,9 @@ impl Machine {
                     .to_owned(),
             );
         }
+        if undo && self.scope_phase(ROOT) == ScopePhase::Undoing {
+            return Err("it is undoing what it did already".to_owned());
+        }
         // What sleeps in `finally` now may have come to sleep since.
         let cut: Vec<EventBody> = self.cut_finally(who).collect();
         if let Some(before) = &self.cancelled
@@ -95,10 +98,11 @@ impl Machine {
             })]);
         }
         match self.scope_phase(ROOT) {
-            ScopePhase::Undoing => Err("it is undoing what it did already".to_owned()),
-            ScopePhase::Forward | ScopePhase::Cleaning | ScopePhase::Finally | ScopePhase::Over => {
-                self.judge_cancel(who, true, false, None)
-            }
+            ScopePhase::Forward
+            | ScopePhase::Undoing
+            | ScopePhase::Cleaning
+            | ScopePhase::Finally
+            | ScopePhase::Over => self.judge_cancel(who, true, false, None),
         }
     }
 
@@ -162,7 +166,7 @@ impl Machine {
             RunState::Finished(Outcome::Stopped) => Ok(vec![closed]),
             RunState::Finished(outcome) => Err(format!("the run is over: {}", outcome.as_str())),
             // What it left behind stays, and is told by its report.
-            RunState::Stuck => Ok(vec![
+            _ if self.is_stuck() => Ok(vec![
                 closed,
                 EventBody::Finished(Box::new(Finished {
                     outcome: Outcome::Stopped,

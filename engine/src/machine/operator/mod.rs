@@ -11,14 +11,26 @@ mod command;
 mod end;
 mod vote;
 
+pub(super) use vote::same_voter;
+
 pub use command::{Command, Submitted};
 
-use super::{core::Machine, event::*, state::InstanceId, tree::ROOT};
-use crate::value::Timestamp;
+use super::{
+    core::{IllegalEvent, Machine},
+    event::*,
+    execution::Stage,
+    state::InstanceId,
+    tree::ROOT,
+};
+use crate::{graph::readers, step::Phase, value::Timestamp};
 use indexmap::IndexMap;
 
 /// The events that a command causes, or why it is refused.
 type Verdict = Result<Vec<EventBody>, String>;
+
+/// Why a command is refused whose events the machine would not apply. The rules refuse all such commands before, each with its
+/// own reason: one that comes to this is a defect, from which no run dies.
+pub const CANNOT_BE_DONE: &str = "it cannot be done now";
 
 impl Machine {
     /// The events with which a command is taken; the last word on it, so it is consumed with them.
@@ -33,30 +45,61 @@ impl Machine {
             command,
             ..
         } = submitted.clone();
-        let bodies = match self.verdict(submitted, at) {
+        let bodies = match self.verdict(submitted, now) {
             Ok(doing) => {
-                let mut bodies = vec![EventBody::CommandAccepted(CommandTaken {
+                let mut bodies = vec![EventBody::CommandAccepted(Box::new(CommandTaken {
                     id,
                     who,
                     account,
                     sent,
                     command,
-                })];
+                }))];
                 bodies.extend(doing);
                 bodies
             }
             Err(reason) => {
-                vec![EventBody::CommandRefused(CommandRefused {
+                vec![EventBody::CommandRefused(Box::new(CommandRefused {
                     id,
                     who,
                     account,
                     sent,
                     command,
                     reason,
-                })]
+                }))]
             }
         };
         bodies.into_iter().map(|body| Event { at, body }).collect()
+    }
+
+    /// The run as its next driver finds it: what was in flight is lost, and doubts are asked about once more.
+    ///
+    /// # Errors
+    /// Never: an error is a defect of the engine.
+    pub fn taken_over(&self) -> Result<Self, IllegalEvent> {
+        let mut ahead = self.clone();
+        if ahead.finished.is_none() {
+            ahead.begin_epoch(self.epoch + 1)?;
+            ahead.refresh();
+        }
+        Ok(ahead)
+    }
+
+    /// The run as its driver finds it after it has taken these orders, each at its own time.
+    ///
+    /// # Errors
+    /// Never: an error is a defect of the engine.
+    pub fn after_orders<'a>(
+        &self,
+        orders: impl IntoIterator<Item = &'a Submitted>,
+    ) -> Result<Self, IllegalEvent> {
+        let mut ahead = self.clone();
+        for order in orders {
+            ahead.wake(order.at)?;
+            for event in ahead.command(order, order.at) {
+                ahead.apply(&event)?;
+            }
+        }
+        Ok(ahead)
     }
 
     /// Whether a command would be taken now.
@@ -64,14 +107,16 @@ impl Machine {
     /// # Errors
     /// Why it would be refused.
     pub fn accepts(&self, submitted: &Submitted, now: Timestamp) -> Result<(), String> {
-        self.verdict(submitted, now.max(self.last_at)).map(drop)
+        self.verdict(submitted, now).map(drop)
     }
 
     /// A command is judged, and then tried: one whose events could not be applied is refused before anything is written.
-    /// Otherwise the run would die of it each time that it is loaded.
-    fn verdict(&self, submitted: &Submitted, at: Timestamp) -> Verdict {
-        let doing = self.judge(submitted)?;
-        // Votes and signals only add; they come by the thousand, and a copy of the machine is as large as the run.
+    /// Otherwise the run would die of it each time that it is loaded. `sent` is in the time of the run.
+    fn verdict(&self, submitted: &Submitted, sent: Timestamp) -> Verdict {
+        let doing = self.judge(submitted, sent)?;
+        let at = sent.max(self.last_at);
+        // Votes and signals add, or wake what sleeps, which can always be done; they come by the thousand, and a copy of the
+        // machine is as large as the run.
         if matches!(
             submitted.command,
             Command::Vote { .. } | Command::Signal { .. }
@@ -86,13 +131,13 @@ impl Machine {
             };
             tried
                 .apply(&event)
-                .map_err(|error| format!("it cannot be done now: {error}"))?;
+                .map_err(|error| format!("{CANNOT_BE_DONE}: {error}"))?;
         }
         self.check_retry(submitted, &tried, at)?;
         Ok(doing)
     }
 
-    fn judge(&self, submitted: &Submitted) -> Verdict {
+    fn judge(&self, submitted: &Submitted, sent: Timestamp) -> Verdict {
         // What the events below keep is text for people; only a vote asks who somebody is.
         let sender = submitted.sender();
         let who = sender.as_str();
@@ -117,7 +162,7 @@ impl Machine {
             }
         }
         match &submitted.command {
-            Command::Vote { node, .. } => self.judge_vote(submitted, node),
+            Command::Vote { node, .. } => self.judge_vote(submitted, node, sent),
             Command::Signal { name, payload } => Ok(vec![EventBody::Signalled(Signalled {
                 name: name.clone(),
                 payload: payload.clone(),
@@ -148,7 +193,9 @@ impl Machine {
     }
 
     fn named(&self, node: &str) -> Result<InstanceId, String> {
-        self.id_of(node).filter(|id| *id != ROOT).ok_or_else(|| {
+        // What a loop no longer has among its items is out of the run.
+        let listed = |id: &InstanceId| *id != ROOT && self.is_listed(*id);
+        self.id_of(node).filter(listed).ok_or_else(|| {
             let near = self
                 .instances()
                 .map(|instance| instance.path.to_string())
@@ -187,10 +234,61 @@ impl Machine {
         }
     }
 
+    /// What people approved, or are asked to, is what they were shown: an input cannot be changed under it that the question reads, or
+    /// a step behind it that has not run.
+    fn no_approval_covers(&self, input: &str) -> Result<(), String> {
+        let reads = |id: InstanceId| {
+            let at = self.get(id);
+            let def = at.def.filter(|_| at.scope == ROOT);
+            def.is_some_and(|def| readers::reads_input(&self.graph, def, input))
+        };
+        for approval in self.tree.ids() {
+            let asks = self.tree.stage(approval, Phase::Do) == Stage::AwaitingApproval;
+            if self.tree.finally_of(approval).is_some()
+                || !asks && self.get(approval).votes.is_empty()
+            {
+                continue;
+            }
+            let behind = self.behind(approval);
+            let pending = |id: &InstanceId| self.tree.stage(*id, Phase::Do) == Stage::Idle;
+            let behind = behind.into_iter().filter(pending);
+            let reader = asks
+                .then_some(approval)
+                .into_iter()
+                .chain(behind)
+                .find(|id| reads(*id));
+            if let Some(reader) = reader {
+                let (asked, reader) = (&self.get(approval).path, &self.get(reader).path);
+                return Err(format!(
+                    "{reader} reads {input}, and the approval {asked} was asked for with its value: a change would not be what \
+                     people approved; `cancel` the run and start it with the other value"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What needs a node, at its own level and at those around it, with everything inside.
+    fn behind(&self, id: InstanceId) -> Vec<InstanceId> {
+        let mut work: Vec<InstanceId> = std::iter::once(id).chain(self.tree.around(id)).collect();
+        let mut found = Vec::new();
+        while let Some(at) = work.pop() {
+            for next in self.tree.dependents(at) {
+                if !found.contains(&next) {
+                    found.push(next);
+                    found.extend(self.tree.inside(next));
+                    work.push(next);
+                }
+            }
+        }
+        found
+    }
+
     fn judge_input(&self, name: &str, value: &str, who: &str) -> Verdict {
         let Some(decl) = self.graph.root.inputs.get(name) else {
             return Err(format!("there is no input {name:?}"));
         };
+        self.no_approval_covers(name)?;
         let decls: IndexMap<_, _> = [(name.to_owned(), decl.clone())].into();
         let checked = crate::compile::inputs::check(&decls, &[(name.to_owned(), value.to_owned())])
             .map_err(|diagnostics| {

@@ -3,12 +3,12 @@ use super::{Command, Submitted, Verdict};
 use crate::{
     machine::{core::Machine, event::*, execution::Stage},
     step::{Account, ApprovalDecision, ApprovalRequest, Phase, Question, Vote, WaitOn, Woken},
-    value::{Decimal, Value},
+    value::{Decimal, Timestamp, Value},
 };
 use indexmap::IndexMap;
 
 impl Machine {
-    pub(super) fn judge_vote(&self, submitted: &Submitted, node: &str) -> Verdict {
+    pub(super) fn judge_vote(&self, submitted: &Submitted, node: &str, sent: Timestamp) -> Verdict {
         let Command::Vote {
             approve,
             answers,
@@ -49,7 +49,7 @@ impl Machine {
             );
         }
         if let Some(deadline) = wait.deadline
-            && submitted.at > deadline
+            && sent > deadline
         {
             return Err(format!(
                 "the question of {node} expired at {deadline:.0}; what follows from that is decided when the run is \
@@ -61,11 +61,21 @@ impl Machine {
             account: submitted.account.as_ref(),
         };
         may_vote(&self.started, request, voter)?;
+        let answers = if *approve {
+            check_answers(request, answers)?
+        } else {
+            IndexMap::new()
+        };
         let separated = request.separation_of_duties;
-        if let Some(before) = instance
-            .votes
-            .iter()
-            .find(|vote| Person::of(vote).is(voter, separated))
+        // The question may have been asked again with another content: who answered that before has not answered this.
+        let votes = || {
+            let all = instance.votes.iter();
+            all.filter(|vote| vote.shown_hash == request.shown_hash)
+        };
+        // As long as it is not decided a vote may be changed: people who answered differently would wait for ever.
+        if let Some(before) = votes().find(|vote| Person::of(vote).is(voter, separated))
+            && before.approve == *approve
+            && before.answers == answers
         {
             return Err(match (&submitted.account, &before.account) {
                 (Some(account), Some(_)) if before.who != submitted.who => format!(
@@ -75,11 +85,6 @@ impl Machine {
                 _ => format!("{} has voted already", submitted.sender()),
             });
         }
-        let answers = if *approve {
-            check_answers(request, answers)?
-        } else {
-            IndexMap::new()
-        };
         let vote = Vote {
             who: submitted.who.clone(),
             account: submitted.account.clone(),
@@ -89,21 +94,27 @@ impl Machine {
             reason: reason.clone(),
             shown_hash: shown_hash.clone(),
         };
-        let mut votes = instance.votes.clone();
+        let others = votes().filter(|vote| !Person::of(vote).is(voter, separated));
+        let mut votes: Vec<Vote> = others.cloned().collect();
         votes.push(vote.clone());
-        let mut doing = vec![EventBody::Voted(Voted {
+        let mut doing = vec![EventBody::Voted(Box::new(Voted {
             node: instance.path.clone(),
             vote,
-        })];
+        }))];
         if let Some(decision) = decide_votes(request, &votes) {
-            doing.push(EventBody::Awoken(Awoken {
+            doing.push(EventBody::Awoken(Box::new(Awoken {
                 node: instance.path.clone(),
                 phase,
                 by: Woken::Decision(decision),
-            }));
+            })));
         }
         Ok(doing)
     }
+}
+
+/// Whether two votes may be of one person.
+pub(in crate::machine) fn same_voter(a: &Vote, b: &Vote, separated: bool) -> bool {
+    Person::of(a).is(Person::of(b), separated)
 }
 
 /// Somebody who votes or starts a run.

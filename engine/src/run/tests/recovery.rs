@@ -374,12 +374,12 @@ async fn what_comes_after_the_end_changes_no_report() {
     let at = crate::run::Clock::now(&crate::run::SystemClock);
     let identity = json!({"instance": "db-2:5432", "version": "17.2"});
     let after = [
-        EventBody::LeaseTaken(LeaseTaken {
+        EventBody::LeaseTaken(Box::new(LeaseTaken {
             epoch: lease.epoch(),
             holder: holder(),
             failovers: IndexMap::new(),
             unreachable: IndexMap::from([("t".to_owned(), "no answer".to_owned())]),
-        }),
+        })),
         EventBody::Identified(Box::new(Identified {
             target: "t".to_owned(),
             identity: serde_json::from_value(identity).unwrap(),

@@ -7,7 +7,7 @@ use windlass_engine::{
 };
 
 /// The longest name of an application that the server keeps.
-const LONGEST_NAME: usize = 63;
+pub(super) const LONGEST_NAME: usize = 63;
 
 /// The sessions that bear the run's id.
 pub(super) async fn of_run(

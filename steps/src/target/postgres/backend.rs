@@ -1,5 +1,5 @@
 //! A server's process: known again after a crash, looked for, ended.
-use super::{errors, values};
+use super::{activity::LONGEST_NAME, errors, values};
 use crate::target::Until;
 use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 use windlass_engine::{
@@ -92,6 +92,42 @@ pub(super) async fn one(connection: &mut PgConnection, sql: String) -> Result<Pg
         .fetch_one(connection)
         .await
         .map_err(|error| errors::failure(&error))
+}
+
+/// Ends what still runs under the names of these steps of a run. A name that the server cut short may be another step's: it is
+/// left alone.
+pub(super) async fn end_sessions(
+    connection: &mut PgConnection,
+    short_id: &str,
+    nodes: &[&str],
+) -> Result<usize, Failure> {
+    let names: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("windlass/{short_id}/{node}"))
+        .filter(|name| name.len() < LONGEST_NAME)
+        .map(|name| format!("'{}'", name.replace('\'', "''")))
+        .collect();
+    if names.is_empty() {
+        return Ok(0);
+    }
+    // A session that is idle is another process's pool, or ours.
+    let sql = format!(
+        "SELECT coalesce(sum(pg_terminate_backend(pid)::int), 0)::text FROM pg_stat_activity \
+         WHERE application_name IN ({}) AND state <> 'idle' AND pid <> pg_backend_pid()",
+        names.join(", ")
+    );
+    let mut ended = None;
+    for _ in 0..ENDING_POLLS {
+        let row = one(connection, sql.clone()).await?;
+        let told = values::text(&row, 0).and_then(|told| told.parse().ok());
+        let told: usize = told.unwrap_or_default();
+        let first = *ended.get_or_insert(told);
+        if told == 0 {
+            return Ok(first);
+        }
+        tokio::time::sleep(POLL.to_std()).await;
+    }
+    Ok(ended.unwrap_or_default())
 }
 
 /// Waits for the statement of a session that was left behind, for as long as it may take, and ends the session.

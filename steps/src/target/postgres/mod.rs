@@ -167,6 +167,22 @@ impl TargetKind for Postgres {
         })
     }
 
+    fn end_sessions<'a>(
+        &'a self,
+        target: &'a Target,
+        url: &'a str,
+        short_id: &'a str,
+        nodes: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<usize, Failure>> {
+        Box::pin(async move {
+            let options = connect::options(target, url, "windlass resume")?;
+            let mut connection = connect::connect(target, &options).await?;
+            let ended = backend::end_sessions(&mut connection, short_id, nodes).await;
+            connect::close(connection).await;
+            ended
+        })
+    }
+
     fn examine<'a>(
         &'a self,
         target: &'a Target,

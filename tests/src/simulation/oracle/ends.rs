@@ -93,6 +93,21 @@ impl Oracle {
         rec.forward.stand = Stand::Failed;
         rec.outer_end = shape == Shape::Call && undone;
         rec.reopened = false;
+        if matches!(shape, Shape::Group | Shape::Foreach) {
+            // It takes up nothing more: what is open in it ends with it.
+            let scope = self.scope_of(path);
+            let open: Vec<super::Path> = self
+                .recs
+                .iter()
+                .filter(|(at, rec)| within(at, path) && rec.forward.stand == Stand::Running)
+                .map(|(at, _)| at.clone())
+                .filter(|at| matches!(self.shape(at), Shape::Group | Shape::Foreach))
+                .filter(|at| self.scope_of(at) == scope)
+                .collect();
+            for at in open {
+                self.rec_mut(&at).forward.stand = Stand::Ended;
+            }
+        }
         if shape != Shape::Step {
             if let Some(active) = self.active_in(path) {
                 return wrong(

@@ -1,7 +1,7 @@
 //! What an order of a person changes around a node: what is open again, and what is pending again.
 use super::{
-    Oracle, Path, Shape, parent,
-    record::{Ending, ScopePhase, Stand},
+    Oracle, Path, Shape, is_item, parent,
+    record::{Ending, Exec, ScopePhase, Stand},
     standing::Reaction,
     within,
 };
@@ -96,11 +96,12 @@ impl Oracle {
         let mut at = path.to_owned();
         while let Some(up) = parent(&at).map(str::to_owned) {
             let rec = self.rec_mut(&up);
-
-            if rec.forward.stand.is_settled() && !up.is_empty() {
+            let was = rec.forward.stand;
+            if (was.is_settled() || was == Stand::Ended) && !up.is_empty() {
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;
                 rec.asks = false;
+                self.open_overtaken(&up);
             }
             at = up;
         }
@@ -122,6 +123,23 @@ impl Oracle {
             state.phase = ScopePhase::Forward;
             state.ending = None;
             self.call_off(&scope, path);
+        }
+    }
+
+    /// What was open in a container when it failed is open again with it; items wait for their slots.
+    fn open_overtaken(&mut self, container: &str) {
+        for inner in self.inside(container) {
+            if self.shape(&inner) == Shape::Step || self.stand(&inner) != Stand::Ended {
+                continue;
+            }
+            let rec = self.rec_mut(&inner);
+            rec.reopened = true;
+            rec.forward.stand = if is_item(&inner) {
+                Stand::Pending
+            } else {
+                Stand::Running
+            };
+            self.open_overtaken(&inner);
         }
     }
 
@@ -189,6 +207,19 @@ impl Oracle {
                 }
             }
             let undone_here = rec.undone_in.as_deref() == Some(scope);
+            let is_half = rec.is_half_undone();
+            if is_half && repeatable {
+                // It runs again; what is left of it is still to be undone.
+                rec.forward.stand = Stand::Pending;
+                rec.undo = Exec {
+                    attempt: rec.undo.attempt,
+                    ..Exec::default()
+                };
+                rec.left = false;
+            } else if is_half {
+                rec.forward.stand = Stand::Failed;
+                rec.asks = true;
+            }
             let was = rec.forward.stand;
             if undone_here {
                 rec.undone_in = None;
@@ -205,7 +236,7 @@ impl Oracle {
                 self.runs_again(at);
                 self.call_off(at, but);
             }
-            if undone_here && was != Stand::Failed {
+            if undone_here && was != Stand::Failed || is_half {
                 let mut up = parent(at).map(str::to_owned);
                 while let Some(container) = up.filter(|up| **up != *scope && !up.is_empty()) {
                     let is_call = self.shape(&container) == Shape::Call;
@@ -236,6 +267,19 @@ impl Oracle {
         state.ending = None;
         if was == ScopePhase::Forward {
             return;
+        }
+        // Failures that had ended it ask from now on.
+        let ended: Vec<Path> = self
+            .recs
+            .iter()
+            .filter(|(at, rec)| {
+                rec.forward.stand == Stand::Failed && !rec.outer_end && *self.scope_of(at) == *call
+            })
+            .filter(|(at, _)| matches!(self.reaction(at), Reaction::End { .. }))
+            .map(|(at, _)| at.clone())
+            .collect();
+        for at in ended {
+            self.rec_mut(&at).asks = true;
         }
         let scratch: Vec<Path> = self
             .recs

@@ -2,7 +2,7 @@
 use super::Path;
 use windlass_engine::{
     machine::Outcome,
-    step::{Failure, Vote},
+    step::{Certainty, Failure, Vote},
 };
 
 /// Where an execution stands, as the events tell it.
@@ -77,6 +77,23 @@ pub(super) struct Rec {
     pub outer_end: bool,
     /// A foreach or call whose failure has no failed node inside.
     pub by_itself: bool,
+}
+
+impl Rec {
+    /// It is done, and an undo of it began, did not come to its end, and is not known to have done nothing.
+    pub(super) fn is_half_undone(&self) -> bool {
+        let left = matches!(
+            self.undo.stand,
+            Stand::Skipped | Stand::Failed | Stand::Ended
+        );
+        let failure = self.undo.failure.as_ref();
+        let nothing = failure.is_some_and(|failure| failure.certainty == Certainty::NoEffect);
+        self.forward.stand == Stand::Succeeded
+            && self.effect
+            && self.undo.started
+            && left
+            && (self.undo.part > 0 || !nothing)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -67,7 +67,6 @@ impl Oracle {
                     WaitOn::Approval(_) => Stand::Asking,
                     WaitOn::Timer(_) | WaitOn::Signal(_) => Stand::Asleep,
                 };
-                exec.votes.clear();
                 exec.approved = None;
                 Ok(())
             }
@@ -86,6 +85,21 @@ impl Oracle {
             EventBody::Gated(e) => {
                 self.check_needs(&e.node)?;
                 self.exec_mut(&e.node, Phase::Do).stand = Stand::Gated;
+                Ok(())
+            }
+            EventBody::Withdrawn(e) => {
+                let stand = self.stand(&e.node);
+                if stand != Stand::Gated {
+                    return wrong("P1", format!("{} is withdrawn and is {stand:?}", e.node));
+                }
+                let held = !self.needs_around(&e.node).is_empty();
+                if !held && self.broken_around(&e.node).is_none() {
+                    return wrong(
+                        "P9",
+                        format!("{} is withdrawn, and nothing holds it", e.node),
+                    );
+                }
+                self.exec_mut(&e.node, Phase::Do).stand = Stand::Pending;
                 Ok(())
             }
             EventBody::Skipped(e) => match e.phase {
@@ -117,7 +131,9 @@ impl Oracle {
                 } else {
                     Phase::Do
                 };
-                self.exec_mut(&e.node, phase).votes.push(e.vote.clone());
+                let votes = &mut self.exec_mut(&e.node, phase).votes;
+                votes.retain(|vote| vote.who != e.vote.who);
+                votes.push(e.vote.clone());
                 Ok(())
             }
             EventBody::CommandAccepted(e) => {
@@ -209,6 +225,7 @@ impl Oracle {
             EventBody::Finished(e) => self.on_finished(e, world),
             EventBody::Reopened(e) => {
                 self.finished = None;
+                self.closed = false;
                 self.cancelled = None;
                 self.undo_ordered = e.undo;
                 let ending = e.undo.then_some(Ending {

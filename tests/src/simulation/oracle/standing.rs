@@ -301,6 +301,8 @@ impl Oracle {
                 Some(before) if before.cancelled && !cancelled => before,
                 Some(before) if !cancelled => Ending {
                     undo: before.undo && undo,
+                    // One that has a reason of its own, too, did not end for the scope around it alone.
+                    outer: before.outer && ending.outer,
                     ..before
                 },
                 Some(_) | None => ending,

@@ -44,7 +44,7 @@ impl Oracle {
                 format!("{path} {:?} starts though it is {prev:?}", e.phase),
             );
         }
-        if self.paused && !interrupted {
+        if self.paused {
             return wrong(
                 "P9",
                 format!("{path} {:?} starts while a person's pause holds", e.phase),
@@ -115,6 +115,37 @@ impl Oracle {
         Ok(())
     }
 
+    /// What it needs, or a container around it in its playbook needs, and has not passed.
+    pub(super) fn needs_around(&self, path: &str) -> Vec<Path> {
+        let mut at = Some(path);
+        let mut all = Vec::new();
+        while let Some(current) = at {
+            all.extend(self.needs(current));
+            at = parent(current).filter(|up| !matches!(self.shape(up), Shape::Root | Shape::Call));
+        }
+        all.retain(|need| !self.passed(need));
+        all
+    }
+
+    /// What a container around it that takes up nothing new would break, and why it takes up nothing.
+    pub(super) fn broken_around(&self, path: &str) -> Option<(&'static str, String)> {
+        let mut at = path;
+        while let Some(up) = parent(at) {
+            if let Some(why) = self.breaks(up) {
+                let property = match self.shape(up) {
+                    Shape::Foreach => "P4",
+                    Shape::Root | Shape::Call | Shape::Group | Shape::Step => "P9",
+                };
+                return Some((property, why));
+            }
+            if matches!(self.shape(up), Shape::Root | Shape::Call) {
+                break;
+            }
+            at = up;
+        }
+        None
+    }
+
     pub(super) fn check_loops(&self, e: &Started, prev: Stand) -> Check {
         let path: &str = &e.node;
         let mut at = path;
@@ -175,22 +206,10 @@ impl Oracle {
             self.check_needs(path)?;
             self.check_loops(e, prev)?;
         }
-        if matches!(prev, Stand::Pending | Stand::Gated) {
-            let mut at = path;
-            while let Some(up) = parent(at) {
-                if let Some(why) = self.breaks(up) {
-                    let property = if self.shape(up) == Shape::Foreach {
-                        "P4"
-                    } else {
-                        "P9"
-                    };
-                    return wrong(property, format!("{path} starts, though {why}"));
-                }
-                if matches!(self.shape(up), Shape::Root | Shape::Call) {
-                    break;
-                }
-                at = up;
-            }
+        if matches!(prev, Stand::Pending | Stand::Gated)
+            && let Some((property, why)) = self.broken_around(path)
+        {
+            return wrong(property, format!("{path} starts, though {why}"));
         }
         if fresh && self.is_finally_step(path) {
             let scope = self.scope_of(path);
@@ -237,6 +256,7 @@ impl Oracle {
         if rec.order == 0 || matches!(prev, Stand::Pending) {
             rec.order = order;
         }
+        rec.undo.started = false;
         if rec.undo.stand == Stand::Succeeded || !rec.effect {
             // A new life: what was undone is not undone of this one.
             rec.undo.stand = Stand::Pending;

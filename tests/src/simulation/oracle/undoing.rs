@@ -7,7 +7,7 @@ use super::{
 use crate::simulation::world::World;
 use windlass_engine::{
     graph::Undo,
-    machine::{SkipCause, Skipped, Started, Succeeded},
+    machine::{SkipCause, Skipped, StartCause, Started, Succeeded},
     step::Phase,
 };
 
@@ -113,6 +113,10 @@ impl Oracle {
         rec.undo.not_done = false;
         rec.undo.marked = false;
         rec.undo.started = true;
+        if e.cause != StartCause::Interrupted {
+            rec.undo.votes.clear();
+        }
+        rec.undo.failure = None;
         Ok(())
     }
 

@@ -50,7 +50,7 @@ impl Oracle {
                 if matches!(name.as_str(), "open" | "flag")
                     && matches!(value.as_str(), "true" | "false")
                 {
-                    Accept
+                    self.verdict_input()
                 } else {
                     Refuse("no such input, or no such value")
                 }
@@ -58,6 +58,15 @@ impl Oracle {
             Command::Cancel { undo, force, .. } => self.verdict_cancel(*undo, *force),
             _ => Either,
         }
+    }
+
+    /// An input that is read behind an approval stays as it was shown.
+    fn verdict_input(&self) -> Verdict {
+        let asked = self
+            .recs
+            .values()
+            .any(|rec| rec.forward.stand == Stand::Asking || !rec.forward.votes.is_empty());
+        if asked { Either } else { Accept }
     }
 
     fn verdict_cancel(&self, undo: bool, force: bool) -> Verdict {
@@ -77,6 +86,7 @@ impl Oracle {
                 Some((_, false)) => Accept,
                 Some(_) => Either,
             },
+            ScopePhase::Undoing if undo => Refuse("it undoes already"),
             ScopePhase::Undoing | ScopePhase::Cleaning => match (self.cancelled, undo) {
                 (None, _) => Accept,
                 (Some((true, _)), false) => Accept,
@@ -180,7 +190,13 @@ impl Oracle {
         if request.separation_of_duties && who == "ana" {
             return Refuse("the one who started the run may not vote");
         }
-        if exec.votes.iter().any(|vote| vote.who == who) {
+        let before = exec.votes.iter().find(|vote| vote.who == who);
+        let same = before.is_some_and(|vote| {
+            let given =
+                |(name, answer): (&String, &Value)| answers.get(name) == Some(&answer.to_string());
+            vote.approve == *approve && vote.answers.iter().all(given)
+        });
+        if same {
             return Refuse("one person, one vote");
         }
         if *approve
@@ -198,9 +214,11 @@ impl Oracle {
         self.reader_that(path, |stand| matches!(stand, Stand::Pending | Stand::Gated))
     }
 
-    /// A loop that runs reads it with each item that has not started: only the machine knows whether one is left.
+    /// A loop that runs, or failed before its last item, reads it with each item that has not started: only the machine knows whether
+    /// one is left.
     fn loop_may_read(&self, path: &str) -> bool {
-        let running = self.reader_that(path, |stand| stand == Stand::Running);
+        let may = |stand| matches!(stand, Stand::Running | Stand::Failed | Stand::Ended);
+        let running = self.reader_that(path, may);
         running.is_some_and(|reader| self.shape(&reader) == Shape::Foreach)
     }
 
