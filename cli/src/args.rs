@@ -75,7 +75,7 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Write windlass.yaml and a first playbook; nothing that stands is overwritten
+    /// Write windlass.yaml and a first playbook; existing files are not overwritten
     Init(commands::init::InitArgs),
     /// Quote what needs quotes, and lay playbooks out in one way
     Fmt(commands::fmt::FmtArgs),
@@ -87,7 +87,7 @@ pub(crate) enum Command {
     Plan(Box<commands::plan::PlanArgs>),
     /// Start a run and drive it
     Run(Box<commands::run::RunArgs>),
-    /// Go on with a run from where it stands
+    /// Continue a run from its place
     Resume(commands::resume::ResumeArgs),
     /// Vote for what a step asks
     Approve(commands::approve::ApproveArgs),
@@ -121,13 +121,13 @@ pub(crate) enum Command {
     Watch(commands::watch::WatchArgs),
     /// Print what programs and servers printed in a run
     Logs(commands::logs::LogsArgs),
-    /// Write down a run for those who were not there: Markdown, one HTML page, or JSON
+    /// Write a report of a run: Markdown, one HTML page, or JSON
     Report(commands::report::ReportArgs),
-    /// Prove that the journal is what was written
+    /// Verify that the journal was not altered
     Audit(commands::audit::AuditArgs),
     /// List the kinds of steps, or show one
     Steps(commands::steps::StepsArgs),
-    /// Look whether the targets of an environment are there and may be used
+    /// Check that the targets of an environment can be reached and used
     Doctor(commands::doctor::DoctorArgs),
     /// Explain a diagnostic, the expression language or the exit codes
     Explain(commands::explain::ExplainArgs),

@@ -28,7 +28,7 @@ pub(crate) struct AskArgs {
     /// Only record it in the run's inbox; the next process that drives the run takes it
     #[arg(long)]
     pub(crate) queue: bool,
-    /// Print the events as JSON, one a line, if this process drives the run
+    /// Print the events as JSON, one per line, if this process drives the run
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -294,7 +294,7 @@ pub(crate) fn asking<'m>(
             "no step of this run asks for an approval now",
         )
         .note(format!(
-            "the run is {}, with what waits in its inbox",
+            "once what waits in its inbox is taken, the run is {}",
             machine.state().as_str()
         ))
         .help(format!("`windlass show {run}` shows the run")));

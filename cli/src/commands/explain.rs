@@ -40,7 +40,7 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Exit, CliErro
                 .iter()
                 .map(|code| code.code)
                 .chain([EXPRESSIONS, EXIT_CODES, STATES]);
-            let error = CliError::invalid(format!("there is nothing to explain under {topic:?}"));
+            let error = CliError::invalid(format!("unknown topic {topic:?}"));
             let upper = topic.to_ascii_uppercase();
             return Err(
                 match diagnostic::nearest(&upper, known)

@@ -56,7 +56,7 @@ fn write(session: &Session, path: &Path, text: &str) -> Result<(), CliError> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             session
                 .ui
-                .line(&format!("kept {}, which stands already", path.display()));
+                .line(&format!("kept {}, which already exists", path.display()));
             Ok(())
         }
         Err(error) => Err(CliError::file(path, "write", &error)),

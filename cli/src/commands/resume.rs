@@ -25,7 +25,7 @@ pub(crate) struct ResumeArgs {
     /// Go on although a target is another server than when the run started; the steps that use it fail
     #[arg(long)]
     even_if_changed: bool,
-    /// Tell the events as JSON, one a line
+    /// Print the events as JSON, one per line
     #[arg(long)]
     json: bool,
 }

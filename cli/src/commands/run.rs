@@ -37,7 +37,7 @@ pub(crate) struct RunArgs {
     /// a script is not asked
     #[arg(long, short)]
     yes: bool,
-    /// Tell the events as JSON, one a line
+    /// Print the events as JSON, one per line
     #[arg(long)]
     json: bool,
 }

@@ -27,7 +27,7 @@ pub(crate) struct WatchArgs {
     /// The run: its id, the beginning or end of it, or `last`
     #[arg(default_value = "last")]
     run: String,
-    /// Tell the events as JSON, one a line, from the first
+    /// Print the events as JSON, one per line, from the first
     #[arg(long)]
     json: bool,
 }

@@ -184,7 +184,7 @@ fn what_another_process_is_asked_is_answered_by_it() {
     )
     .exits(0)
     .says("accepted: signal go");
-    running.wait().exits(0).says("refused what bruno asked");
+    running.wait().exits(0).says("refused the command of bruno");
     watching
         .wait()
         .exits(0)
@@ -214,4 +214,135 @@ fn a_finished_run_can_be_undone() {
     lab.run(&["undo", "last"])
         .exits(0)
         .says("undone, in this order: table");
+}
+
+const LOST: &str = r#"
+playbook: lost
+steps:
+  - id: before
+    uses: command
+    with: { argv: [sh, -c, "echo before >> log.txt"] }
+    undo: none
+  - id: work
+    uses: command
+    with: { idempotent: true, argv: [sh, -c, "echo work >> log.txt; test -e go || sleep 30"] }
+    undo: none
+"#;
+
+/// A run whose driver is gone, and whose step may be begun anew.
+fn lost() -> Lab {
+    let lab = Lab::new();
+    lab.write("p.yaml", LOST);
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("work", "running");
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    running.wait();
+    lab
+}
+
+#[test]
+fn a_refused_command_and_a_pause_start_nothing() {
+    let lab = lost();
+    let begun = || lab.read("log.txt").matches("work").count();
+    assert_eq!(begun(), 1);
+    for refused in [
+        &["retry", "last", "nowhere"][..],
+        &["close", "last", "--because", "x"],
+        &["unpause", "last"],
+        &["set", "last", "nosuch=1"],
+    ] {
+        lab.run(refused).exits(5).says("refused");
+        assert_eq!(begun(), 1, "{refused:?}");
+    }
+    lab.run(&["pause", "last"]).exits(0);
+    assert_eq!(begun(), 1);
+    assert_eq!(lab.state(), "paused");
+    lab.write("go", "");
+    lab.run(&["unpause", "last"]).exits(0);
+    assert_eq!(begun(), 2);
+    assert_eq!(lab.state(), "succeeded");
+}
+
+#[test]
+fn what_waits_in_the_inbox_is_taken_before_anything_else_is_proposed() {
+    let lab = lost();
+    lab.run(&["cancel", "last", "--leave", "--queue"]).exits(0);
+    let page = lab.show();
+    let next = page["next"].as_array().unwrap();
+    assert_eq!(next.len(), 1, "{next:?}");
+    assert!(
+        next[0]["command"]
+            .as_str()
+            .unwrap()
+            .starts_with("windlass resume")
+    );
+}
+
+#[test]
+fn a_closed_run_says_who_closed_it_and_why_and_asks_for_nobody() {
+    let lab = Lab::new();
+    lab.write(
+        "p.yaml",
+        "playbook: p\npolicy: { on_failure: stop }\nsteps:\n  - { id: a, uses: command, with: { argv: [\"false\"] } }\n",
+    );
+    lab.run(&["run", "p.yaml", "-q"]).exits(3);
+    let ended = lab.run(&["report", "last"]).exits(0).stdout;
+    let end = |text: &str| {
+        let line = text.lines().find(|line| line.contains("Ended"));
+        line.unwrap().to_owned()
+    };
+    lab.run(&["close", "last", "--because", "settled by hand"])
+        .exits(0);
+    let page = lab.run(&["show", "last"]).exits(0).stdout;
+    assert!(
+        page.contains("closed after") && page.contains("settled by hand"),
+        "{page}"
+    );
+    assert!(!page.contains("a person is needed"), "{page}");
+    assert_eq!(
+        end(&ended),
+        end(&lab.run(&["report", "last"]).exits(0).stdout)
+    );
+    lab.run(&["runs", "--state", "closed"])
+        .exits(0)
+        .says("closed");
+    lab.run(&["runs", "--state", "stopped"])
+        .exits(0)
+        .says("no run is stopped");
+    lab.run(&["resume", "last"]).exits(1);
+}
+
+#[test]
+fn an_output_is_filled_in_as_far_as_nobody_reads_it() {
+    let lab = Lab::new();
+    lab.write(
+        "p.yaml",
+        "playbook: p\npolicy: { on_failure: pause }\nsteps:\n  - { id: ask, uses: command, with: { argv: [\"false\"] } }\n  \
+         - { id: read, uses: command, with: { argv: [echo, \"${{ steps.ask.output.stdout }}\"] }, undo: none }\n",
+    );
+    lab.run(&["run", "p.yaml", "-q"]).exits(3);
+    let page = lab.run(&["show", "last"]).exits(0).stdout;
+    assert!(page.contains(r#"--output '{"stdout":null}'"#), "{page}");
+    lab.run(&[
+        "skip",
+        "last",
+        "ask",
+        "--because",
+        "x",
+        "--output",
+        r#"{"stdot":"7"}"#,
+    ])
+    .exits(2)
+    .says("has no field \"stdot\"");
+    lab.run(&[
+        "skip",
+        "last",
+        "ask",
+        "--because",
+        "x",
+        "--output",
+        r#"{"stdout":"7"}"#,
+    ])
+    .exits(0);
+    assert_eq!(lab.state(), "succeeded");
 }

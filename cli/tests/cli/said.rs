@@ -416,7 +416,7 @@ fn a_retry_says_why_it_did_not_happen() {
         ),
         (
             "partial",
-            "not retried: a part of it happened, and running it twice is not as good as once",
+            "not retried: it may have taken effect in part, and running it twice is not as good as once",
         ),
         ("used", "not retried: 2 of 2 attempts are used"),
     ] {

@@ -63,20 +63,25 @@ impl Machine {
     /// Never by its own decisions.
     pub fn wake(&mut self, sent: Timestamp) -> Result<Vec<Event>, IllegalEvent> {
         let mut events = Vec::new();
-        while self.finished.is_none() && !self.is_held_up() {
-            let now = sent.max(self.last_at);
-            let lines = self.agenda.of_rank(Rank::Timer);
-            let awoken = lines
-                .take_while(|(_, at, ..)| *at <= sent)
-                .find_map(|(_, at, id, phase)| self.awoken(*id, *phase, *at));
-            let Some(body) = awoken else {
-                break;
-            };
-            let event = Event { at: now, body };
+        while let Some(event) = self.next_wake(sent) {
             self.apply(&event)?;
             events.push(event);
         }
         Ok(events)
+    }
+
+    /// One event of [`Machine::wake`]. Apply it before asking again.
+    #[must_use]
+    pub fn next_wake(&self, sent: Timestamp) -> Option<Event> {
+        if self.finished.is_some() || self.is_held_up() {
+            return None;
+        }
+        let lines = self.agenda.of_rank(Rank::Timer);
+        let body = lines
+            .take_while(|(_, at, ..)| *at <= sent)
+            .find_map(|(_, at, id, phase)| self.awoken(*id, *phase, *at))?;
+        let at = sent.max(self.last_at);
+        Some(Event { at, body })
     }
 
     /// Wakes those who wait for an instant of the wall clock that is elsewhere in the time of the run now: they look again.
@@ -290,7 +295,7 @@ impl Machine {
             let may = self.budget(container);
             return Failure::new(
                 "foreach.too_many_failures",
-                format!("{failed} of {total} items failed; {may} may"),
+                format!("{failed} of {total} items failed, and max_failures is {may}"),
             )
             .certainty(Certainty::Partial);
         };

@@ -1,5 +1,10 @@
 //! What the driver reports about an execution, as events.
-use super::{core::Machine, event::*, execution::Stage, state::Wanted};
+use super::{
+    core::Machine,
+    event::*,
+    execution::{At, Stage},
+    state::Wanted,
+};
 use crate::{
     step::{
         Cause, Certainty, Effect, Evidence, Failure, Mark, Phase, Probed as ProbeAnswer, Redo, Wait,
@@ -94,18 +99,16 @@ impl Machine {
     fn report_bodies(&self, work: &Wanted, report: Report, now: Timestamp) -> Vec<EventBody> {
         let (id, phase, attempt) = (work.instance, work.phase, work.attempt);
         let execution = self.get(id).execution(phase);
-        let expected = match &report {
-            Report::Probed(_) => Stage::InDoubt,
-            Report::Captured(_)
-            | Report::Marked(_)
-            | Report::Progressed(_)
-            | Report::Suspended { .. }
-            | Report::Done { .. }
-            | Report::Failed { .. } => Stage::Running,
+        // An attempt under an earlier lease is lost, whatever still comes of it.
+        let expected = match (&report, &execution.at) {
+            (Report::Probed(_), At::InDoubt { .. }) => true,
+            (Report::Probed(_), _) => false,
+            (_, At::Running { epoch, .. }) => *epoch == self.epoch,
+            (_, _) => false,
         };
         // A run that was closed in doubt does not learn what its probe found.
         let counts = self.finished.is_none() && execution.attempt == attempt;
-        if !counts || execution.stage() != expected {
+        if !counts || !expected {
             return Vec::new();
         }
         let node = self.get(id).path.clone();

@@ -527,3 +527,50 @@ fn a_loop_in_finally_that_fails_leaves_nothing_open() {
     orders(&mut run, Command::Undo, FRIDAY).unwrap();
     assert_eq!(settle(&mut run, FRIDAY), ["Undo one First"]);
 }
+
+#[test]
+fn people_who_answered_differently_may_change_their_votes() {
+    let asks = |machine: &mut Machine| {
+        let Report::Suspended { state, mut wait } = question(None) else {
+            unreachable!()
+        };
+        if let WaitOn::Approval(request) = &mut wait.on {
+            let question = crate::step::Question::Value {
+                kind: "integer".to_owned(),
+                allowed: Vec::new(),
+            };
+            request.ask.insert("how".to_owned(), question);
+        }
+        report(machine, "ask", Report::Suspended { state, wait }, FRIDAY);
+    };
+    let mut run = machine(&[step("ask", &[], "repeatable")], &[0], json!({}));
+    settle(&mut run, FRIDAY);
+    asks(&mut run);
+    let says = |run: &Machine, who: &str, how: &str| {
+        let mut vote = vote(run, who, FRIDAY);
+        if let Command::Vote { answers, .. } = &mut vote.command {
+            answers.insert("how".to_owned(), how.to_owned());
+        }
+        vote
+    };
+    for (who, how) in [("bruno", "1"), ("carla", "2")] {
+        let vote = says(&run, who, how);
+        let events = run.command(&vote, vote.at);
+        apply(&mut run, events);
+    }
+    let asked = |run: &Machine| run.instance("ask").unwrap().forward.stage();
+    assert_eq!(
+        asked(&run),
+        Stage::AwaitingApproval,
+        "two of two, who do not agree"
+    );
+    let again = says(&run, "carla", "2");
+    assert!(
+        run.accepts(&again, again.at).is_err(),
+        "the same vote once more"
+    );
+    let changed = says(&run, "carla", "1");
+    let events = run.command(&changed, changed.at);
+    apply(&mut run, events);
+    assert_eq!(asked(&run), Stage::Running);
+}

@@ -263,7 +263,7 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
                 StartCause::Retry => format!(", attempt {}", started.attempt),
                 StartCause::Interrupted => {
                     format!(
-                        ", attempt {}: the engine had stopped, and this may be begun again",
+                        ", attempt {}: the process that ran it is gone, and the step can safely be repeated",
                         started.attempt
                     )
                 }
@@ -456,7 +456,7 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             "",
             S::AwaitingApproval,
             format!(
-                "refused what {} asked: {}",
+                "refused the command of {}: {}",
                 refused.sender(),
                 refused.reason
             ),
@@ -476,7 +476,7 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
         EventBody::RetryOrdered(order) => line(
             &order.node,
             S::Running,
-            format!("{} orders another attempt", order.who),
+            format!("{} ordered another attempt", order.who),
         ),
         EventBody::InputEdited(edit) => line(
             "",
@@ -496,7 +496,7 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             )
         }
         EventBody::Unpaused(unpaused) => {
-            line("", S::Running, format!("{} lets it continue", unpaused.who))
+            line("", S::Running, format!("unpaused by {}", unpaused.who))
         }
         EventBody::Cancelled(cancelled) => {
             let what = if cancelled.undo {
@@ -583,7 +583,7 @@ pub fn failovers(all: &IndexMap<String, Failover>) -> impl Iterator<Item = Strin
 /// Targets that did not answer, in words.
 pub fn unreachable(all: &IndexMap<String, String>) -> impl Iterator<Item = String> {
     all.iter().map(|(target, why)| {
-        format!("{target} could not be reached, and only the steps that use it need it: {why}")
+        format!("{target} cannot be reached; only the steps that use it fail: {why}")
     })
 }
 

@@ -161,7 +161,7 @@ impl fmt::Display for Certainty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoEffect => "nothing happened",
-            Self::Partial => "a part of it happened",
+            Self::Partial => "it may have taken effect in part",
             Self::Unknown => "it is not known whether it happened",
         })
     }

@@ -51,6 +51,10 @@ impl Engine {
         self.0.next_event(now)
     }
 
+    pub(super) fn next_wake(&self, sent: Timestamp) -> Option<Event> {
+        self.0.next_wake(sent)
+    }
+
     pub(super) fn command(&self, submitted: &Submitted, now: Timestamp) -> Vec<Event> {
         self.0.command(submitted, now)
     }

@@ -12,7 +12,7 @@ use std::{
 };
 use windlass_engine::{
     graph::Graph,
-    machine::{CANNOT_BE_DONE, Command, Event, EventBody, Submitted},
+    machine::{CANNOT_BE_DONE, Command, Event, EventBody, Report, Submitted},
     step::Phase,
     value::{Duration, Timestamp, Value},
 };
@@ -50,6 +50,8 @@ pub(super) struct Play {
     inbox: Vec<Entry>,
     /// Events of attempts that were told to end before they began.
     unbegun: Vec<Event>,
+    /// Executions whose driver is gone, and which may answer it all the same.
+    late: Vec<Job>,
     taken: BTreeSet<String>,
     sent: BTreeMap<String, Command>,
     pub now: Timestamp,
@@ -85,6 +87,7 @@ impl Play {
             flights: Vec::new(),
             inbox: Vec::new(),
             unbegun: Vec::new(),
+            late: Vec::new(),
             taken: BTreeSet::new(),
             sent: BTreeMap::new(),
             now,
@@ -267,6 +270,7 @@ impl Play {
         self.coverage.crashes += 1;
         for flight in std::mem::take(&mut self.flights) {
             flight.orphan(&mut self.world);
+            self.late.push(flight.job);
         }
         self.batch.clear();
         self.taken.clear();
@@ -344,12 +348,33 @@ impl Play {
             }
             55..=84 => self.take_inbox(),
             85..=93 => self.pass_time(),
-            94..=97 => self.stray(),
+            94..=95 => self.stray(),
+            96..=97 => self.late_answer(),
             _ if self.dies() || self.random.percent(10) && self.crashing > 0 => {
                 self.say("-- the process dies");
                 self.crash()
             }
             _ => Ok(()),
+        }
+    }
+
+    /// An attempt that was lost answers: it counts no more, whatever has become of its step.
+    fn late_answer(&mut self) -> Check {
+        if self.late.is_empty() {
+            return Ok(());
+        }
+        let at = self.random.below(self.late.len());
+        let job = self.late.swap_remove(at);
+        if self.engine.wanted().contains(&job) {
+            return Ok(());
+        }
+        let done = Report::Done {
+            output: Value::Int(7),
+            evidence: Vec::new(),
+        };
+        match self.engine.report(&job, done, self.now).first() {
+            Some(event) => wrong("P10", format!("a late answer counts: {}", short(event))),
+            None => Ok(()),
         }
     }
 
@@ -466,7 +491,9 @@ impl Play {
             if !self.taken.insert(submitted.id.clone()) {
                 continue;
             }
-            self.settle(submitted.at.min(self.now))?;
+            while let Some(event) = self.engine.next_wake(submitted.at.min(self.now)) {
+                self.push(event)?;
+            }
             let looks = matches!(submitted.command, Command::Resolve { .. });
             if (looks || self.random.percent(70)) && !self.commit()? {
                 return Ok(());

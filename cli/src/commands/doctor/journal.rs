@@ -38,6 +38,8 @@ pub(super) fn examine(session: &Session) -> Result<Journal, CliError> {
     };
     if journal.is_there {
         journal.usable();
+    } else {
+        journal.can_be_made();
     }
     if let Some(name) = journal.group.clone() {
         match group(&name) {
@@ -77,6 +79,22 @@ impl Journal {
 
     fn problem(&mut self, code: &'static str, message: String, help: String) {
         self.seen.problem(Failure::new(code, message).help(help));
+    }
+
+    /// The folder that is there, or the one in which it would be made.
+    fn can_be_made(&mut self) {
+        let around = self.path.ancestors().skip(1).find(|folder| folder.exists());
+        let folder = around.unwrap_or(Path::new("/")).to_owned();
+        if access(&folder, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
+            self.problem(
+                "journal.not_writable",
+                format!(
+                    "the journal is not made yet, and this account may not write to the folder {}",
+                    folder.display()
+                ),
+                "make the folder writable, or write another `journal` in windlass.yaml".to_owned(),
+            );
+        }
     }
 
     fn usable(&mut self) {

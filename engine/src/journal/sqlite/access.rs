@@ -70,6 +70,27 @@ pub(super) fn may_write(path: &Path) -> bool {
         && made
 }
 
+/// A journal of which every file may be written to, or why not. Asked before SQLite opens it, which would leave a log behind that
+/// its owner may not write to.
+pub(super) fn check_writable(path: &Path) -> Result<(), JournalError> {
+    for ending in ["", "-wal", "-shm"] {
+        let file = beside(path, ending);
+        if file.exists() && !may(&file, AccessFlags::R_OK | AccessFlags::W_OK) {
+            let what = if ending.is_empty() {
+                "it".to_owned()
+            } else {
+                file.display().to_string()
+            };
+            let whose = super::files::whose(&file);
+            return Err(unusable(
+                path,
+                format!("{what} may not be written to by this account{whose}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// A file that can be read at all, or why not.
 pub(super) fn check_readable(path: &Path) -> Result<(), JournalError> {
     match fs::metadata(path) {

@@ -224,6 +224,7 @@ pub(super) fn writer(path: &Path, sharing: Sharing) -> Result<Opened, JournalErr
     let explain = |error: rusqlite::Error| not_opened(&path, &error);
     look(&path)?;
     check_only_name(&path)?;
+    access::check_writable(&path)?;
     let mut locks = files::open_locks(&path)?;
     check_names(&path, &mut locks)?;
     let found = FileId::at(&path);

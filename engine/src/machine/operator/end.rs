@@ -176,7 +176,7 @@ impl Machine {
                 })),
             ]),
             state => Err(format!(
-                "it is {}: only a run that is stopped or stuck is closed; `cancel` ends this one",
+                "it is {}: only a stopped or stuck run can be closed; `cancel` ends this one",
                 state.as_str()
             )),
         }

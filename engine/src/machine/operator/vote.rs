@@ -34,6 +34,9 @@ impl Machine {
                 instance.state.as_str()
             ));
         };
+        if self.is_cut_off(id, phase) {
+            return Err(format!("{node} will not be decided: the run is ending"));
+        }
         let WaitOn::Approval(request) = &wait.on else {
             return Err(format!("{node} asks for no approval"));
         };

@@ -192,11 +192,18 @@ impl Oracle {
                 if e.name == "open" {
                     self.inputs_open = e.value.as_bool() == Some(true);
                 }
-                // Gates are asked again as nodes start: those behind them are pending.
-                for rec in self.recs.values_mut() {
-                    if rec.forward.stand == Stand::Gated {
-                        rec.forward.stand = Stand::Pending;
-                    }
+                // Gates are asked again as nodes start: those behind them are pending, as far as they may start at all.
+                let again: Vec<super::Path> = self
+                    .recs
+                    .iter()
+                    .filter(|(_, rec)| rec.forward.stand == Stand::Gated)
+                    .map(|(path, _)| path.clone())
+                    .filter(|path| self.goes_forward(path).is_ok())
+                    .filter(|path| self.needs_around(path).is_empty())
+                    .filter(|path| self.broken_around(path).is_none())
+                    .collect();
+                for path in again {
+                    self.rec_mut(&path).forward.stand = Stand::Pending;
                 }
                 Ok(())
             }
