@@ -200,9 +200,12 @@ pub(crate) fn word(command: &Command) -> String {
         Command::Pause { .. } => "the run starts nothing new".to_owned(),
         Command::Unpause => "the run starts steps again".to_owned(),
         Command::Cancel { undo: true, .. } => {
-            "the run ends, and what it did is being undone".to_owned()
+            "the run ends: what it did is undone as soon as what runs has ended (`--force` ends it on its server)"
+                .to_owned()
         }
-        Command::Cancel { undo: false, .. } => "the run ends, and what it did stays".to_owned(),
+        Command::Cancel { undo: false, .. } => {
+            "the run ends as soon as what runs has ended, and what it did stays".to_owned()
+        }
         Command::Resolve { node, .. } => format!("{node} is settled"),
         Command::Retry { node } => format!("{node} runs again"),
         Command::Skip { node, .. } => format!("{node} is skipped"),

@@ -268,6 +268,23 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
         force: false,
         because: None,
     };
+    if let Some(cancelled) = machine.cancelled() {
+        let force = Command::Cancel {
+            undo: cancelled.undo,
+            force: true,
+            because: None,
+        };
+        let runs = machine
+            .instances()
+            .any(|one| one.role == Role::Step && current(one).1.stage() == Stage::Running);
+        if runs && takes(machine, force) {
+            let how = if cancelled.undo { "--undo" } else { "--leave" };
+            all.push(next(
+                format!("windlass cancel {run} {how} --force"),
+                "end on its server what still runs",
+            ));
+        }
+    }
     let close = Command::Close {
         because: String::new(),
     };

@@ -130,6 +130,7 @@ pub(crate) fn render(
         text.push_str(&format!("{}\n{undone}", style.bold("undo")));
     }
     text.push_str(&done_so_far(ui, machine, holder.is_none()));
+    text.push_str(&summary::outputs(machine, style));
     text.push_str(&what_ends(ui, machine, holder));
     text.push_str(&next::render(&all_next(machine, holder, inbox), style));
     text

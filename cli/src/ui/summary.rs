@@ -35,6 +35,24 @@ pub(crate) fn headline(machine: &Machine, is_driven: bool, now: Timestamp, style
     )
 }
 
+/// The playbook's outputs under a heading; empty where there are none.
+pub(crate) fn outputs(machine: &Machine, style: Style) -> String {
+    let outputs = machine.outputs().as_map();
+    let Some(outputs) = outputs.filter(|outputs| !outputs.is_empty()) else {
+        return String::new();
+    };
+    let mut text = format!("{}\n", style.bold("outputs"));
+    for (name, value) in outputs {
+        let lines = value_lines(value, 20);
+        if let [line] = lines.as_slice() {
+            text.push_str(&format!("  {name} = {line}\n"));
+        } else {
+            text.push_str(&format!("  {name} =\n{}", indented("    ", &lines)));
+        }
+    }
+    text
+}
+
 /// Failures of one loop that are shown one by one.
 pub(crate) const MOST_FAILED: usize = 20;
 
@@ -214,21 +232,7 @@ pub(crate) fn render(
                 super::one_line(error)
             ));
         }
-        if let Some(outputs) = finished
-            .outputs
-            .as_map()
-            .filter(|outputs| !outputs.is_empty())
-        {
-            text.push_str(&format!("{}\n", style.bold("outputs")));
-            for (name, value) in outputs {
-                let lines = value_lines(value, 20);
-                if let [line] = lines.as_slice() {
-                    text.push_str(&format!("  {name} = {line}\n"));
-                } else {
-                    text.push_str(&format!("  {name} =\n{}", indented("    ", &lines)));
-                }
-            }
-        }
+        text.push_str(&outputs(machine, style));
     }
     if let Some(paused) = machine.paused() {
         let who = paused

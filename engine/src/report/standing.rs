@@ -4,7 +4,7 @@ use super::{
     words::{is_impossible, remains},
 };
 use crate::{
-    machine::{Instance, Machine, NodeState, NotRetried, Outcome, Role, RunState},
+    machine::{Instance, InstanceId, Machine, NodeState, NotRetried, Outcome, Role, RunState},
     step::{Certainty, Failure, Phase},
 };
 
@@ -36,7 +36,7 @@ pub fn listed(state: &str, is_driven: bool) -> &str {
 pub fn standing(machine: &Machine, is_driven: bool) -> Standing {
     let state = machine.state();
     let means = match state {
-        RunState::Finished(Outcome::Succeeded) => String::new(),
+        RunState::Finished(Outcome::Succeeded) => let_pass(machine),
         RunState::Finished(Outcome::Failed) => {
             "it ran to its end, with failures that it let pass".to_owned()
         }
@@ -82,6 +82,23 @@ pub fn standing(machine: &Machine, is_driven: bool) -> Standing {
         | RunState::Finished(_) => machine.word(),
     };
     Standing { word, means }
+}
+
+/// The loops of a run that succeeded of which items failed: the budget let them pass.
+fn let_pass(machine: &Machine) -> String {
+    let loops = machine.instances().filter_map(|one| {
+        let is_over = one.role == Role::Foreach && one.state == NodeState::Succeeded;
+        let failed = |id: &&InstanceId| machine.get(**id).state == NodeState::Failed;
+        let failed = one.children.iter().filter(failed).count();
+        (is_over && failed > 0).then(|| {
+            format!(
+                "{failed} of {} items of {} failed, which `max_failures` allows",
+                one.children.len(),
+                one.path
+            )
+        })
+    });
+    loops.collect::<Vec<_>>().join("; ")
 }
 
 /// Why a run stopped and was not undone to its beginning: what cannot be undone, what could not be, or that it should not.

@@ -3,6 +3,7 @@ use super::{
     api::{DriveOptions, Ended, RunError},
     clock::{RunClock, is_step},
     driver::Shared,
+    parked::{MOST_EVENTS, Parked, WORTH_IT},
     print::Printer,
     redact,
     taking::Taken,
@@ -74,6 +75,13 @@ impl Line {
     }
 }
 
+/// Why a drive returns.
+pub(super) enum Turned {
+    Ended(Ended),
+    /// The run only waits, and is put away until something comes.
+    Parks,
+}
+
 pub(super) struct Drive<'l> {
     shared: Arc<Shared>,
     machine: Box<Machine>,
@@ -84,6 +92,8 @@ pub(super) struct Drive<'l> {
     /// Targets that are who the run knows, as far as this process has met them.
     met: Arc<Met>,
     clock: Arc<RunClock>,
+    /// The run was not put away by this process, but taken from another, or started.
+    is_taken_over: bool,
     /// How far the wall clock was ahead of the run's time when it was last looked at.
     offset: Duration,
     /// Who waits for an instant of the wall clock has not looked at it again since it was set.
@@ -104,7 +114,7 @@ impl<'l> Drive<'l> {
         options: DriveOptions,
         line: &'l mut Line,
     ) -> Self {
-        let clock = Arc::new(taken.clock);
+        let clock = taken.clock;
         let printer = Printer::new(
             taken.lease.run().to_owned(),
             taken.lease.epoch(),
@@ -118,9 +128,10 @@ impl<'l> Drive<'l> {
             lease: taken.lease,
             secrets: taken.secrets,
             unlearned: taken.unlearned,
-            met: Arc::new(taken.met),
+            met: taken.met,
             clock,
-            offset: Duration::ZERO,
+            is_taken_over: taken.offset.is_none(),
+            offset: taken.offset.unwrap_or(Duration::ZERO),
             looks: false,
             options,
             line,
@@ -131,7 +142,7 @@ impl<'l> Drive<'l> {
     }
 
     /// Drives until the run ends, needs a person, or is told to stop.
-    pub(super) async fn run(&mut self) -> Result<Ended, RunError> {
+    pub(super) async fn run(&mut self) -> Result<Turned, RunError> {
         let result = self.turn().await;
         // Nothing outlives the lease: what is in flight is ended and awaited.
         for cancel in self.in_flight.values() {
@@ -149,18 +160,47 @@ impl<'l> Drive<'l> {
         result
     }
 
-    async fn turn(&mut self) -> Result<Ended, RunError> {
-        self.look_at_the_clock()?;
-        // Before anything else: a cancel that waits there is obeyed before an interrupted step is begun anew.
-        let accepted = Box::pin(self.read_inbox()).await?;
+    /// What this was when nothing is in flight: its lease, and where the run stands.
+    pub(super) fn park(self) -> Parked {
+        Parked {
+            seq: self.machine.seq(),
+            timer: self.machine.next_timer(),
+            lease: self.lease,
+            secrets: self.secrets,
+            unlearned: self.unlearned,
+            met: self.met,
+            clock: self.clock,
+            offset: self.offset,
+        }
+    }
+
+    /// Whether the run only waits, for longer than a replay of it is worth.
+    fn parks(&self) -> bool {
+        let soon = WORTH_IT.after(self.clock.now());
+        self.in_flight.is_empty()
+            && self.batch.is_empty()
+            && self.line.rx.is_empty()
+            && !self.looks
+            && !self.is_stopping()
+            && self.machine.seq() <= MOST_EVENTS
+            && self.machine.state() == RunState::Waiting
+            && self.machine.next_timer().is_none_or(|at| at > soon)
+    }
+
+    async fn turn(&mut self) -> Result<Turned, RunError> {
         let mut answers: Vec<Answer> = Vec::new();
-        if self.options.for_orders && !accepted {
-            self.commit(&mut answers).await?;
-            self.unlearned.nothing_is_left()?;
-            let finished = self.machine.finished();
-            return Ok(finished.map_or(Ended::Interrupted, |finished| {
-                Ended::Finished(finished.outcome)
-            }));
+        if self.is_taken_over {
+            self.look_at_the_clock()?;
+            // Before anything else: a cancel that waits there is obeyed before an interrupted step is begun anew.
+            let accepted = Box::pin(self.read_inbox()).await?;
+            if self.options.for_orders && !accepted {
+                self.commit(&mut answers).await?;
+                self.unlearned.nothing_is_left()?;
+                let finished = self.machine.finished();
+                return Ok(Turned::Ended(finished.map_or(Ended::Interrupted, |finished| {
+                    Ended::Finished(finished.outcome)
+                })));
+            }
         }
         loop {
             if !self.is_stopping() {
@@ -188,7 +228,10 @@ impl<'l> Drive<'l> {
                 if self.machine.finished().is_none() {
                     self.unlearned.nothing_is_left()?;
                 }
-                return Ok(ended);
+                return Ok(Turned::Ended(ended));
+            }
+            if self.parks() {
+                return Ok(Turned::Parks);
             }
             let message = self.next_message().await;
             // Group commit: everything that has arrived by now goes into one batch.

@@ -2,7 +2,8 @@
 use super::{
     api::{DriveOptions, Ended, NewRun, RunError, RunHandle},
     clock::{Clock, RunClock, SystemClock, is_step},
-    drive::{Drive, Line, spawn},
+    drive::{Drive, Line, Turned, spawn},
+    parked::Parked,
     taking::{Taken, replay, take},
     targets::{self, Met},
     unlearned::Unlearned,
@@ -239,12 +240,13 @@ impl Driver {
             }
         })?;
         let taken = Taken {
-            clock: RunClock::new(self.0.clock.clone(), now),
+            clock: Arc::new(RunClock::new(self.0.clock.clone(), now)),
+            offset: None,
             machine,
             lease,
             secrets,
             unlearned: Unlearned::default(),
-            met,
+            met: Arc::new(met),
             seen: (1, vec![started]),
         };
         Ok(self.drive(taken, options))
@@ -272,7 +274,8 @@ impl Driver {
         self.poll_inbox();
         let shared = self.0.clone();
         let run = id.clone();
-        let driven = driven(self.0.clone(), Box::new(taken), options, line);
+        // Boxed, or the task would hold it twice: as it was made, and as it is awaited.
+        let driven = Box::pin(driven(self.0.clone(), Box::new(taken), options, line));
         spawn(async move {
             let result: Result<Ended, RunError> = driven.await;
             shared.runs().remove(&run);
@@ -350,10 +353,19 @@ async fn driven(
     let mut failures = 0;
     loop {
         let before = line.told();
-        let result = {
-            // The lease goes back with it.
-            let mut drive = Drive::new(shared.clone(), *taken, options, &mut line);
-            drive.run().await
+        let result = match Box::pin(drive(&shared, taken, options, &mut line)).await {
+            Ok(Driven::Ended(ended)) => Ok(ended),
+            Ok(Driven::Parked(parked)) => {
+                parked.wait(&mut line).await;
+                match Box::pin(parked.taken_up(&shared)).await {
+                    Ok(again) => {
+                        taken = Box::new(again);
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
         };
         if line.told() > before {
             failures = 0;
@@ -387,6 +399,25 @@ async fn driven(
         let (first, seen) = std::mem::take(&mut taken.seen);
         line.tell(first, seen);
     }
+}
+
+enum Driven {
+    Ended(Ended),
+    Parked(Box<Parked>),
+}
+
+/// Drives a run under one lease, which goes back as this returns, but for a run that is put away.
+async fn drive(
+    shared: &Arc<Shared>,
+    taken: Box<Taken>,
+    options: DriveOptions,
+    line: &mut Line,
+) -> Result<Driven, RunError> {
+    let mut drive = Drive::new(shared.clone(), *taken, options, line);
+    Ok(match drive.run().await? {
+        Turned::Ended(ended) => Driven::Ended(ended),
+        Turned::Parks => Driven::Parked(Box::new(drive.park())),
+    })
 }
 
 /// How a run ended whose end was written without a word that it was.

@@ -6,6 +6,7 @@ mod api;
 mod clock;
 mod drive;
 mod driver;
+mod parked;
 mod print;
 mod redact;
 mod taking;

@@ -10,7 +10,7 @@ use crate::{
     journal::Lease,
     machine::{Event, EventBody, IllegalEvent, LeaseTaken, Machine},
     secret::RunSecrets,
-    value::Value,
+    value::{Duration, Value},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -20,8 +20,10 @@ pub(super) struct Taken {
     pub lease: Box<dyn Lease>,
     pub secrets: Arc<RunSecrets>,
     pub unlearned: Unlearned,
-    pub met: Met,
-    pub clock: RunClock,
+    pub met: Arc<Met>,
+    pub clock: Arc<RunClock>,
+    /// How far the wall clock was ahead of the run's time when it was last looked at; none if the run was taken just now.
+    pub offset: Option<Duration>,
     /// Events that nobody was told yet, and the place of the first.
     pub seen: (u64, Vec<Event>),
 }
@@ -51,7 +53,7 @@ pub(super) async fn take(
         });
     }
     let used = used(&events);
-    let clock = RunClock::new(shared.clock.clone(), machine.last_at());
+    let clock = Arc::new(RunClock::new(shared.clock.clone(), machine.last_at()));
     if let Some(finished) = machine.finished() {
         let orders = shared.journal.inbox(Some(run)).await?;
         if orders.is_empty() {
@@ -115,8 +117,9 @@ pub(super) async fn take(
         lease,
         secrets,
         unlearned,
-        met: compared.met,
+        met: Arc::new(compared.met),
         clock,
+        offset: None,
         seen: (begin, seen),
     })
 }
