@@ -22,6 +22,24 @@ const RENEW: windlass_engine::value::Duration = windlass_engine::value::Duration
 pub(crate) const PATIENCE: windlass_engine::value::Duration =
     windlass_engine::value::Duration::from_secs(10);
 
+/// The exit codes of a command by which a run goes on: in its help.
+pub(crate) const EXITS: &str = "\
+Exit codes:
+    0  another process drives the run and has taken the command; or it is recorded (--queue)
+    2  a name or an option is wrong
+    5  it is refused and changes nothing; the message says why
+    7  the journal failed; it may not be recorded
+    If no process drives the run, this one does until the run only waits: the exit code of the run, as of `windlass resume`";
+
+/// The exit codes of a command that ends a run as it is asked: in its help.
+pub(crate) const ENDS: &str = "\
+Exit codes:
+    0  the run has ended as this command asks; or another process drives the run and has taken it; or it is recorded (--queue)
+    2  a name or an option is wrong
+    5  it is refused and changes nothing; the message says why
+    7  the journal failed; it may not be recorded
+    If no process drives the run, this one does until the run only waits: else the exit code of the run, as of `windlass resume`";
+
 /// What every command that asks something takes.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct AskArgs {
@@ -85,10 +103,9 @@ pub(crate) async fn submit(
         let driver = drive::driver(session, &journal).map_err(|error| error.note(waits))?;
         let options = DriveOptions {
             leave_when_waiting: true,
-            for_orders: true,
             ..DriveOptions::default()
         };
-        match driver.resume(run, options).await {
+        match driver.obey(run, &submitted.id, options).await {
             Ok(handle) => {
                 let mut reporter = Reporter::new(session, run, args.json);
                 reporter.look_out(&submitted.id);

@@ -485,7 +485,10 @@ impl Step for Approval {
 
     fn figures(output: &ApprovalOutput) -> Vec<Figure> {
         let who = output.approved_by.join(", ");
-        let mut figures = vec![Figure::text("approved_by", "by", who)];
+        let mut figures = Vec::new();
+        if !who.is_empty() {
+            figures.push(Figure::text("approved_by", "by", who));
+        }
         if let Some(answers) = output
             .answers
             .as_map()

@@ -206,7 +206,6 @@ const DYING: DriveOptions = DriveOptions {
     leave_when_waiting: false,
     even_if_changed: false,
     die_with_journal: true,
-    for_orders: false,
 };
 
 fn driver(journal: &Arc<MemoryJournal>) -> Driver {

@@ -9,6 +9,7 @@ use windlass_engine::machine::{Command, Outcome};
 
 /// What `cancel` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = crate::ask::ENDS)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["undo", "leave"]))]
 pub(crate) struct CancelArgs {
     /// The run: its id, the beginning or end of it, or `last`

@@ -9,6 +9,7 @@ use windlass_engine::machine::Command;
 
 /// What `close` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = crate::ask::ENDS)]
 pub(crate) struct CloseArgs {
     /// The run: its id, the beginning or end of it, or `last`
     run: String,

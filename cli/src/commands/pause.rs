@@ -9,6 +9,12 @@ use windlass_engine::machine::Command;
 
 /// What `pause` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes:
+    0  the run is paused; or it is recorded (--queue)
+    2  a name or an option is wrong
+    5  it is refused and changes nothing; the message says why
+    7  the journal failed; it may not be recorded")]
 pub(crate) struct PauseArgs {
     /// The run: its id, the beginning or end of it, or `last`
     run: String,
@@ -21,6 +27,7 @@ pub(crate) struct PauseArgs {
 
 /// What `unpause` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = crate::ask::EXITS)]
 pub(crate) struct UnpauseArgs {
     /// The run: its id, the beginning or end of it, or `last`
     run: String,

@@ -14,6 +14,7 @@ use windlass_engine::{
 
 /// What `resolve` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = crate::ask::EXITS)]
 #[command(group = clap::ArgGroup::new("verdict").required(true).args(["done", "not_done"]))]
 pub(crate) struct ResolveArgs {
     /// The run: its id, the beginning or end of it, or `last`

@@ -10,6 +10,7 @@ use windlass_engine::machine::Command;
 
 /// What `set` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = crate::ask::EXITS)]
 pub(crate) struct SetArgs {
     /// The run: its id, the beginning or end of it, or `last`
     run: String,

@@ -9,6 +9,7 @@ use windlass_engine::machine::Command;
 
 /// What `skip` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = crate::ask::EXITS)]
 pub(crate) struct SkipArgs {
     /// The run: its id, the beginning or end of it, or `last`
     run: String,

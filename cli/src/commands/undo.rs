@@ -11,6 +11,7 @@ use windlass_engine::machine::{Command, Outcome};
 
 /// What `undo` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = crate::ask::ENDS)]
 pub(crate) struct UndoArgs {
     /// The run: its id, the beginning or end of it, or `last`
     run: String,

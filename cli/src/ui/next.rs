@@ -288,6 +288,20 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
     let close = Command::Close {
         because: String::new(),
     };
+    let in_doubt = machine
+        .instances()
+        .any(|one| current(one).1.stage() == Stage::InDoubt);
+    let (undoes, leaves) = if in_doubt {
+        (
+            "undo what it did, once what is in doubt is resolved",
+            "end it and leave what it did, once what is in doubt is resolved",
+        )
+    } else {
+        (
+            "end it and undo what it did",
+            "end it and leave what it did",
+        )
+    };
     let ends = [
         (
             Command::Undo,
@@ -299,13 +313,13 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
             cancel(true),
             true,
             format!("windlass cancel {run} --undo"),
-            "end it and undo what it did",
+            undoes,
         ),
         (
             cancel(false),
             true,
             format!("windlass cancel {run} --leave"),
-            "end it and leave what it did",
+            leaves,
         ),
         (
             close,

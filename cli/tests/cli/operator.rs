@@ -264,6 +264,17 @@ fn a_refused_command_and_a_pause_start_nothing() {
 }
 
 #[test]
+fn a_refused_command_does_not_drive_for_another_that_is_accepted() {
+    let lab = lost();
+    lab.run(&["signal", "last", "nobody-waits"]).exits(0);
+    lab.run(&["retry", "last", "nowhere"])
+        .exits(5)
+        .says("refused");
+    assert_eq!(lab.read("log.txt").matches("work").count(), 1);
+    assert_eq!(lab.show()["inbox"].as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn what_waits_in_the_inbox_is_taken_before_anything_else_is_proposed() {
     let lab = lost();
     lab.run(&["cancel", "last", "--leave", "--queue"]).exits(0);

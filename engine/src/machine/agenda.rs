@@ -58,6 +58,9 @@ pub(super) enum Rank {
     UndoFailed,
 }
 
+/// How many ranks there are.
+const RANKS: usize = Rank::UndoFailed as usize + 1;
+
 type Line = (Rank, Timestamp, InstanceId, Phase);
 type Due = Option<(Rank, Timestamp)>;
 
@@ -66,6 +69,8 @@ pub(super) struct Agenda {
     lines: BTreeSet<Line>,
     /// The lines of each node, forward and undo.
     of: Vec<[Due; 2]>,
+    /// How many lines each rank has: most ranks are empty most of the time, and are asked for with every event.
+    counts: [u32; RANKS],
     /// Nodes whose lines may have changed since the last look.
     touched: Vec<InstanceId>,
 }
@@ -94,18 +99,29 @@ impl Agenda {
                 Phase::Undo => *undo = due,
             }
         }
-        if let Some((rank, at)) = before {
-            self.lines.remove(&(rank, at, id, phase));
+        if let Some((rank, at)) = before
+            && self.lines.remove(&(rank, at, id, phase))
+        {
+            *self.count(rank) -= 1;
         }
-        if let Some((rank, at)) = due {
-            self.lines.insert((rank, at, id, phase));
+        if let Some((rank, at)) = due
+            && self.lines.insert((rank, at, id, phase))
+        {
+            *self.count(rank) += 1;
         }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there is a count for each rank")]
+    fn count(&mut self, rank: Rank) -> &mut u32 {
+        &mut self.counts[rank as usize]
     }
 
     pub(super) fn of_rank(&self, rank: Rank) -> impl Iterator<Item = &Line> {
         let first = (rank, Timestamp::MIN, InstanceId(0), Phase::Do);
-        self.lines
-            .range(first..)
+        let lines = self.has(rank).then(|| self.lines.range(first..));
+        lines
+            .into_iter()
+            .flatten()
             .take_while(move |line| line.0 == rank)
     }
 
@@ -116,7 +132,9 @@ impl Agenda {
     }
 
     pub(super) fn has(&self, rank: Rank) -> bool {
-        self.first(rank).is_some()
+        self.counts
+            .get(rank as usize)
+            .is_some_and(|count| *count > 0)
     }
 }
 

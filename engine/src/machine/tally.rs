@@ -255,13 +255,15 @@ impl Machine {
             self.touch_inside(parent);
         }
         if before.active != after.active || before.undoing != after.undoing {
-            for container in self.tree.around(id).collect::<Vec<_>>() {
+            let mut at = id;
+            while let Some(container) = self.get(at).parent {
                 let tally = self.tally_mut(container);
                 add(&mut tally.active, before.active, after.active)?;
                 add(&mut tally.undoing, before.undoing, after.undoing)?;
                 if tally.active == 0 || tally.undoing == 0 {
                     self.touch(container);
                 }
+                at = container;
             }
         }
         let scope = self.get(id).scope;

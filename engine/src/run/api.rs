@@ -34,8 +34,6 @@ pub struct NewRun {
 pub struct DriveOptions {
     /// Give the lease back as soon as the run only waits (exit code 4) instead of waiting with it.
     pub leave_when_waiting: bool,
-    /// Give the run back before anything starts, unless an order that waits in its inbox is accepted.
-    pub for_orders: bool,
     /// Go on although a target is another server than the run knows: the steps that use it fail.
     pub even_if_changed: bool,
     /// Give the run back as soon as the journal fails, as a process that dies would, instead of taking it again a few times.

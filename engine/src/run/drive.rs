@@ -101,6 +101,8 @@ pub(super) struct Drive<'l> {
     options: DriveOptions,
     line: &'l mut Line,
     in_flight: HashMap<Wanted, CancellationToken>,
+    /// The run was taken for this order alone.
+    order: Option<String>,
     /// Inbox entries that this driver has taken.
     taken: HashSet<String>,
     /// Applied, and not yet durable.
@@ -136,6 +138,7 @@ impl<'l> Drive<'l> {
             options,
             line,
             in_flight: HashMap::new(),
+            order: taken.order,
             taken: HashSet::new(),
             batch: Vec::new(),
         }
@@ -192,14 +195,17 @@ impl<'l> Drive<'l> {
         if self.is_taken_over {
             self.look_at_the_clock()?;
             // Before anything else: a cancel that waits there is obeyed before an interrupted step is begun anew.
+            let order = self.order.take();
             let accepted = Box::pin(self.read_inbox()).await?;
-            if self.options.for_orders && !accepted {
+            if order.is_some_and(|order| !accepted.contains(&order)) {
                 self.commit(&mut answers).await?;
                 self.unlearned.nothing_is_left()?;
                 let finished = self.machine.finished();
-                return Ok(Turned::Ended(finished.map_or(Ended::Interrupted, |finished| {
-                    Ended::Finished(finished.outcome)
-                })));
+                return Ok(Turned::Ended(
+                    finished.map_or(Ended::Interrupted, |finished| {
+                        Ended::Finished(finished.outcome)
+                    }),
+                ));
             }
         }
         loop {
@@ -516,9 +522,9 @@ impl<'l> Drive<'l> {
     }
 
     /// Takes every command of the inbox, each at its own time: what had expired before it comes first. Nothing is begun anew before
-    /// the commands are known. Whether one was accepted.
-    async fn read_inbox(&mut self) -> Result<bool, RunError> {
-        let mut accepted = false;
+    /// the commands are known. Returns the ids of those that were accepted.
+    async fn read_inbox(&mut self) -> Result<Vec<String>, RunError> {
+        let mut accepted = Vec::new();
         let mut commands = self.shared.journal.inbox(Some(self.lease.run())).await?;
         commands.sort_by_key(|command| command.at);
         for command in commands {
@@ -539,7 +545,9 @@ impl<'l> Drive<'l> {
             self.taken.insert(command.id.clone());
             let events = self.machine.command(&command, sent);
             let refused = |event: &Event| matches!(event.body, EventBody::CommandRefused(_));
-            accepted |= !events.iter().any(refused);
+            if !events.iter().any(refused) {
+                accepted.push(command.id.clone());
+            }
             self.apply(events)?;
         }
         Ok(accepted)

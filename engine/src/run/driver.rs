@@ -242,6 +242,7 @@ impl Driver {
         let taken = Taken {
             clock: Arc::new(RunClock::new(self.0.clock.clone(), now)),
             offset: None,
+            order: None,
             machine,
             lease,
             secrets,
@@ -259,6 +260,21 @@ impl Driver {
     /// Where another process drives it, a target is another server now, or the journal fails.
     pub async fn resume(&self, run: &str, options: DriveOptions) -> Result<RunHandle, RunError> {
         let taken = take(&self.0, run, options, None).await?;
+        Ok(self.drive(taken, options))
+    }
+
+    /// Takes a run for an order that waits in its inbox, and gives it back before anything starts if that is refused.
+    ///
+    /// # Errors
+    /// As [`Driver::resume`].
+    pub async fn obey(
+        &self,
+        run: &str,
+        order: &str,
+        options: DriveOptions,
+    ) -> Result<RunHandle, RunError> {
+        let mut taken = take(&self.0, run, options, None).await?;
+        taken.order = Some(order.to_owned());
         Ok(self.drive(taken, options))
     }
 

@@ -85,6 +85,7 @@ impl Parked {
             met: self.met,
             clock: self.clock,
             offset: Some(self.offset),
+            order: None,
             seen: (self.seq + 1, Vec::new()),
         })
     }

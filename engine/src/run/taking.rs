@@ -24,6 +24,8 @@ pub(super) struct Taken {
     pub clock: Arc<RunClock>,
     /// How far the wall clock was ahead of the run's time when it was last looked at; none if the run was taken just now.
     pub offset: Option<Duration>,
+    /// The run was taken for this order alone.
+    pub order: Option<String>,
     /// Events that nobody was told yet, and the place of the first.
     pub seen: (u64, Vec<Event>),
 }
@@ -120,6 +122,7 @@ pub(super) async fn take(
         met: Arc::new(compared.met),
         clock,
         offset: None,
+        order: None,
         seen: (begin, seen),
     })
 }
