@@ -1,4 +1,8 @@
 //! What a process that was killed has left running on its server: its locks are in the way of no attempt, and outlive no run.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test shares may panic as the test may"
+)]
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

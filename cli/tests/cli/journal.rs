@@ -241,7 +241,8 @@ fn a_journal_that_may_only_be_read_is_shown_audited_and_reported() {
         let args: Vec<&str> = command.split(' ').collect();
         let done = as_nobody(&lab, &args).unwrap().exits(2);
         assert!(
-            done.stderr.contains("may not be written to by this account"),
+            done.stderr
+                .contains("may not be written to by this account"),
             "{command}: {}",
             done.all()
         );
