@@ -353,6 +353,10 @@ impl Machine {
         instance.finished_at = Some(at);
         instance.took_effect = true;
         instance.by_hand = was_failed;
+        if was_failed && instance.undo.attempt > 0 {
+            // Done since, by hand: what an undo of it did before counts no more.
+            instance.execution_mut(Phase::Undo).forget();
+        }
         if instance.start_order == 0 {
             // It never started, and is undone in its place all the same.
             self.starts += 1;

@@ -165,6 +165,7 @@ impl Oracle {
                 rec.forward.stand = Stand::Succeeded;
                 rec.effect = true;
                 rec.by_hand = before == Stand::Failed || !truly;
+                rec.undo.started &= before != Stand::Failed;
                 if before == Stand::Failed {
                     self.ask_about_others(path);
                 }
@@ -233,17 +234,23 @@ impl Oracle {
             EventBody::Reopened(e) => {
                 self.finished = None;
                 self.closed = false;
+                if e.only_finally {
+                    self.scope_mut("").phase = ScopePhase::Finally;
+                    return Ok(());
+                }
                 self.cancelled = None;
                 self.undo_ordered = e.undo;
+                // A cancel is over with the run that it ended.
+                for state in self.scopes.values_mut() {
+                    if state.ending.is_some_and(|ending| ending.cancelled) {
+                        state.ending = None;
+                    }
+                }
                 let ending = e.undo.then_some(Ending {
                     undo: true,
                     cancelled: false,
                     outer: false,
                 });
-                if e.only_finally {
-                    self.scope_mut("").phase = ScopePhase::Finally;
-                    return Ok(());
-                }
                 self.finally_runs_again("");
                 let state = self.scope_mut("");
                 state.phase = ScopePhase::Forward;
