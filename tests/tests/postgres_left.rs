@@ -17,7 +17,7 @@ const PLAYBOOK: &str = r#"
 playbook: slow
 targets: { db: { kind: postgres } }
 steps:
-  - id: slow
+  - id: a_step_with_a_name_that_is_longer_than_the_server_keeps_of_it
     uses: sql.execute
     with: { target: db, sql: "UPDATE n SET i = i + 1 WHERE pg_sleep((SELECT s FROM speed)) IS NOT NULL", lock_timeout: 2s }
     undo: { uses: sql.execute, with: { target: db, sql: UPDATE n SET i = i - 1 WHERE true } }

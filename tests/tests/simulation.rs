@@ -22,7 +22,7 @@ const RUNS: u64 = 3_000;
 const LONG: u64 = 50_000;
 
 /// Transitions that the simulation cannot reach, each with its reason.
-const NEVER: [(&str, &str); 17] = [
+const NEVER: [(&str, &str); 18] = [
     ("Idle Gate undo", "an undo has no gate"),
     ("Backoff Gate undo", "an undo has no gate"),
     (
@@ -58,6 +58,7 @@ const NEVER: [(&str, &str); 17] = [
     ("InDoubt Start do", "journals of before started so"),
     ("InDoubt Start undo", "journals of before started so"),
     ("InDoubt Again undo", "in a `finally` nothing is undone"),
+    ("Running Again undo", "in a `finally` nothing is undone"),
 ];
 
 fn number(name: &str) -> Option<u64> {

@@ -96,6 +96,15 @@ pub(crate) fn output(
             kind.name
         )));
     }
+    if let Some(needed) = machine.needed_output(step)
+        && let Ok(needed) = serde_json::from_str(&needed)
+        && let Some(missing) = not_given(&json, &needed)
+    {
+        return Err(CliError::invalid(format!(
+            "--output has no {missing:?}, which a later step reads"
+        ))
+        .help(format!("give at least: {needed}")));
+    }
     fill_in(&mut json, &schema);
     let whole = super::json("--output", &json.to_string())?;
     prepared.check_output(&whole).map_err(|why| {
@@ -121,6 +130,16 @@ fn unknown_field<'j>(json: &'j Json, schema: &Json) -> Option<&'j str> {
         .map(String::as_str)
 }
 
+/// What must be given and is not, as `row.v`.
+fn not_given(json: &Json, needed: &Json) -> Option<String> {
+    needed.as_object()?.iter().find_map(|(name, inner)| {
+        let Some(given) = json.get(name) else {
+            return Some(name.clone());
+        };
+        not_given(given, inner).map(|deeper| format!("{name}.{deeper}"))
+    })
+}
+
 /// Adds what a schema requires and a person has left out, empty: a list without items, a text without characters, zero, false.
 fn fill_in(json: &mut Json, schema: &Json) {
     let Json::Object(given) = json else {
@@ -133,6 +152,16 @@ fn fill_in(json: &mut Json, schema: &Json) {
         if !given.contains_key(name) {
             let empty = property.map_or(Json::Null, empty);
             given.insert(name.to_owned(), empty);
+        }
+    }
+    let properties = schema.get("properties").and_then(Json::as_object);
+    for (name, property) in properties.into_iter().flatten() {
+        if let Some(inner) = given.get_mut(name) {
+            // One of several shapes: the one that has fields.
+            let shapes = property.get("anyOf").and_then(Json::as_array);
+            let shape =
+                shapes.and_then(|all| all.iter().find(|one| one.get("properties").is_some()));
+            fill_in(inner, shape.unwrap_or(property));
         }
     }
 }

@@ -345,6 +345,9 @@ fn an_output_is_filled_in_as_far_as_nobody_reads_it() {
     ])
     .exits(2)
     .says("has no field \"stdot\"");
+    lab.run(&["skip", "last", "ask", "--because", "x", "--output", "{}"])
+        .exits(2)
+        .says("has no \"stdout\", which a later step reads");
     lab.run(&[
         "skip",
         "last",

@@ -263,13 +263,14 @@ impl Machine {
     }
 
     fn open_container(&self, id: InstanceId) -> Option<Rank> {
-        if self.is_held(id) {
-            return None;
-        }
         let tally = self.tally(id);
         let is_foreach = self.get(id).role == Role::Foreach;
+        // One that fails is counted by what is around it, even if that fails already.
         if self.is_failing(id) {
-            return (tally.active == 0).then_some(Rank::Closing);
+            return (tally.active == 0 && !self.is_halted(id)).then_some(Rank::Closing);
+        }
+        if self.is_held(id) {
+            return None;
         }
         if tally.open == 0 || is_foreach && !self.get(id).expanded {
             return Some(Rank::Closing);
@@ -331,9 +332,13 @@ impl Machine {
     /// Whether a node that only waits for its gate or its window would not start if it were pending: what it needs runs again, or
     /// a container around it fails.
     fn is_withdrawn(&self, id: InstanceId, at: &At) -> bool {
-        let waits = matches!(at, At::Gated | At::Backoff { shut: true, .. });
-        let begun = self.get(id).forward.begun;
-        waits && !begun && (self.tally(id).needs > 0 || self.is_held(id))
+        let waits = match at {
+            At::Gated => true,
+            // One that was interrupted comes to its end.
+            At::Backoff { shut: true, .. } => !self.get(id).forward.begun,
+            _ => false,
+        };
+        waits && (self.tally(id).needs > 0 || self.is_held(id))
     }
 
     /// Whether the scope of an instance no longer runs what the instance belongs to.

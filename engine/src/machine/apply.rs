@@ -69,6 +69,10 @@ impl Machine {
             EventBody::Failed(e) => self.on_failed(e, at)?,
             EventBody::RetryScheduled(e) => {
                 let id = self.find(&e.node)?;
+                if e.phase == Phase::Do && self.is_lost(id) && self.may_have_acted(id) {
+                    // It may be cut off before it starts again, and then nothing else says so.
+                    self.tree.get_mut(id).took_effect = true;
+                }
                 self.execution_mut(id, e.phase).next_cause = Some(e.cause);
                 let until = e.not_before;
                 self.shift(id, e.phase, Change::Retry { until })?;

@@ -204,6 +204,18 @@ impl Machine {
         self.redo(id, phase) == Redo::Repeatable || self.marks(id, phase) && !marked
     }
 
+    /// Steps that a driver before may have left in the middle of their act: their probes ask about them.
+    #[must_use]
+    pub fn left_in_doubt(&self) -> Vec<NodePath> {
+        let lost = self.agenda.of_rank(Rank::Lost);
+        let lost = lost.filter(|(_, _, id, phase)| !self.begins_anew(*id, *phase));
+        let doubts = [Rank::Probed, Rank::Doubt].into_iter();
+        let doubts = doubts.flat_map(|rank| self.agenda.of_rank(rank));
+        lost.chain(doubts)
+            .map(|(_, _, id, _)| self.get(*id).path.clone())
+            .collect()
+    }
+
     /// What the driver before may have left running without effect, by target: no probe asks about it, and no mark finds it.
     #[must_use]
     pub fn left_behind(&self) -> Vec<(Target, Vec<NodePath>)> {
@@ -266,7 +278,16 @@ impl Machine {
 
     /// A foreach without its items, or a container whose inside has settled or failed.
     fn next_closing(&self) -> Option<EventBody> {
-        let (id, _) = self.agenda.first(Rank::Closing)?;
+        let (mut id, _) = self.agenda.first(Rank::Closing)?;
+        // A container that fails ends what is open in it: what closes inside closes first, or its own failure would be lost.
+        while self.is_failing(id) {
+            let mut lines = self.agenda.of_rank(Rank::Closing);
+            let inner = lines.find(|(_, _, inner, _)| self.tree.around(*inner).any(|at| at == id));
+            match inner {
+                Some((_, _, inner, _)) => id = *inner,
+                None => break,
+            }
+        }
         let instance = self.get(id);
         if self.is_failing(id) {
             let failure = self.failure_inside(id);

@@ -409,10 +409,11 @@ impl At {
                 }
             }
             // Steps that were undone or ended; an undo that failed or was given up, and is asked for anew; `finally`; items that wait
-            // for a slot again; a gate that is asked again; a turn at a window that is given back. InDoubt: in the `finally` of a run that
-            // a person closed in doubt, and that is undone.
+            // for a slot again; a gate that is asked again; a turn at a window that is given back. InDoubt, and what is open around it: in
+            // the `finally` of a run that a person closed in doubt, and that is undone.
             (
                 Self::Idle
+                | Self::Running { .. }
                 | Self::InDoubt { .. }
                 | Self::Gated
                 | Self::Backoff { shut: true, .. }

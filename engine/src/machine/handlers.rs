@@ -282,6 +282,11 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether the process that ran a step is gone.
+    pub(super) fn is_lost(&self, id: InstanceId) -> bool {
+        matches!(self.get(id).forward.at, At::Running { epoch, .. } if epoch != self.epoch)
+    }
+
     /// Whether a step that is ended or skipped where it is may have acted. One that sleeps may have done so before (and waits for what it
     /// set off); one that was lost has not if its mark is missing; a doubt was settled as "not done".
     pub(super) fn may_have_acted(&self, id: InstanceId) -> bool {

@@ -198,6 +198,30 @@ fn a_step_in_a_loop_that_has_failed_for_good_is_tried_again() {
 }
 
 #[test]
+fn every_item_that_fails_is_counted_before_its_loop_fails() {
+    let group = json!({"id": "l", "place": {"source": 0, "line": 1, "column": 1}, "needs": [],
+        "body": {"group": {"steps": [1]}}});
+    let inner = with(step("x", &[], "repeatable"), "parent", json!(0));
+    let mut run = machine(
+        &[each(group, 2), inner],
+        &[0],
+        json!({"on_failure": "stop"}),
+    );
+    settle(&mut run, FRIDAY);
+    report(&mut run, "l[0]/x", fails(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "l[1]/x", fails(), FRIDAY);
+    let told = settle(&mut run, FRIDAY);
+    assert_eq!(told, ["failed l[1]", "failed l", "Stopped"]);
+    let failure = run.instance("l").unwrap().forward.failure.clone().unwrap();
+    assert!(
+        failure.message.starts_with("2 of 2 items failed"),
+        "{}",
+        failure.message
+    );
+}
+
+#[test]
 fn nothing_begins_at_its_window_in_a_loop_that_has_failed() {
     let policy = json!({"windows": ["Mon-Fri 09:00-17:00 UTC"]});
     let nodes = [with(

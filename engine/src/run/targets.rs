@@ -184,6 +184,9 @@ pub(super) async fn compare(shared: &Shared, machine: &Machine, secrets: &RunSec
 /// it notices that their client is gone.
 pub(super) async fn end_left(shared: &Shared, machine: &Machine, secrets: &RunSecrets) {
     let left = machine.left_behind();
+    let spared = machine.left_in_doubt();
+    let spared: Vec<&str> = spared.iter().map(|node| &**node).collect();
+    let spared = spared.as_slice();
     let run = &machine.started().run.short_id;
     let (registry, now) = (&shared.registry, shared.clock.now());
     let one = |(target, nodes): (Target, Vec<NodePath>)| async move {
@@ -193,7 +196,8 @@ pub(super) async fn end_left(shared: &Shared, machine: &Machine, secrets: &RunSe
         let nodes: Vec<&str> = nodes.iter().map(|node| &**node).collect();
         if let Ok(url) = reveal(&target, secrets, now).await {
             // That it could not be ended is seen as a lock that is held, with the name of its session.
-            drop(kind.end_sessions(&target, url.expose(), run, &nodes).await);
+            let ended = kind.end_sessions(&target, url.expose(), run, (&nodes, spared));
+            drop(ended.await);
         }
     };
     let ending = stream::iter(left.into_iter().map(one)).buffer_unordered(AT_ONCE);

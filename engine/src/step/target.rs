@@ -224,7 +224,7 @@ pub trait TargetKind: Send + Sync + 'static {
 
     /// Ends the sessions in which an earlier process of the run ran these steps, and waits until they are gone: a statement that
     /// outlives its client holds its locks, and the next attempt would wait for them. How many were told to end. A kind whose
-    /// sessions end with their client does nothing.
+    /// sessions end with their client does nothing. The sessions of the steps in `spared` are left alone.
     ///
     /// # Errors
     /// Where the server does not answer, or does not let it.
@@ -233,9 +233,9 @@ pub trait TargetKind: Send + Sync + 'static {
         target: &'a Target,
         url: &'a str,
         short_id: &'a str,
-        nodes: &'a [&'a str],
+        (nodes, spared): (&'a [&'a str], &'a [&'a str]),
     ) -> BoxFuture<'a, Result<usize, Failure>> {
-        let (_, _, _, _) = (target, url, short_id, nodes);
+        let (_, _, _, _, _) = (target, url, short_id, nodes, spared);
         Box::pin(async { Ok(0) })
     }
 

@@ -94,17 +94,23 @@ pub(super) async fn one(connection: &mut PgConnection, sql: String) -> Result<Pg
         .map_err(|error| errors::failure(&error))
 }
 
-/// Ends what still runs under the names of these steps of a run. A name that the server cut short may be another step's: it is
-/// left alone.
+/// Ends what still runs under the names of these steps of a run, but for those that may be the name of one that is spared: the server
+/// cuts long names short.
 pub(super) async fn end_sessions(
     connection: &mut PgConnection,
     short_id: &str,
-    nodes: &[&str],
+    (nodes, spared): (&[&str], &[&str]),
 ) -> Result<usize, Failure> {
+    let name = |node: &&str| {
+        let whole = format!("windlass/{short_id}/{node}");
+        let end = whole.floor_char_boundary(LONGEST_NAME);
+        whole.get(..end).unwrap_or_default().to_owned()
+    };
+    let spared: Vec<String> = spared.iter().map(name).collect();
     let names: Vec<String> = nodes
         .iter()
-        .map(|node| format!("windlass/{short_id}/{node}"))
-        .filter(|name| name.len() < LONGEST_NAME)
+        .map(name)
+        .filter(|name| !spared.contains(name))
         .map(|name| format!("'{}'", name.replace('\'', "''")))
         .collect();
     if names.is_empty() {

@@ -172,12 +172,12 @@ impl TargetKind for Postgres {
         target: &'a Target,
         url: &'a str,
         short_id: &'a str,
-        nodes: &'a [&'a str],
+        steps: (&'a [&'a str], &'a [&'a str]),
     ) -> BoxFuture<'a, Result<usize, Failure>> {
         Box::pin(async move {
             let options = connect::options(target, url, "windlass resume")?;
             let mut connection = connect::connect(target, &options).await?;
-            let ended = backend::end_sessions(&mut connection, short_id, nodes).await;
+            let ended = backend::end_sessions(&mut connection, short_id, steps).await;
             connect::close(connection).await;
             ended
         })

@@ -288,7 +288,11 @@ impl Oracle {
                 ),
             );
         }
-        if !vote && let Some(asks) = self.asking().first() {
+        // What is being undone is undone, whatever asks elsewhere.
+        if !vote
+            && e.phase == Phase::Do
+            && let Some(asks) = self.asking().first()
+        {
             return wrong(
                 "P9",
                 format!(
