@@ -147,7 +147,7 @@ fn a_run_that_waits_for_a_vote_on_a_dead_target_is_rejected_and_cancelled() {
     undone.say(&["cancel", "last", "--undo"]).exits(0);
     assert_eq!(undone.told()["state"], "cancelled");
     let told = resumed.say(&["resume", "last", "--no-wait"]).exits(4).all;
-    assert!(told.contains("db could not be reached"), "{told}");
+    assert!(told.contains("db cannot be reached"), "{told}");
 }
 
 /// `stop` and `start` are asked of the test by a file, and answered by another.

@@ -127,8 +127,19 @@ pub fn is_impossible(machine: &Machine, instance: &Instance) -> bool {
 /// `1 of 2 votes`.
 #[must_use]
 pub fn votes(instance: &Instance, quorum: u32) -> String {
-    let given = instance.votes.iter().filter(|vote| vote.approve).count();
-    format!("{given} of {} approvals", quorum.max(1))
+    let given = instance.votes.iter().filter(|vote| vote.approve);
+    let like = |answers| {
+        let same = given.clone().filter(|vote| vote.answers == answers);
+        same.count()
+    };
+    let agree = given.clone().map(|vote| like(vote.answers.clone())).max();
+    let (agree, given) = (agree.unwrap_or(0), given.clone().count());
+    let of = quorum.max(1);
+    if agree < given {
+        // Only like answers make a quorum.
+        return format!("{agree} of {of} approvals; {given} were given, with different answers");
+    }
+    format!("{given} of {of} approvals")
 }
 
 /// What a sleeping execution waits for.

@@ -173,7 +173,12 @@ impl Oracle {
                         ),
                     );
                 }
-                let starts_item = at == path && prev == Stand::Pending;
+                // One in which a person ordered something comes first.
+                let ordered = self
+                    .recs
+                    .iter()
+                    .any(|(inner, rec)| within(inner, at) && rec.forward.stand == Stand::Ordered);
+                let starts_item = at == path && prev == Stand::Pending && !ordered;
                 if starts_item
                     && let Some(earlier) = others
                         .iter()
