@@ -95,7 +95,7 @@ pub(crate) enum Command {
     Reject(commands::approve::RejectArgs),
     /// Send a signal that a step waits for
     Signal(commands::signal::SignalArgs),
-    /// Settle a doubt or a failed undo
+    /// Settle a doubt, a failed undo or a failed step
     Resolve(commands::resolve::ResolveArgs),
     /// Try a failed step, a failed undo or a probe again
     Retry(commands::retry::RetryArgs),
@@ -111,7 +111,7 @@ pub(crate) enum Command {
     Close(commands::close::CloseArgs),
     /// Change an input of a run
     Set(commands::set::SetArgs),
-    /// Undo what a finished, stopped or paused run did
+    /// Undo what a run did, over or not
     Undo(commands::undo::UndoArgs),
     /// List the runs
     Runs(commands::runs::RunsArgs),

@@ -1,4 +1,4 @@
-//! `windlass resolve`: a person settles a doubt or a failed undo.
+//! `windlass resolve`: a person settles a doubt, a failed undo or a failed step.
 use crate::{
     ask::{AskArgs, ask},
     error::CliError,

@@ -1,4 +1,4 @@
-//! `windlass undo`: undoes a run that is finished, stopped or paused.
+//! `windlass undo`: undoes what a run did, over or not.
 use crate::{
     ask::{AskArgs, ask, refused},
     error::{CliError, short},

@@ -153,7 +153,7 @@ pub struct RunSummary {
     pub started_at: Timestamp,
     /// When the last event was written; of a run that is over, when it ended.
     pub updated_at: Timestamp,
-    /// `running`, `waiting`, `stuck`, `paused`, or an outcome; as of the last append.
+    /// `running`, `waiting`, `compensating`, `stuck`, `paused`, `closed`, or an outcome; as of the last append.
     pub state: String,
     /// How many events it has.
     pub events: u64,

@@ -79,11 +79,11 @@ pub enum EventBody {
     CommandAccepted(Box<CommandTaken>),
     /// A command from the inbox was refused.
     CommandRefused(Box<CommandRefused>),
-    /// A person settled a doubt or a failed undo.
+    /// A person settled a doubt, a failed undo or a failed step.
     Resolved(Box<Resolved>),
     /// A person ordered another attempt of a failed node.
     RetryOrdered(RetryOrdered),
-    /// An input was changed by a person while the run was paused.
+    /// An input was changed by a person.
     InputEdited(InputEdited),
     /// Nothing new starts.
     Paused(Paused),

@@ -53,7 +53,7 @@ pub enum Command {
         #[serde(default)]
         because: Option<String>,
     },
-    /// Settle a doubt or a failed undo.
+    /// Settle a doubt, a failed undo or a failed step.
     Resolve {
         /// The node's path.
         node: String,
@@ -87,7 +87,7 @@ pub enum Command {
         /// As typed.
         value: String,
     },
-    /// Undo a run that is finished, stopped or paused.
+    /// Undo what a run did, over or not.
     Undo,
     /// End a stopped or stuck run as it is.
     Close {
