@@ -315,7 +315,11 @@ fn forget(instance: &mut Instance) {
     instance.undone_by = None;
     instance.start_order = 0;
     for phase in [Phase::Do, Phase::Undo] {
-        if instance.execution(phase).attempt > 0 {
+        // One that never started may have been ordered, or have failed before it could.
+        let execution = instance.execution(phase);
+        let is_new =
+            execution.attempt == 0 && execution.next_cause.is_none() && execution.failure.is_none();
+        if !is_new {
             instance.execution_mut(phase).forget();
         }
     }

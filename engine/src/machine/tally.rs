@@ -306,6 +306,7 @@ impl Machine {
             let tally = self.tally_mut(parent);
             tally.open += u32::from(!is_finally);
             tally.idle += u32::from(share.idle);
+            tally.ordered += u32::from(share.ordered);
         }
         self.touch(id);
     }
