@@ -71,12 +71,27 @@ impl Machine {
             .chain(self.tree.around(container))
             .map(|at| self.get(at))
             .any(|at| at.item.is_some() && !at.forward.stage().is_active());
+        let was_skipped = self.tree.stage(container, Phase::Do) == Stage::Skipped;
         self.tree.get_mut(container).finished_at = None;
         if waits {
             self.execution_mut(container, Phase::Do).next_cause = cause;
             self.shift(container, Phase::Do, Change::Again)?;
         } else {
             self.shift(container, Phase::Do, Change::Reopen)?;
+        }
+        if was_skipped {
+            // What was undone in it was passed over with it; now it counts again, and runs again.
+            for id in self.tree.inside(container) {
+                if self.get(id).undone_by.is_none() {
+                    continue;
+                }
+                if self.tree.stage(id, Phase::Do) == Stage::Failed {
+                    self.undone_no_more(id)?;
+                } else {
+                    self.pending_again(id)?;
+                    self.open_between(id, container)?;
+                }
+            }
         }
         // What was open in it when it failed is open again with it.
         for child in self.get(container).children.clone() {
