@@ -28,7 +28,7 @@ fn after_help() -> String {
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The journal's file; where not given, `journal` of the environment file, or .windlass/journal.db beside it
+    /// The journal's file; by default `journal` of the environment file, or .windlass/journal.db beside it
     #[arg(
         long,
         global = true,
@@ -37,7 +37,7 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) journal: Option<PathBuf>,
-    /// The environment file; where not given, the nearest windlass.yaml upward from here, or from the playbook
+    /// The environment file; by default the nearest windlass.yaml upward from here, or from the playbook
     #[arg(
         long,
         global = true,
@@ -103,7 +103,7 @@ pub(crate) enum Command {
     Skip(commands::skip::SkipArgs),
     /// Let a run start nothing new
     Pause(commands::pause::PauseArgs),
-    /// Let a paused run go on
+    /// Let a paused run continue
     Unpause(commands::pause::UnpauseArgs),
     /// End a run
     Cancel(commands::cancel::CancelArgs),
@@ -115,7 +115,7 @@ pub(crate) enum Command {
     Undo(commands::undo::UndoArgs),
     /// List the runs
     Runs(commands::runs::RunsArgs),
-    /// All about one run: where it stands, what it did, what to do next
+    /// All about one run: its state, what it did, what to do next
     Show(commands::show::ShowArgs),
     /// Follow a run that another process drives
     Watch(commands::watch::WatchArgs),

@@ -22,7 +22,7 @@ const RENEW: windlass_engine::value::Duration = windlass_engine::value::Duration
 pub(crate) const PATIENCE: windlass_engine::value::Duration =
     windlass_engine::value::Duration::from_secs(10);
 
-/// The exit codes of a command by which a run goes on: in its help.
+/// The exit codes of a command that lets a run continue, for its help.
 pub(crate) const EXITS: &str = "\
 Exit codes:
     0  another process drives the run and has taken the command; or it is recorded (--queue)

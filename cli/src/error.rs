@@ -103,7 +103,7 @@ impl From<JournalError> for CliError {
                 .help(format!("`windlass show {}` says who drives it now", short(&run))),
             JournalError::SequenceTaken { run, .. } => Self::new(Exit::Refused, message)
                 .note("another process wrote to this run")
-                .help(format!("`windlass show {}` says where it stands", short(&run))),
+                .help(format!("`windlass show {}` shows its state", short(&run))),
             JournalError::NotInInbox { run, .. } => Self::new(Exit::Refused, message)
                 .help(format!("`windlass show {}` says what became of it", short(&run))),
             JournalError::Corrupt { run, .. } => Self::new(Exit::Broken, message)
@@ -149,7 +149,7 @@ impl From<LockHeld> for CliError {
             LockHeld::Held { run, .. } => Self::new(Exit::Refused, message)
                 .note("`policy.locks` lets one run at a time hold it")
                 .help(format!(
-                    "`windlass show {}` says where that run stands; start again when it has ended",
+                    "`windlass show {}` shows the state of that run; start again when it has ended",
                     short(&run)
                 )),
             LockHeld::Journal(error) => error.into(),

@@ -40,7 +40,7 @@ pub(crate) struct ApprovalParams {
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     quorum: u32,
-    /// How long the question stands.
+    /// How long the question is open.
     expires: Option<Duration>,
     /// Whether the account that started the run may not vote, and a claimed name opens no group: accounts alone count.
     /// With `false`, a claimed name that is in a group may vote.
@@ -87,9 +87,9 @@ struct Ask {
     /// What people read for an option: an expression over `item`, such as `item.name`; else the option as it is.
     #[schemars(extend("x-windlass-names" = ["item"]))]
     label: Option<Expression>,
-    /// How many must be chosen at least; 1 where it is not given.
+    /// How many must be chosen at least; by default 1.
     min: Option<u32>,
-    /// How many may be chosen at most; all where it is not given.
+    /// How many may be chosen at most; by default all.
     max: Option<u32>,
     /// The type of the answer, where nothing is chosen.
     #[serde(rename = "type")]
@@ -569,9 +569,11 @@ impl Step for Approval {
                 } else {
                     Cause::Refused
                 };
-                Err(Failure::new("approval.expired", "nobody decided in time")
-                    .cause(cause)
-                    .help(format!("`windlass retry` asks again: step {}", cx.node)))
+                Err(
+                    Failure::new("approval.expired", "no approver decided in time")
+                        .cause(cause)
+                        .help(format!("`windlass retry` asks again: step {}", cx.node)),
+                )
             }
             Some(Woken::Deadline | Woken::Timer | Woken::Signal(_)) | None => {
                 Ok(self.wait(state, request, cx))

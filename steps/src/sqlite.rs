@@ -22,12 +22,12 @@ use windlass_engine::{
 
 /// Copies a SQLite database to a new file while it is in use (`VACUUM INTO`).
 ///
-/// The copy is one consistent moment of the source; writers go on meanwhile. It is written beside its place
+/// The copy is one consistent moment of the source; writers continue meanwhile. It is written beside its place
 /// under another name, flushed to disk, and only then takes its place, so a file there is always whole.
 /// A file that is already there is never replaced.
 ///
-/// **Exactly once.** Before the copy takes its place, the journal is told which file it is (device and inode).
-/// After a crash that tells whether it did; where it did not, the step runs again from the beginning.
+/// **Exactly once.** Before the copy takes its place, the journal records which file it is (device and inode).
+/// After a crash that shows whether it did; if it did not, the step runs again from the beginning.
 ///
 /// **Undo** removes the copy.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -127,5 +127,5 @@ fn of_a_script_half_way_the_probe_is_not_believed_where_it_says_no() {
 
     let set = text.replace("INSERT INTO n VALUES (1);", "SET search_path TO elsewhere;");
     let told = Drill::on(&server, &set).call("run", &[]).exits(2).all;
-    assert!(told.contains("SET holds for a session"), "{told}");
+    assert!(told.contains("SET lasts for one session"), "{told}");
 }

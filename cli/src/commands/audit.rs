@@ -8,7 +8,7 @@ use crate::{
 /// What `audit` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct AuditArgs {
-    /// The run: its id, the beginning or end of it, or `last`; all runs where not given
+    /// The run: its id, the beginning or end of it, or `last`; by default all runs
     run: Option<String>,
     /// The head that you kept elsewhere: a chain alone does not show that its tail was cut off
     #[arg(long, value_name = "HASH", requires = "run")]
@@ -98,7 +98,7 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
             Exit::Failed,
             "the run is not what it was when that head was kept",
         )
-        .help("`windlass report RUN` tells each event and when it came"));
+        .help("`windlass report RUN` lists each event and its time"));
     }
     if runs.is_empty() {
         session.ui.say("no runs: nothing to prove");

@@ -474,7 +474,7 @@ async fn init_ledgers(
             (Some(table), LedgerStanding::Ready) => {
                 session
                     .ui
-                    .say(&format!("{name}: the ledger {table} stands"));
+                    .say(&format!("{name}: the ledger {table} exists"));
                 continue;
             }
             (
@@ -559,7 +559,7 @@ fn agreed(session: &Session, question: &str) -> Result<bool, CliError> {
     if !std::io::stdin().is_terminal() {
         return Err(CliError::new(
             Exit::Refused,
-            "nobody can be asked: the input is no terminal",
+            "cannot ask for confirmation: the input is not a terminal",
         )
         .note("nothing was made")
         .help("run it in a terminal, or give --yes once the statements above were read"));

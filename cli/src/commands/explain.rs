@@ -12,7 +12,7 @@ const STATES: &str = "states";
 /// What `explain` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArgs {
-    /// A code such as WL0203, `expressions`, `states`, or `exit-codes`; all codes where not given
+    /// A code such as WL0203, `expressions`, `states`, or `exit-codes`; by default all codes
     topic: Option<String>,
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct ReportArgs {
     /// The run: its id, the beginning or end of it, or `last`
     #[arg(default_value = "last")]
     run: String,
-    /// The form; where it is not given, by the ending of the file (.md, .json, .html), else Markdown
+    /// The form; by default from the ending of the file (.md, .json, .html), otherwise Markdown
     #[arg(long, short)]
     format: Option<Format>,
     /// Write it to this file, readable by you alone, instead of printing it
@@ -52,7 +52,9 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
             format!("damaged run {run}, event {seq}: {what}"),
         )
         .note("a report of it would prove nothing")
-        .help("keep a copy of the journal as it is; `windlass audit` tells which runs hold"));
+        .help(
+            "keep a copy of the journal as it is; `windlass audit` lists the runs that are intact",
+        ));
     }
     let mut events = journal.load(&run, 1).await?;
     // What was refused after the end is no part of the run: its report stays what it was.

@@ -27,7 +27,7 @@ pub(crate) struct ResolveArgs {
     /// It did not take effect and cannot any more (or, for an undo, it is not undone)
     #[arg(long)]
     not_done: bool,
-    /// On what grounds; it stands in the journal
+    /// On what grounds; the journal keeps it
     #[arg(long, value_name = "REASON")]
     because: String,
     /// What later steps read as the step's output

@@ -80,7 +80,7 @@ async fn over(
         ));
     }
     if machine.closed().is_some() {
-        // A person has settled it: it waits for nobody.
+        // A person has closed it, so the exit code does not ask for one.
         return Ok(Exit::Failed);
     }
     Ok(drive::exit_of(&Ended::Finished(finished.outcome)))

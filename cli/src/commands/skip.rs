@@ -15,7 +15,7 @@ pub(crate) struct SkipArgs {
     run: String,
     /// The step, by its path
     step: String,
-    /// Why; it stands in the journal
+    /// Why; the journal keeps it
     #[arg(long, value_name = "REASON")]
     because: String,
     /// What later steps read as the step's output

@@ -46,7 +46,7 @@ fn of_run(state: Option<RunState>) -> &'static str {
     }
 }
 
-const IS_CLOSED: &str = "It was stopped or stuck, and a person has closed it as it is (`windlass close`): nobody is needed any more.";
+const IS_CLOSED: &str = "It was stopped or stuck, and a person has closed it as it is (`windlass close`): it needs no person any more.";
 
 fn of_step(state: NodeState) -> &'static str {
     match state {

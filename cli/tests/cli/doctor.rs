@@ -226,7 +226,7 @@ fn a_ledger_is_made_only_after_a_yes() {
     assert_eq!(shop["findings"].as_array().unwrap().len(), 0);
     lab.run(&["doctor", "--init-ledger", "--yes"])
         .exits(0)
-        .says("stands");
+        .says("the ledger windlass_ledger exists");
 
     // For a script, in a file that is not there yet.
     lab.run(&[

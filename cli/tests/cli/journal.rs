@@ -91,7 +91,7 @@ fn a_run_whose_journal_is_taken_away_stops_before_its_next_step() {
             done.all()
         );
         assert!(!lab.path("b-ran").exists());
-        // Put back, the run goes on from its place.
+        // When the file is back, the run continues from its place.
         drop(fs::remove_dir_all(lab.path("state")));
         fs::rename(lab.path("away"), lab.path("state")).unwrap();
         lab.run(&["resume", "last"]).exits(0);
@@ -247,14 +247,14 @@ fn a_journal_that_may_only_be_read_is_shown_audited_and_reported() {
             done.all()
         );
     }
-    // While it is written to, and what is new stands in the log alone.
+    // While another process writes to it, and the newest events are only in the log.
     let run = lab.spawn("ana", &["run", "slow.yaml"]);
     lab.until_step("a", "running");
     let wal = lab.path("state/journal.db-wal");
     let done = as_nobody(&lab, &["show", "last"]).unwrap();
     assert_eq!(done.code, 0, "{}", done.all());
     assert!(done.stdout.contains("slow"), "{}", done.all());
-    // The lock file is the owner's alone; who drives is known all the same, so that it is not taken for one that nobody drives.
+    // Only the owner may read the lock file. The reader still learns that a process drives the run.
     assert_eq!(
         lab.path("state/journal.db.locks")
             .metadata()
@@ -507,7 +507,7 @@ fn a_start_by_key_drives_on_what_nobody_drives_and_waits_for_who_does() {
     waits.wait().exits(0);
     assert!(lab.path("b-ran").exists());
     assert_eq!(runs(&lab).len(), 2);
-    // Without waiting, what waits is told as waiting.
+    // Without --wait the output says that the run waits.
     lab.write(
         "waits.yaml",
         "
@@ -780,7 +780,7 @@ steps:
     assert_eq!(runs(&lab).len(), 1);
 }
 
-/// A journal that another process has for itself is told as such, and not as one without runs.
+/// A journal that another process has locked exclusively is reported as locked, not as empty.
 #[test]
 fn a_journal_that_is_held_by_another_is_told() {
     let lab = lab();

@@ -374,7 +374,7 @@ impl<'s> Scoped<'s, '_, '_> {
     fn unknown_step(&mut self, id: &str, range: Range, names: &Names, via: &str) {
         let (message, help) = if self.ids.contains(id) {
             (
-                format!("{via}`{id}` stands inside another group, where it cannot be read"),
+                format!("{via}`{id}` is inside another group, where it cannot be read"),
                 "put the reading step into the same group, or the step that is read outside"
                     .to_owned(),
             )

@@ -62,7 +62,7 @@ pub(super) struct Scoped<'s, 'c, 'a> {
     pub(super) used: HashSet<String>,
     /// Whether a target is chosen by an expression, so that any may be used.
     pub(super) any_target: bool,
-    /// Every id of the scope, for "stands inside another group".
+    /// Every id of the scope, for "is inside another group".
     pub(super) ids: HashSet<&'s str>,
 }
 
@@ -301,14 +301,14 @@ impl<'s> Scoped<'s, '_, '_> {
             self.reader.error_help(
                 codes::UNKNOWN_NEED,
                 need.range,
-                format!("`{}` stands outside this group", need.value),
+                format!("`{}` is outside this group", need.value),
                 "put it into the `needs` of the group: what the group needs, its steps may read",
             );
         } else if self.ids.contains(need.value) {
             self.reader.error_help(
                 codes::UNKNOWN_NEED,
                 need.range,
-                format!("`{}` stands inside another group", need.value),
+                format!("`{}` is inside another group", need.value),
                 "need the group",
             );
         } else {
@@ -334,7 +334,7 @@ impl<'s> Scoped<'s, '_, '_> {
         } else {
             match step.on_failure {
                 Some(OnFailure::Continue | OnFailure::Ignore) => {
-                    Some("may have failed, since its `on_failure` lets the run go on")
+                    Some("may have failed, since its `on_failure` lets the run continue")
                 }
                 Some(OnFailure::Undo | OnFailure::Pause | OnFailure::Stop) | None => None,
             }

@@ -106,7 +106,7 @@ codes! {
     UNKNOWN_INPUT = "WL0503", "an unknown input",
         "The expression reads an input that the playbook does not declare.";
     UNKNOWN_STEP = "WL0504", "an unknown step",
-        "The expression reads a step that is not there, or that stands inside another group.";
+        "The expression reads a step that is not there, or that is inside another group.";
     NOT_NEEDED = "WL0505", "a step that is not needed",
         "The expression reads a step that may not have run yet, because this step does not need it.";
     UNGUARDED = "WL0506", "an output that may be missing",

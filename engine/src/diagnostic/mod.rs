@@ -48,7 +48,7 @@ pub struct Diagnostic {
     pub message: String,
     /// Where; `None` where there is no file (an input on the command line).
     pub span: Option<Span>,
-    /// What stands at the place, beside the marked text ("expected a duration").
+    /// The label at the place, beside the marked text ("expected a duration").
     pub label: Option<String>,
     /// What to do ("did you mean `target`?").
     pub help: Option<String>,

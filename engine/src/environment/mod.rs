@@ -18,7 +18,7 @@ pub struct EnvironmentFile {
     /// The environment that is used where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
-    /// The embedded journal; `.windlass/journal.db` beside this file, for the account that makes it, where not given.
+    /// The embedded journal; by default `.windlass/journal.db` beside this file, for the account that makes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journal: Option<JournalEntry>,
     /// Environments by name.
@@ -94,7 +94,7 @@ pub struct TargetEntry {
     /// Where it is, such as `sqlite:data/shop.db`; a relative path starts at this file. Secrets stand in it as
     /// `${{ secret("name") }}`.
     pub url: String,
-    /// `sqlite`; where not given, what the URL begins with. Needed where the URL begins with a secret.
+    /// `sqlite`; by default what the URL begins with. Needed if the URL begins with a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Labels, for targets that a playbook selects.
@@ -116,10 +116,10 @@ pub struct TargetEntry {
     /// The longest that connecting may take, such as `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<String>,
-    /// How many connections one process may have to a server at once; 10 where it is not given.
+    /// How many connections one process may have to a server at once; by default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<u32>,
-    /// TLS to a server: `verify` (the default), `require` (encrypted, but nobody checks who answers), `off`.
+    /// TLS to a server: `verify` (the default), `require` (encrypted, but the certificate is not checked), `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
     /// The authorities that may have signed the server's certificate, PEM; a relative path starts at this file.

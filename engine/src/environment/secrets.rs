@@ -38,13 +38,13 @@ pub struct SecretEntry {
     /// `file`: its group may read it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_group_read: Option<bool>,
-    /// `command`: variables that it takes from the environment of Windlass; `[PATH, HOME]` where not given.
+    /// `command`: variables that it takes from the environment of Windlass; by default `[PATH, HOME]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherit_env: Option<Vec<String>>,
-    /// `command`: how long it may take; `30s` where not given. Then its whole process group is killed.
+    /// `command`: how long it may take; by default `30s`. Then its whole process group is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
-    /// How long it is used before it is fetched again, such as `15m`; for the life of the run where not given.
+    /// How long it is used before it is fetched again, such as `15m`; by default for the life of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
 }

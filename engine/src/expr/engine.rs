@@ -257,7 +257,7 @@ fn from_dynamic(value: Dynamic) -> Result<Value, Trouble> {
         Ok(Value::Map(Arc::new(map)))
     } else {
         Err(Trouble::new("a function is not a value")
-            .help("a closure `|x| …` stands only in filter, map, any and all"))
+            .help("a closure `|x| …` is allowed only in filter, map, any and all"))
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) fn tokens(source: &str) -> Result<Vec<Token<'_>>, ExprError> {
         } else if first == '`' {
             return Err(ExprError::at(
                 at,
-                "a text stands in single or double quotes",
+                "a text is written in single or double quotes",
             ));
         } else if rest.starts_with("//") || rest.starts_with("/*") {
             return Err(ExprError::at(at, "a comment cannot stand in an expression")
@@ -133,7 +133,7 @@ fn number(rest: &str, at: usize) -> Result<(Kind<'_>, usize), ExprError> {
             at,
             format!("`{text}` is not a number, a duration or a size"),
         )
-        .with_help("write 5, 1.5, 30s, 1h30m or 20GiB; a text stands in quotes"))
+        .with_help("write 5, 1.5, 30s, 1h30m or 20GiB; a text is written in quotes"))
     }
 }
 

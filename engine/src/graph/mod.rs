@@ -136,7 +136,7 @@ pub struct InputDecl {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Used where none is given; without it the input is required.
+    /// Used if none is given; without it the input is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<Value>,
     /// The only values allowed.
@@ -279,12 +279,12 @@ pub struct Node {
 pub struct Foreach {
     /// The list.
     pub items: Expr,
-    /// The name of an item in expressions; `item` where none is given.
+    /// The name of an item in expressions; by default `item`.
     pub name: String,
     /// Which items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<Expr>,
-    /// How many at once; 1 where not given.
+    /// How many at once; by default 1.
     pub max_parallel: u32,
     /// How many may fail.
     #[serde(default)]

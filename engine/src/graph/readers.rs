@@ -19,8 +19,8 @@ pub(crate) fn of(graph: &Graph, node: NodeId) -> Vec<Reader> {
     let scope = scope_of(graph, node);
     let mut readers = Vec::new();
     let mut read = |reader: Option<NodeId>, expr: &Expr| {
-        for reference in through_lets(scope, expr) {
-            let [name, member, rest @ ..] = reference.as_slice() else {
+        for path in through_lets(scope, "steps", expr) {
+            let [name, member, rest @ ..] = path.as_slice() else {
                 continue;
             };
             if name == id && member == "output" {
@@ -59,27 +59,12 @@ pub(crate) fn reads_input(graph: &Graph, node: NodeId, input: &str) -> bool {
         Body::Step(step) => step.gate.as_ref(),
         Body::Group { .. } | Body::Call(_) => None,
     };
-    let mut seen: Vec<&String> = Vec::new();
-    let all = expressions(node).into_iter();
-    let mut queue: Vec<&Expr> = all
+    expressions(node)
+        .into_iter()
         .filter(|expr| !gate.is_some_and(|gate| std::ptr::eq(gate, *expr)))
-        .collect();
-    while let Some(expr) = queue.pop() {
-        for reference in expr.references() {
-            // `inputs` as a whole reads each.
-            if reference.root == "inputs" && reference.path.first().is_none_or(|name| name == input)
-            {
-                return true;
-            }
-            if let Some(named) = scope.lets.get(&reference.root)
-                && !seen.contains(&&reference.root)
-            {
-                seen.push(&reference.root);
-                queue.push(named);
-            }
-        }
-    }
-    false
+        .flat_map(|expr| through_lets(scope, "inputs", expr))
+        // `inputs` as a whole reads each.
+        .any(|path| path.first().is_none_or(|name| name == input))
 }
 
 /// What an output must hold at least, as JSON to be filled in.
@@ -126,14 +111,14 @@ fn is_within(graph: &Graph, node: NodeId, list: Option<NodeId>) -> bool {
     }
 }
 
-/// The paths below `steps` that an expression reads, by itself or by the `let` names in it.
-fn through_lets(scope: &Scope, expr: &Expr) -> Vec<Vec<String>> {
+/// The paths below a root (`steps`, `inputs`) that an expression reads, by itself or by the `let` names in it.
+fn through_lets(scope: &Scope, root: &str, expr: &Expr) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut seen = Vec::new();
     let mut queue = vec![expr];
     while let Some(expr) = queue.pop() {
         for reference in expr.references() {
-            if reference.root == "steps" {
+            if reference.root == root {
                 found.push(reference.path.clone());
             } else if let Some(named) = scope.lets.get(&reference.root)
                 && !seen.contains(&&reference.root)

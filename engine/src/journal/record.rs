@@ -505,7 +505,7 @@ impl Chain {
         if seq != expected {
             return Err((
                 expected,
-                format!("it is missing; the next event that stands there is {seq}"),
+                format!("it is missing; the next event there is {seq}"),
             ));
         }
         let computed = link(&self.hash, seq, at, body);
@@ -527,7 +527,7 @@ impl Chain {
             return Err((
                 self.seq + 1,
                 format!(
-                    "it is missing: the run has {seq} events, and the last that stands there is {}",
+                    "it is missing: the run has {seq} events, and the last one there is {}",
                     self.seq
                 ),
             ));
@@ -535,7 +535,7 @@ impl Chain {
         if self.seq > seq {
             return Err((
                 seq + 1,
-                format!("it stands after the end of the run, which has {seq} events"),
+                format!("it is after the end of the run, which has {seq} events"),
             ));
         }
         if self.hash != hash {

@@ -79,10 +79,10 @@ pub struct PlanTarget {
     pub kind: String,
     /// Where it is, secrets as references.
     pub url: String,
-    /// What tells this server from every other.
+    /// What distinguishes this server from every other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-    /// What tells this database from every other.
+    /// What distinguishes this database from every other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// Its role.
@@ -130,7 +130,7 @@ pub struct Counts {
 pub struct PointOfNoReturn {
     /// Its path.
     pub path: String,
-    /// The file that it stands in.
+    /// The file that it is in.
     pub file: String,
     /// The line.
     pub line: u32,
@@ -187,7 +187,7 @@ pub struct NodePlan {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// The file that it stands in.
+    /// The file that it is in.
     pub file: String,
     /// The line.
     pub line: u32,

@@ -111,7 +111,7 @@ pub(super) struct InputFile {
     kind: InputType,
     /// What it is for.
     description: Option<Text>,
-    /// Used where none is given; without it the input is required.
+    /// Used if none is given; without it the input is required.
     default: Option<Value>,
     /// The only values allowed.
     #[schemars(rename = "enum")]
@@ -163,7 +163,7 @@ pub(super) struct PolicyFile {
     /// runs when a window closes is let finish; undo and `finally` are not bound.
     windows: Option<Vec<Text>>,
     /// What a step that writes does if its turn comes outside the windows (after a long approval, say): wait for the
-    /// next opening, or fail; wait where not given. The start of a run outside them is refused in any case.
+    /// next opening, or fail; by default wait. The start of a run outside them is refused in any case.
     outside_window: Option<OutsideWindow>,
     /// The time for the forward phase; approvals and waits are not counted.
     max_duration: Option<Duration>,
@@ -187,14 +187,14 @@ pub(super) struct DefaultsFile {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "Retry")]
 pub(super) struct RetryFile {
-    /// Attempts in all, the first included; 3 where not given.
+    /// Attempts in all, the first included; by default 3.
     attempts: Option<Count>,
-    /// How the delay grows; exponential where not given.
+    /// How the delay grows; by default exponential.
     backoff: Option<Backoff>,
-    /// The shortest delay; 1s where not given. With exponential backoff the delay is drawn between it and a bound that starts
+    /// The shortest delay; by default 1s. With exponential backoff the delay is drawn between it and a bound that starts
     /// at twice as long and doubles with each attempt.
     delay: Option<Duration>,
-    /// The bound of the longest delay; 30s where not given.
+    /// The bound of the longest delay; by default 30s.
     max_delay: Option<Duration>,
     /// Causes that are retried although they do not pass by themselves: serialization_failure, deadlock,
     /// lock_timeout, connection_lost, throttled, timeout, refused, permanent.
@@ -242,7 +242,7 @@ pub(super) struct StepFile {
     timeout: Option<Duration>,
     /// A condition that must hold before the step and between the chunks of a loop; waited for.
     gate: Option<Bare>,
-    /// What its failure does; what the policy says where not given.
+    /// What its failure does; by default what the policy says.
     on_failure: Option<OnFailure>,
     /// How it is undone: auto (by the kind), none (nothing to undo), impossible, or by steps.
     undo: Option<UndoFile>,
@@ -278,14 +278,14 @@ pub(super) enum PlanMode {
 pub(super) struct ForeachFile {
     /// The list: a bare expression, or literals.
     items: Items,
-    /// The name of an item in expressions; `item` where not given.
+    /// The name of an item in expressions; by default `item`.
     #[schemars(rename = "as")]
     name: Option<Id>,
     /// Which items. A bare expression.
     when: Option<Bare>,
-    /// How many at once; 1 where not given.
+    /// How many at once; by default 1.
     max_parallel: Option<Count>,
-    /// How many may fail, as a number or a percentage; none where not given.
+    /// How many may fail, as a number or a percentage; by default none.
     max_failures: Option<Failures>,
     /// How many items there may be; required where they are known only at run time.
     max_items: Option<Count>,
@@ -349,15 +349,15 @@ pub(super) struct ProbeFile {
     done: Bare,
 }
 
-/// What reports tell of what a step saw. The journal keeps all of it as long as the run.
+/// What reports show of what a step saw. The journal keeps all of it as long as the run.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields, rename = "Evidence")]
 pub(super) struct EvidenceFile {
-    /// Whether reports tell its output and evidence; true where not given.
+    /// Whether reports show its output and evidence; by default true.
     keep: Option<Flag>,
-    /// Columns or keys whose values no report tells, wherever they appear in the run.
+    /// Columns or keys whose values no report shows, wherever they appear in the run.
     mask: Option<Vec<Text>>,
-    /// For how long after the step reports tell it.
+    /// For how long after the step reports show it.
     #[schemars(rename = "for")]
     keep_for: Option<Duration>,
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// The version of the report's form.
 pub const REPORT_FORMAT: u32 = 1;
 
-/// A run, told from its events: the same events give the same report, byte for byte, but for `last_lines`.
+/// A run, by its events: the same events give the same report, byte for byte, but for `last_lines`.
 ///
 /// Instants are RFC 3339 in UTC, spans are whole milliseconds. Secrets were taken out before the journal; what a step's
 /// `evidence.mask` names is masked here wherever it appears.
@@ -41,7 +41,7 @@ pub struct Report {
     pub last_event_at: String,
     /// From the start to the last event.
     pub took_ms: i64,
-    /// `succeeded`, `failed`, `compensated`, `stopped`, `cancelled`, or how it stands: `running`, `waiting`, `paused`,
+    /// `succeeded`, `failed`, `compensated`, `stopped`, `cancelled`, or its state so far: `running`, `waiting`, `paused`,
     /// `compensating`, `stuck`.
     pub state: String,
     /// What that means here; empty where the word says it all.
@@ -98,9 +98,9 @@ pub struct TargetReport {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// What tells the server from every other, host and port or a path; of a derived one its URL and what was replaced.
+    /// What distinguishes the server from every other: host and port or a path; of a derived one its URL and what was replaced.
     pub place: String,
-    /// What tells the cluster from every other: a system identifier.
+    /// What distinguishes the cluster from every other: a system identifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// `primary` or `standby`, where it has roles.
@@ -238,7 +238,7 @@ pub struct StepReport {
     pub needs: Vec<String>,
     /// Whether it is undone on success too: a scratch resource.
     pub is_cleanup: bool,
-    /// Whether it stands in `finally`.
+    /// Whether it is in `finally`.
     pub in_finally: bool,
     /// Its item, where it is one of a `foreach`.
     #[serde(skip_serializing_if = "Json::is_null")]
@@ -332,7 +332,7 @@ pub struct AttemptReport {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
-    /// How: `succeeded`, `failed`, `in doubt`, `not done`; none while it goes on.
+    /// How: `succeeded`, `failed`, `in doubt`, `not done`; none while it is in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
     /// What it did: rows, bytes, a status.
@@ -420,7 +420,7 @@ pub struct DoubtReport {
     pub at: String,
     /// Why it was not known.
     pub why: String,
-    /// How it was settled, and by whom; none where it stands.
+    /// How it was settled, and by whom; none if it is still in doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<String>,
 }

@@ -148,7 +148,7 @@ fn head(report: &Report, page: &mut Vec<Block>) {
     }
     if !report.is_finished {
         page.push(Block::Warning(format!(
-            "This run is not over: it is {}. The report tells how it stands at event {}.",
+            "This run is not over: it is {}. The report shows it as of event {}.",
             word(&report.state),
             report.chain.events
         )));
@@ -272,7 +272,7 @@ fn troubles(report: &Report, page: &mut Vec<Block>) {
                 doubt
                     .settled
                     .clone()
-                    .unwrap_or_else(|| "it still stands".to_owned()),
+                    .unwrap_or_else(|| "still in doubt".to_owned()),
             ]);
         }
     }
@@ -444,7 +444,7 @@ fn step(depth: usize, step: &StepReport, page: &mut Vec<Block>) {
     for attempt in &step.attempts {
         let what = if attempt.is_undo { "undo" } else { "attempt" };
         if several || attempt.is_undo || attempt.failure.is_some() {
-            let end = attempt.end.as_deref().unwrap_or("goes on");
+            let end = attempt.end.as_deref().unwrap_or("in progress");
             let why = attempt.failure.as_ref().map(|failure| {
                 let retry = failure.not_retried.as_ref();
                 let retry = retry.map(|why| format!("; {why}")).unwrap_or_default();

@@ -5,7 +5,7 @@ use crate::{
     graph::{Graph, TargetDecl, WhenDown},
     machine::{EventBody, Failover, Identified, Machine, NodePath},
     secret::RunSecrets,
-    step::{Cause, Failure, Identity, Registry, Revealed, Target},
+    step::{Cause, Failure, Identity, LeftSessions, Registry, Revealed, Target},
     value::{Duration, Timestamp, Value},
 };
 use futures_util::{StreamExt, future::BoxFuture, stream};
@@ -187,7 +187,7 @@ pub(super) async fn end_left(shared: &Shared, machine: &Machine, secrets: &RunSe
     let spared = machine.left_in_doubt();
     let spared: Vec<&str> = spared.iter().map(|node| &**node).collect();
     let spared = spared.as_slice();
-    let run = &machine.started().run.short_id;
+    let short_id = machine.started().run.short_id.as_str();
     let (registry, now) = (&shared.registry, shared.clock.now());
     let one = |(target, nodes): (Target, Vec<NodePath>)| async move {
         let Some(kind) = registry.target(&target.kind) else {
@@ -196,7 +196,12 @@ pub(super) async fn end_left(shared: &Shared, machine: &Machine, secrets: &RunSe
         let nodes: Vec<&str> = nodes.iter().map(|node| &**node).collect();
         if let Ok(url) = reveal(&target, secrets, now).await {
             // That it could not be ended is seen as a lock that is held, with the name of its session.
-            let ended = kind.end_sessions(&target, url.expose(), run, (&nodes, spared));
+            let left = LeftSessions {
+                short_id,
+                ended: &nodes,
+                spared,
+            };
+            let ended = kind.end_sessions(&target, url.expose(), left);
             drop(ended.await);
         }
     };

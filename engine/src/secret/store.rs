@@ -16,7 +16,7 @@ use std::{
 pub struct Declared {
     /// Where it comes from.
     pub provider: Arc<dyn SecretProvider>,
-    /// How long its content is used before it is fetched again; for the life of the run where not given.
+    /// How long its content is used before it is fetched again; by default for the life of the run.
     pub ttl: Option<Duration>,
 }
 

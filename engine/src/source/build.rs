@@ -409,7 +409,7 @@ impl<'a> Builder<'a> {
                     let diagnostic = Diagnostic::error(
                         codes::DUPLICATE_KEY,
                         self.file.span(key_range),
-                        format!("`{name}` stands here twice"),
+                        format!("`{name}` is here twice"),
                     )
                     .label(format!("first in line {line}, column {column}"))
                     .help("keep one of the two");

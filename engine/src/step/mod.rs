@@ -28,7 +28,7 @@ pub use kind::{
     Probed, Redo, Resume, Step, StepKind, StepTraits, UndoSupport,
 };
 pub use registry::Registry;
-pub use target::{Activity, Blocker, Identity, Target, TargetKind};
+pub use target::{Activity, Blocker, Identity, LeftSessions, Target, TargetKind};
 pub use wait::{
     Answer, ApprovalDecision, ApprovalRequest, Choice, Question, Vote, Wait, WaitOn, Woken,
 };

@@ -74,7 +74,7 @@ impl Target {
 pub struct Identity {
     /// What tells this instance from every other (host and port, or the file's path); compared on resume.
     pub instance: String,
-    /// What tells this database cluster from every other (system identifier, device and inode), if known.
+    /// What distinguishes this database cluster from every other (system identifier, device and inode), if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// `primary`, `standby`, if it has roles.
@@ -166,6 +166,17 @@ pub struct Blocker {
     pub end: String,
 }
 
+/// The sessions that an earlier process of a run may have left on a target, by the steps that they ran.
+#[derive(Debug, Clone, Copy)]
+pub struct LeftSessions<'a> {
+    /// The run.
+    pub short_id: &'a str,
+    /// The steps whose sessions end.
+    pub ended: &'a [&'a str],
+    /// The steps whose sessions are left alone, also where a server cannot tell them from one that ends.
+    pub spared: &'a [&'a str],
+}
+
 /// A kind of target: how to ask a server who it is. Reads only.
 pub trait TargetKind: Send + Sync + 'static {
     /// `sqlite`.
@@ -222,20 +233,19 @@ pub trait TargetKind: Send + Sync + 'static {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    /// Ends the sessions in which an earlier process of the run ran these steps, and waits until they are gone: a statement that
-    /// outlives its client holds its locks, and the next attempt would wait for them. How many were told to end. A kind whose
-    /// sessions end with their client does nothing. The sessions of the steps in `spared` are left alone.
+    /// Ends the sessions that an earlier process of the run left on a target, and waits until they are gone: a statement that
+    /// outlives its client keeps its locks, and the next attempt would wait for them. Returns how many were asked to end. A kind
+    /// whose sessions end with their client does nothing.
     ///
     /// # Errors
-    /// Where the server does not answer, or does not let it.
+    /// If the server does not answer, or refuses.
     fn end_sessions<'a>(
         &'a self,
         target: &'a Target,
         url: &'a str,
-        short_id: &'a str,
-        (nodes, spared): (&'a [&'a str], &'a [&'a str]),
+        left: LeftSessions<'a>,
     ) -> BoxFuture<'a, Result<usize, Failure>> {
-        let (_, _, _, _, _) = (target, url, short_id, nodes, spared);
+        let (_, _, _) = (target, url, left);
         Box::pin(async { Ok(0) })
     }
 

@@ -25,14 +25,14 @@ use windlass_engine::{
 /// argument, which every process of the host can read.
 ///
 /// The program is the leader of a process group of its own. When the step's timeout comes or it is cancelled, the whole
-/// group is told to end (SIGTERM) and after five seconds is killed. What a program that ended by itself has left in
+/// group is asked to end (SIGTERM) and after five seconds is killed. What a program that ended by itself has left in
 /// the background is left alone.
 ///
 /// Both outputs are kept as evidence and in the step's output, each up to `max_output`; `windlass logs` shows them while the
 /// program runs. An exit code that is not in
 /// `expect_exit` fails the step, with its output.
 ///
-/// **After a crash** it cannot be told whether the program had run, and a program whose engine was killed runs on. So
+/// **After a crash** it is not known whether the program had run, and a program whose engine was killed runs on. So
 /// the step is in doubt, unless it has `effect: reads` or `idempotent: true` (then it runs again) or a `probe`. A
 /// program that failed or was ended half-way may have done a part of its work: the step's `undo` runs.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -50,7 +50,7 @@ pub(crate) struct CommandParams {
     /// Variables that it takes from the environment of the engine.
     #[serde(default = "path")]
     inherit_env: Vec<String>,
-    /// Its working directory; the engine's where it is not given.
+    /// Its working directory; by default the engine's.
     cwd: Option<Text>,
     /// What it reads on its standard input; may be a secret. Without, it reads nothing.
     stdin: Option<Value>,

@@ -1,4 +1,4 @@
-//! One request and its answer. What happened is told by how far the request came.
+//! One request and its answer. How far the request came says what happened.
 use super::text::{reveal, reveal_json};
 use indexmap::IndexMap;
 use reqwest::{
@@ -45,7 +45,7 @@ pub(super) struct Call {
     pub(super) body: Option<Body>,
     /// How long a connection, with its TLS, may take.
     pub(super) connect_timeout: Duration,
-    /// The only certificate authorities that are trusted; the system's where none is given.
+    /// The only certificate authorities that are trusted; by default the system's.
     pub(super) ca_file: Option<String>,
     pub(super) proxy: Proxy,
     /// How many redirects to follow, within one scheme, host and port.

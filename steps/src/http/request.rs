@@ -28,10 +28,10 @@ const TIME: Duration = Duration::from_secs(30);
 ///
 /// A request has `effect: writes` unless it says `effect: reads`. One that only reads is really made in
 /// `windlass plan`; one that writes never is. The answer is a success when its status is one of `expect.status`
-/// (any 2xx where it is not given) and `expect.body` holds. The step's `timeout` (30s where it has none) ends the
+/// (by default any 2xx) and `expect.body` holds. The step's `timeout` (by default 30s) ends the
 /// whole request, `connect_timeout` the wait for a connection.
 ///
-/// **What happened** is told by how far a request that writes came. Without a connection nothing was sent, so nothing
+/// **What happened** follows from how far a request that writes came. Without a connection nothing was sent, so nothing
 /// happened, and `retry` may try again. A connection that was cut, or a time that was over, after the request went
 /// leaves it in doubt. Of the answers that are not expected, 4xx, 304, 307, 308, 501, 505, and a 503 with `Retry-After`
 /// mean that nothing happened; any other 5xx leaves it in doubt, since a gateway does not know what became of it; all
@@ -76,7 +76,7 @@ pub(crate) struct HttpParams {
     /// How long a connection, with its TLS, may take.
     #[serde(default = "connect_timeout")]
     connect_timeout: Duration,
-    /// A file with the only certificate authorities to trust, in PEM form; the system's where it is not given.
+    /// A file with the only certificate authorities to trust, in PEM form; by default the system's.
     ca_file: Option<Text>,
     /// Whether a proxy is used: `none`, or what the `environment` of the engine says (HTTPS_PROXY, NO_PROXY).
     #[serde(default)]

@@ -52,7 +52,7 @@ pub(crate) struct WebhookParams {
     /// Headers; a value may be a secret.
     #[serde(default)]
     headers: IndexMap<String, Value>,
-    /// A file with the only certificate authorities to trust, in PEM form; the system's where it is not given.
+    /// A file with the only certificate authorities to trust, in PEM form; by default the system's.
     ca_file: Option<Text>,
     /// Whether a proxy is used: `none`, or what the `environment` of the engine says (HTTPS_PROXY, NO_PROXY).
     #[serde(default)]

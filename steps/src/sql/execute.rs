@@ -45,7 +45,7 @@ pub(crate) enum TransactionMode {
 /// **Undo.** None of its own: give the step an `undo`, or it is `impossible`.
 ///
 /// **`transaction: none`** runs the statement alone, for those that refuse a transaction. Then there are no guards and
-/// no ledger row, and the step needs a `probe`, in `undo` too. A server goes on with such a statement when its client is
+/// no ledger row, and the step needs a `probe`, in `undo` too. A server continues such a statement when its client is
 /// gone: after a crash it is waited for, as long as the step may take, its session is ended, and then the probe is
 /// asked. Name the server itself in the environment, not a pooler in front of it.
 ///
@@ -68,7 +68,7 @@ pub(crate) struct ExecuteParams {
     /// Lets UPDATE and DELETE go without WHERE.
     #[serde(default)]
     all_rows: bool,
-    /// How long to wait for a lock; the target's `busy_timeout` where it is not given.
+    /// How long to wait for a lock; by default the target's `busy_timeout`.
     lock_timeout: Option<Duration>,
     /// `own`, or `none` for a statement that refuses a transaction.
     #[serde(default)]

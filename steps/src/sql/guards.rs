@@ -74,7 +74,7 @@ pub(super) fn admitted(shape: &Shape, all_rows: bool) -> Result<(), Failure> {
 pub(super) fn needs_none(path: &str, shape: &Shape) -> Option<ParamError> {
     shape.refuses_transaction.then(|| {
         ParamError::new(path, format!("this {} refuses a transaction", shape.verb))
-            .help("add `transaction: none`, and a `probe` that tells whether it is done")
+            .help("add `transaction: none`, and a `probe` that returns whether it is done")
     })
 }
 
@@ -88,7 +88,7 @@ pub(super) fn of_session(statement: &Statement) -> Option<ParamError> {
     is_of_session.then(|| {
         ParamError::new(
             "sql",
-            format!("{verb} holds for a session, and a script without a transaction goes on in another one after a crash"),
+            format!("{verb} lasts for one session, and a script without a transaction continues in another one after a crash"),
         )
         .help("name schemas and roles in the statements themselves, or leave `transaction: none` out")
     })

@@ -98,7 +98,7 @@ pub(crate) enum LexError {
     Unterminated { what: &'static str, line: usize },
     /// `E:'a'`.
     #[error(
-        "{text} on line {line} of the SQL stands directly behind a word, which would change how it is read; put a space between"
+        "{text} on line {line} of the SQL is directly behind a word, which would change how it is read; put a space between"
     )]
     Joined { text: String, line: usize },
     /// `:"a b"`.

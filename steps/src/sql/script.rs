@@ -29,10 +29,10 @@ use windlass_engine::{
 /// them see the same `params`. A statement that fails takes the whole script back, and the message names it by
 /// its number and first line. Ledger, doubt and undo are as for `sql.execute`.
 ///
-/// **`transaction: none`** runs each statement alone and keeps a checkpoint after each, so that a crash goes on
-/// behind the last one that was done. Of the one that it interrupted nobody knows: where the step's `probe` says that all
-/// is done, it is, and its no leaves the step in doubt. What holds for a session (`SET`) is refused, since a session ends
-/// with a crash. A failure after the first statement is *partial*: what was done is named, it stays, and the step's undo
+/// **`transaction: none`** runs each statement alone and keeps a checkpoint after each, so that the step
+/// continues behind the last one that was done after a crash. The one that was interrupted is in doubt: if the step's
+/// `probe` says that all is done, it is; its no leaves the step in doubt. What lasts for a session (`SET`) is refused,
+/// since a session ends with a crash. A failure after the first statement is *partial*: what was done is named, it stays, and the step's undo
 /// runs. A retry starts at the first statement again, so write the statements to bear that.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +47,7 @@ pub(crate) struct ScriptParams {
     /// Lets UPDATE and DELETE go without WHERE.
     #[serde(default)]
     all_rows: bool,
-    /// How long to wait for a lock; the target's `busy_timeout` where it is not given.
+    /// How long to wait for a lock; by default the target's `busy_timeout`.
     lock_timeout: Option<Duration>,
     /// `own`: one transaction around all; or `none`: each statement alone.
     #[serde(default)]

@@ -59,7 +59,7 @@ pub(crate) trait Database: TargetKind {
         let (_, _, _) = (url, token, until);
         Box::pin(async move {
             Ok(Settled::InDoubt(format!(
-                "target {} has no ledger, so nothing tells whether its COMMIT came through; \
+                "target {} has no ledger, so nothing shows whether its COMMIT succeeded; \
                  name a `ledger` table for it in the environment, and the next doubt settles itself",
                 target.name
             )))
@@ -359,7 +359,7 @@ impl Until {
                 Some(given) => given,
                 None => database(target)?.lock_timeout(target)?,
             },
-            who: format!("windlass/{}/{}", cx.run.short_id, cx.node),
+            who: session_name(&cx.run.short_id, &cx.node),
             counts: true,
         })
     }
@@ -447,6 +447,11 @@ impl Until {
         }
         .cause(cause)
     }
+}
+
+/// What a session of a step is called on its server: `show` and the next process of the run find it by that.
+pub(crate) fn session_name(short_id: &str, node: &str) -> String {
+    format!("windlass/{short_id}/{node}")
 }
 
 /// The database of a target.

@@ -27,7 +27,7 @@ use windlass_engine::{
 /// Every check is made, also when one before it fails, and all of them are in the output and in the evidence,
 /// also when the step fails. A check asks a database (`sql`, read-only) or only computes (`expect` alone).
 /// `rpo` and `rto` check times, `compare` two databases table by table. A check of severity `warning` that does not
-/// hold is told and does not fail the step.
+/// hold is reported and does not fail the step.
 ///
 /// The step only reads, so a crash simply repeats it, and it cannot be skipped.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,7 +52,7 @@ pub(crate) struct VerifyParams {
 struct Check {
     /// What it proves, for people.
     name: Text,
-    /// The target to ask; the step's `target` where it is not given.
+    /// The target to ask; by default the step's `target`.
     target: Option<TargetName>,
     /// One statement that reads.
     sql: Option<SqlText>,
@@ -73,7 +73,7 @@ enum Severity {
     /// The step fails.
     #[default]
     Error,
-    /// It is only told.
+    /// It is only reported.
     Warning,
 }
 

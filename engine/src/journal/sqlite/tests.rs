@@ -80,7 +80,7 @@ async fn every_edit_is_found_and_named() {
         (
             "UPDATE events SET seq = 9 WHERE seq = 4",
             4,
-            "missing; the next event that stands there is 9",
+            "missing; the next event there is 9",
         ),
         ("UPDATE events SET seq = 9 WHERE seq = 2", 2, "missing"),
         ("UPDATE events SET run_no = 77 WHERE seq = 3", 3, "missing"),

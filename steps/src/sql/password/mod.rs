@@ -38,13 +38,13 @@ use windlass_engine::{
 ///
 /// **Undo** puts back the verifier that stood there before. It is read from `pg_authid` before the change and kept in the
 /// journal sealed under the new password, so undoing needs the secret that `password` names. Where `pg_authid` may not be read
-/// (managed services), give `previous`, the password until now, or say `reversible: false`; a plan tells which. A password
+/// (managed services), give `previous`, the password until now, or say `reversible: false`; a plan says which. A password
 /// that someone else has changed since is not overwritten.
 ///
 /// **After a crash** the role's verifier is compared with the one that this step makes, where `pg_authid` may be read; else
 /// the transaction is looked up as for `sql.execute`.
 ///
-/// Sessions that are open go on. The server's `password_encryption` does not matter; roles that log in by `md5`
+/// Sessions that are open continue. The server's `password_encryption` does not matter; roles that log in by `md5`
 /// lines of `pg_hba.conf` can, by clients that know SCRAM.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +64,7 @@ pub(crate) struct PasswordParams {
     #[serde(default = "iterations")]
     #[schemars(range(min = 4096, max = 1_000_000))]
     iterations: u32,
-    /// How long to wait for a lock; the target's where it is not given.
+    /// How long to wait for a lock; by default the target's.
     lock_timeout: Option<Duration>,
 }
 
@@ -408,7 +408,7 @@ impl Step for SetPassword {
                 let undo = match (self.0.reversible, &self.0.previous, standing.may_read) {
                     (false, _, _) => "impossible: reversible is false".to_owned(),
                     (true, Some(previous), _) => format!("puts back {previous}"),
-                    (true, None, true) => "puts back the verifier that stands there now".to_owned(),
+                    (true, None, true) => "puts back the verifier that is there now".to_owned(),
                     (true, None, false) => {
                         return Err(self.cannot_go_back(&standing.me, &target));
                     }

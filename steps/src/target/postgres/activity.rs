@@ -1,5 +1,5 @@
 //! What a server does for a run at this moment, and who holds it up.
-use super::{connect, errors};
+use super::{super::session_name, connect, errors};
 use sqlx::{AssertSqlSafe, Row};
 use windlass_engine::{
     step::{Activity, Blocker, Failure, Target},
@@ -17,7 +17,7 @@ pub(super) async fn of_run(
 ) -> Result<Vec<Activity>, Failure> {
     let options = connect::options(target, url, "windlass show")?;
     let mut connection = connect::connect(target, &options).await?;
-    let prefix = format!("windlass/{short_id}/");
+    let prefix = session_name(short_id, "");
     let longest = prefix.len();
     let prefix = format!("'{}'", prefix.replace('\'', "''"));
     let sql = format!(

@@ -1,9 +1,9 @@
 //! A server's process: known again after a crash, looked for, ended.
 use super::{activity::LONGEST_NAME, errors, values};
-use crate::target::Until;
+use crate::target::{Until, session_name};
 use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 use windlass_engine::{
-    step::Failure,
+    step::{Failure, LeftSessions},
     value::{Duration, Value},
 };
 
@@ -94,20 +94,20 @@ pub(super) async fn one(connection: &mut PgConnection, sql: String) -> Result<Pg
         .map_err(|error| errors::failure(&error))
 }
 
-/// Ends what still runs under the names of these steps of a run, but for those that may be the name of one that is spared: the server
+/// Ends what still runs under the names of the steps that end, except under a name that a spared step may bear as well: the server
 /// cuts long names short.
 pub(super) async fn end_sessions(
     connection: &mut PgConnection,
-    short_id: &str,
-    (nodes, spared): (&[&str], &[&str]),
+    left: LeftSessions<'_>,
 ) -> Result<usize, Failure> {
     let name = |node: &&str| {
-        let whole = format!("windlass/{short_id}/{node}");
+        let whole = session_name(left.short_id, node);
         let end = whole.floor_char_boundary(LONGEST_NAME);
         whole.get(..end).unwrap_or_default().to_owned()
     };
-    let spared: Vec<String> = spared.iter().map(name).collect();
-    let names: Vec<String> = nodes
+    let spared: Vec<String> = left.spared.iter().map(name).collect();
+    let names: Vec<String> = left
+        .ended
         .iter()
         .map(name)
         .filter(|name| !spared.contains(name))

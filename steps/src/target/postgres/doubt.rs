@@ -25,7 +25,7 @@ pub(super) async fn mark(
             "this is no longer the transaction that the step began: one of its statements has ended that",
         )
         .certainty(Certainty::Partial)
-        .help("what stands before that is done or taken back already; leave it out"));
+        .help("what came before it is committed or rolled back already; remove that statement"));
     }
     let text = |at: usize| Value::from(values::text(&row, at).unwrap_or_default());
     Ok(me.token([("timeline", text(0)), ("xid", text(1))]))

@@ -112,7 +112,7 @@ fn lost(error: &Error) -> Failure {
             .cause(Cause::ConnectionLost),
         Error::Tls(_) => Failure::new("sql.connection", "the encrypted connection broke")
             .cause(Cause::ConnectionLost),
-        other => Failure::new("sql.driver", format!("the driver could not go on: {other}")),
+        other => Failure::new("sql.driver", format!("the driver failed: {other}")),
     }
 }
 
@@ -210,8 +210,9 @@ pub(super) fn connecting(error: &Error, target: &str, options: &PgConnectOptions
             let text = tls.to_string();
             if text.contains("server does not support TLS") || text.contains("does not support SSL")
             {
-                failure("target.no_tls", format!("{place} offers no TLS"))
-                    .help("turn it on at the server; or, on a network that nobody else is on, `tls: off` for the target")
+                failure("target.no_tls", format!("{place} offers no TLS")).help(
+                    "turn it on at the server; or, on a private network, `tls: off` for the target",
+                )
             } else {
                 untrusted(&place, &text, failure)
             }
@@ -233,7 +234,7 @@ pub(super) fn is_local(options: &PgConnectOptions) -> bool {
 fn untrusted(place: &str, text: &str, failure: impl Fn(&str, String) -> Failure) -> Failure {
     // The library names its own types; people want the reason.
     let why = match text {
-        text if text.contains("UnknownIssuer") => "nobody that is trusted here signed it",
+        text if text.contains("UnknownIssuer") => "its issuer is not trusted here",
         text if text.contains("NotValidForName") => "it is for another host",
         text if text.contains("Expired") => "it has expired",
         text if text.contains("NotValidYet") => "it is not valid yet",

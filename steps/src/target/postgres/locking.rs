@@ -44,10 +44,12 @@ impl Lock {
     /// What it holds up.
     pub(super) fn meaning(self) -> &'static str {
         match self {
-            Self::AccessShare | Self::RowShare => "reads and writes go on",
-            Self::RowExclusive => "reads and writes go on, but for the rows it changes",
-            Self::ShareUpdateExclusive => "reads and writes go on; no other maintenance",
-            Self::Share | Self::ShareRowExclusive | Self::Exclusive => "reads go on, writes wait",
+            Self::AccessShare | Self::RowShare => "reads and writes continue",
+            Self::RowExclusive => "reads and writes continue, but for the rows it changes",
+            Self::ShareUpdateExclusive => "reads and writes continue; no other maintenance",
+            Self::Share | Self::ShareRowExclusive | Self::Exclusive => {
+                "reads continue, writes wait"
+            }
             Self::AccessExclusive => "reads and writes wait",
         }
     }
@@ -368,7 +370,7 @@ fn created(mut at: Cursor<'_>) -> Vec<Locking> {
             let work = "reads the whole table twice, and waits for transactions that are older";
             one(Lock::ShareUpdateExclusive, on(at), Some(work))
         } else {
-            let work = "reads the whole table; CONCURRENTLY lets writes go on";
+            let work = "reads the whole table; CONCURRENTLY lets writes continue";
             one(Lock::Share, on(at), Some(work))
         };
     }

@@ -25,8 +25,8 @@ use pool::{Pools, Source};
 use session::PostgresSession;
 use windlass_engine::{
     step::{
-        Activity, Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding, Now,
-        Revealed, Target, TargetKind,
+        Activity, Cause, Examination, Failure, Identity, LedgerRecipe, LedgerStanding,
+        LeftSessions, Now, Revealed, Target, TargetKind,
     },
     value::{Duration, Value},
 };
@@ -171,13 +171,12 @@ impl TargetKind for Postgres {
         &'a self,
         target: &'a Target,
         url: &'a str,
-        short_id: &'a str,
-        steps: (&'a [&'a str], &'a [&'a str]),
+        left: LeftSessions<'a>,
     ) -> BoxFuture<'a, Result<usize, Failure>> {
         Box::pin(async move {
             let options = connect::options(target, url, "windlass resume")?;
             let mut connection = connect::connect(target, &options).await?;
-            let ended = backend::end_sessions(&mut connection, short_id, steps).await;
+            let ended = backend::end_sessions(&mut connection, left).await;
             connect::close(connection).await;
             ended
         })

@@ -77,7 +77,7 @@ fn classified(error: &rusqlite::Error) -> Failure {
         }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             failure("sql.corrupt", "the file is no sound SQLite database")
-                .help("PRAGMA integrity_check tells more; restore it from a backup")
+                .help("PRAGMA integrity_check lists what is damaged; restore it from a backup")
         }
         Some(ErrorCode::SystemIoFailure) => {
             failure("sql.io", "the file could not be read or written")
