@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `args.rs` | what may be typed |
 //! | `commands/` | one file a command |
+//! | `habits.rs` | words of other tools, translated |
 //! | `exit.rs`, `error.rs` | exit codes; errors as users read them |
 //! | `hygiene.rs` | no core file, one redactor over all that is printed |
 //! | `session.rs`, `environment.rs`, `playbook.rs` | the journal, who the user is, the environment file, playbooks |
@@ -21,6 +22,7 @@ mod environment;
 mod error;
 mod exit;
 mod files;
+mod habits;
 mod hygiene;
 mod keyed;
 mod output;
@@ -55,7 +57,8 @@ fn main() -> ExitCode {
     }));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if error.use_stderr() => {
+        Err(mut error) if error.use_stderr() => {
+            habits::translate(&mut error);
             if json {
                 let line = ErrorLine {
                     exit: Exit::Invalid.code(),

@@ -22,19 +22,10 @@ const RUNS: u64 = 3_000;
 const LONG: u64 = 50_000;
 
 /// Transitions that the simulation cannot reach, each with its reason.
-const NEVER: [(&str, &str); 18] = [
+const NEVER: [(&str, &str); 15] = [
     ("Idle Gate undo", "an undo has no gate"),
     ("Backoff Gate undo", "an undo has no gate"),
-    (
-        "Backoff Gate do",
-        "a gate is asked again once its node is pending again; behind a window, which has tests of its own",
-    ),
-    (
-        "Idle Shut do",
-        "no windows here: machine/window.rs has random tests of its own",
-    ),
     ("Idle Shut undo", "windows do not bind an undo"),
-    ("Backoff Shut do", "no windows here"),
     ("Backoff Shut undo", "windows do not bind an undo"),
     (
         "Idle Succeed do",

@@ -478,18 +478,17 @@ impl Chain {
     /// A driver that takes a command for a run that is over, and refuses it, changes nothing about the run; nor does who its targets
     /// are by then, nor a clock that was set.
     fn note_end(&mut self, body: &[u8]) {
-        let is = |name: &&str| body.starts_with(format!("{{\"{name}\":").as_bytes());
-        let idle = [
-            "lease_taken",
-            "command_refused",
-            "identified",
-            "clock_stepped",
-        ];
-        // A run that stopped, and is closed after that, is over with its closing.
-        if is(&"finished") || (is(&"closed") && self.ended.is_some()) {
-            self.ended = Some((self.seq, self.hash));
-        } else if !idle.iter().any(is) {
-            self.ended = None;
+        // Bodies are `{"name":…`.
+        let name = body.get(2..).and_then(|rest| {
+            let end = rest.iter().position(|byte| *byte == b'"')?;
+            rest.get(..end)
+        });
+        match name.unwrap_or_default() {
+            b"finished" => self.ended = Some((self.seq, self.hash)),
+            // A run that stopped, and is closed after that, is over with its closing.
+            b"closed" if self.ended.is_some() => self.ended = Some((self.seq, self.hash)),
+            b"lease_taken" | b"command_refused" | b"identified" | b"clock_stepped" => {}
+            _ => self.ended = None,
         }
     }
 

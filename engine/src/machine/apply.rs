@@ -204,9 +204,19 @@ impl Machine {
         self.wall_ahead = ahead;
         let timers: Vec<_> = self.agenda.of_rank(Rank::Timer).copied().collect();
         for (_, _, id, phase) in timers {
-            if matches!(self.get(id).execution(phase).at, At::Backoff { .. }) {
-                self.shift(id, phase, Change::Again)?;
+            let execution = self.get(id).execution(phase);
+            if !matches!(execution.at, At::Backoff { .. }) {
+                continue;
             }
+            // An attempt that was interrupted comes to its end, whatever becomes of what is around it.
+            let change = if execution.begun {
+                Change::Shut {
+                    until: self.last_at,
+                }
+            } else {
+                Change::Again
+            };
+            self.shift(id, phase, change)?;
         }
         Ok(())
     }

@@ -99,11 +99,16 @@ impl Machine {
         }
         let at = now.max(self.last_at);
         let mut bodies = Vec::new();
-        for instance in self.instances() {
+        for id in self.tree.ids() {
+            let instance = self.get(id);
             for phase in [Phase::Do, Phase::Undo] {
                 let Some(wait) = instance.execution(phase).wait() else {
                     continue;
                 };
+                // What it belongs to ends: it does, too.
+                if self.is_cut_off(id, phase) {
+                    continue;
+                }
                 let (set, by) = match &wait.on {
                     WaitOn::Timer(at) => (Some(*at), Woken::Timer),
                     WaitOn::Signal(_) | WaitOn::Approval(_) => (wait.deadline, Woken::Deadline),

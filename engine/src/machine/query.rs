@@ -105,6 +105,18 @@ impl Machine {
     /// Why it is being ended or undone, if it is.
     #[must_use]
     pub fn ending(&self) -> Option<String> {
+        // A cancel that leaves, and comes in `finally`, cuts only that short: what the run came to stays. One that came before
+        // would have made it *cancelled*, or *stopped* where something could not be undone.
+        if let Some(state) = self.scopes.get(&ROOT)
+            && let (Some(outcome), Some(cancelled)) = (state.outcome, &self.cancelled)
+            && !state.turns_back
+            && !matches!(outcome, Outcome::Cancelled | Outcome::Stopped)
+        {
+            let (who, outcome) = (&cancelled.who, outcome.as_str());
+            return Some(format!(
+                "{who} cancelled its `finally`; the outcome stays {outcome}"
+            ));
+        }
         self.ending_of(ROOT).map(|ending| self.why(ending))
     }
 

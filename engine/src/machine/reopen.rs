@@ -80,9 +80,11 @@ impl Machine {
             self.shift(container, Phase::Do, Change::Reopen)?;
         }
         if was_skipped {
-            // What was undone in it was passed over with it; now it counts again, and runs again.
+            // What was undone with it by a scope around it was passed over with it; now it counts again, and runs again. What a playbook
+            // in it undid for a failure of its own is that playbook's.
             for id in self.tree.inside(container) {
-                if self.get(id).undone_by.is_none() {
+                let by = self.get(id).undone_by;
+                if !by.is_some_and(|by| self.tree.around(container).any(|at| at == by)) {
                     continue;
                 }
                 if self.tree.stage(id, Phase::Do) == Stage::Failed {
@@ -152,44 +154,33 @@ impl Machine {
             self.overran = false;
             self.watch.total = crate::value::Duration::ZERO;
         }
+        // These first: as long as one is not asked about, the scope and those inside it still end.
+        let fatal: Vec<InstanceId> = match self.scopes.get(&scope) {
+            Some(state) => state.fatal.iter().map(|(_, id)| *id).collect(),
+            None => Vec::new(),
+        };
+        for id in fatal {
+            if !matches!(self.get(id).forward.at, At::Failed { asks: true, .. }) {
+                self.shift(id, Phase::Do, Change::Ask)?;
+            }
+        }
         for id in self.tree.inside(scope) {
             let instance = self.get(id);
             if instance.in_finally {
                 continue;
             }
+            let is_ended = instance.forward.at == At::Ended;
             if instance.scope != scope {
                 // A playbook inside that was ending with this scope had not come to its end yet.
-                if instance.forward.at == At::Ended && self.goes_forward(instance.scope) {
+                if is_ended && self.goes_forward(instance.scope) {
                     self.reopen_ended(id)?;
                 }
-                continue;
-            }
-            let state = self.scopes.get(&id);
-            match (&instance.forward.at, instance.role) {
+            } else if is_ended {
+                self.reopen_ended(id)?;
+            } else if instance.forward.stage() == Stage::Failed && self.ended_with_outer(id) {
                 // A playbook that ended only since this scope did goes forward with it.
-                (At::Failed { .. }, Role::Call) if state.is_some_and(|state| state.outer_end) => {
-                    self.open_again(id, None)?;
-                    self.go_forward(id)?;
-                }
-                (At::Ended, _) => self.reopen_ended(id)?,
-                (At::Failed { asks: false, .. }, _) => {
-                    let fatal = self.scopes.get(&scope).map(|state| &state.fatal);
-                    if fatal.is_some_and(|fatal| fatal.iter().any(|(_, other)| *other == id)) {
-                        self.shift(id, Phase::Do, Change::Ask)?;
-                    }
-                }
-                (
-                    At::Idle
-                    | At::Running { .. }
-                    | At::Backoff { .. }
-                    | At::Gated
-                    | At::Asleep(_)
-                    | At::InDoubt { .. }
-                    | At::Succeeded
-                    | At::Skipped
-                    | At::Failed { .. },
-                    _,
-                ) => {}
+                self.open_again(id, None)?;
+                self.go_forward(id)?;
             }
         }
         self.touch_inside(scope);

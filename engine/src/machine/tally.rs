@@ -172,7 +172,7 @@ impl Machine {
         share
     }
 
-    fn ended_with_outer(&self, call: InstanceId) -> bool {
+    pub(super) fn ended_with_outer(&self, call: InstanceId) -> bool {
         let state = self.scopes.get(&call);
         state.is_some_and(|state| state.outer_end)
     }

@@ -1,5 +1,7 @@
 //! What people do in between, as sequences of events: found by readers and testers, and out of the simulation's reach or too rare
 //! there to be left to chance.
+mod ends;
+
 use super::*;
 use crate::{
     journal::conformance::{holder, started},
@@ -508,48 +510,6 @@ fn a_pause_is_obeyed_before_an_interrupted_step_begins_anew() {
     assert_eq!(run.state(), RunState::Paused);
     orders(&mut run, Command::Unpause, FRIDAY_NIGHT).unwrap();
     assert_eq!(settle(&mut run, FRIDAY_NIGHT), ["Do one Interrupted"]);
-}
-
-#[test]
-fn a_loop_in_finally_that_fails_leaves_nothing_open() {
-    let group = |id: &str, steps: &[u32]| {
-        json!({"id": id, "place": {"source": 0, "line": 1, "column": 1}, "needs": [], "in_finally": true,
-            "body": {"group": {"steps": steps}}})
-    };
-    let inner = |id: &str, needs: &[u32]| {
-        with(
-            with(step(id, needs, "repeatable"), "in_finally", json!(true)),
-            "parent",
-            json!(1),
-        )
-    };
-    let nodes = [
-        step("one", &[], "repeatable"),
-        each(group("f", &[2, 3]), 2),
-        inner("x", &[]),
-        inner("y", &[2]),
-    ];
-    let graph = json!({
-        "format": 1, "playbook": "p", "sources": [], "targets": {}, "policy": {}, "nodes": nodes,
-        "root": {"playbook": "p", "steps": [0], "finally": [1]},
-    });
-    let graph = Arc::new(serde_json::from_value(graph).unwrap());
-    let mut first = started("r1", &graph);
-    first.at = at(FRIDAY);
-    let mut run = Machine::recover([&first]).unwrap();
-    settle(&mut run, FRIDAY);
-    report(&mut run, "one", done(), FRIDAY);
-    settle(&mut run, FRIDAY);
-    report(&mut run, "f[0]/x", fails(), FRIDAY);
-    settle(&mut run, FRIDAY);
-    report(&mut run, "f[1]/x", done(), FRIDAY);
-    assert!(settle(&mut run, FRIDAY).contains(&"Succeeded".to_owned()));
-    assert_ne!(
-        run.instance("f[1]").unwrap().forward.stage(),
-        Stage::Running
-    );
-    orders(&mut run, Command::Undo, FRIDAY).unwrap();
-    assert_eq!(settle(&mut run, FRIDAY), ["Undo one First"]);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use crate::{
     step::{Cause, Failure, Target},
     value::Value,
 };
+use futures_channel::mpsc;
 use indexmap::IndexMap;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// What a new run is made of.
@@ -171,15 +172,38 @@ impl RunError {
     }
 }
 
+/// Durable events of a run, for whoever watches it.
+///
+/// The queue starts empty and grows by what is in it: a process that drives thousands of runs that wait has one for each.
+pub struct Events(pub(super) mpsc::UnboundedReceiver<(u64, Arc<Event>)>);
+
+impl Events {
+    /// The next event with its sequence number; none when the driver has given the run back.
+    pub async fn recv(&mut self) -> Option<(u64, Arc<Event>)> {
+        self.0.recv().await.ok()
+    }
+
+    /// An event that is there already.
+    pub fn ready(&mut self) -> Option<(u64, Arc<Event>)> {
+        self.0.try_recv().ok()
+    }
+}
+
+/// How a driver gave a run back, as soon as it is known.
+pub(super) enum Ends {
+    Later(oneshot::Receiver<Result<Ended, Arc<RunError>>>),
+    Known(Result<Ended, Arc<RunError>>),
+}
+
 /// A run that is being driven.
 pub struct RunHandle {
     /// The run's id.
     pub id: String,
     /// Durable events, as they become durable, with their sequence numbers; ends when the driver ends.
-    pub events: mpsc::UnboundedReceiver<(u64, Arc<Event>)>,
+    pub events: Events,
     pub(super) stop: CancellationToken,
     pub(super) end: CancellationToken,
-    pub(super) ended: watch::Receiver<Option<Result<Ended, Arc<RunError>>>>,
+    pub(super) ended: Ends,
 }
 
 impl RunHandle {
@@ -200,16 +224,16 @@ impl RunHandle {
     /// # Errors
     /// Where the journal failed or the lease was lost.
     pub async fn ended(&mut self) -> Result<Ended, Arc<RunError>> {
-        loop {
-            if let Some(ended) = self.ended.borrow_and_update().clone() {
-                return ended;
-            }
-            if self.ended.changed().await.is_err() {
-                return Err(Arc::new(RunError::Replay {
+        let ended = match &mut self.ended {
+            Ends::Known(ended) => ended.clone(),
+            Ends::Later(told) => told.await.unwrap_or_else(|_| {
+                Err(Arc::new(RunError::Replay {
                     run: self.id.clone(),
                     why: "the driver stopped without saying why".to_owned(),
-                }));
-            }
-        }
+                }))
+            }),
+        };
+        self.ended = Ends::Known(ended.clone());
+        ended
     }
 }

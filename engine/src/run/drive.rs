@@ -20,11 +20,12 @@ use crate::{
     step::{Cause, Certainty, Failure, Identity, Probed},
     value::{Duration, Timestamp},
 };
+use futures_channel::mpsc;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 type Answer = (oneshot::Sender<Result<(), Failure>>, Result<(), Failure>);
@@ -48,7 +49,7 @@ impl Line {
         from: u64,
         (stop, end): (CancellationToken, CancellationToken),
     ) -> Self {
-        let (tx, rx) = mpsc::unbounded_channel();
+        let (tx, rx) = mpsc::unbounded();
         Self {
             rx,
             tx,
@@ -64,8 +65,8 @@ impl Line {
         for (seq, event) in (first..).zip(events) {
             if seq > self.told {
                 self.told = seq;
-                // Nobody has to watch.
-                drop(self.observers.send((seq, Arc::new(event))));
+                // Its watcher may be gone.
+                drop(self.observers.unbounded_send((seq, Arc::new(event))));
             }
         }
     }
@@ -153,11 +154,11 @@ impl<'l> Drive<'l> {
         }
         while !self.in_flight.is_empty() {
             match self.line.rx.recv().await {
-                Some(Message::Ended(wanted)) => {
+                Ok(Message::Ended(wanted)) => {
                     self.in_flight.remove(&wanted);
                 }
-                Some(Message::Report(..) | Message::Met(..) | Message::Inbox | Message::Clock) => {}
-                None => break,
+                Ok(Message::Report(..) | Message::Met(..) | Message::Inbox | Message::Clock) => {}
+                Err(_) => break,
             }
         }
         result
@@ -182,7 +183,7 @@ impl<'l> Drive<'l> {
         let soon = WORTH_IT.after(self.clock.now());
         self.in_flight.is_empty()
             && self.batch.is_empty()
-            && self.line.rx.is_empty()
+            && self.line.tx.is_empty()
             && !self.looks
             && !self.is_stopping()
             && self.machine.seq() <= MOST_EVENTS
@@ -326,7 +327,7 @@ impl<'l> Drive<'l> {
             }
         };
         tokio::select! {
-            message = self.line.rx.recv() => message,
+            message = self.line.rx.recv() => message.ok(),
             () = due => None,
             () = stop => None,
             () = end => None,
@@ -478,7 +479,7 @@ impl<'l> Drive<'l> {
         for wanted in self.machine.unwanted() {
             if !self.in_flight.contains_key(&wanted) {
                 let report = self.machine.unbegun(&wanted);
-                drop(self.line.tx.send(Message::report(wanted, report)));
+                drop(self.line.tx.unbounded_send(Message::report(wanted, report)));
             }
         }
         for wanted in missing {
@@ -490,8 +491,8 @@ impl<'l> Drive<'l> {
                 Ok(assignment) => {
                     spawn(async move {
                         let report = assignment.run().await;
-                        drop(tx.send(Message::report(wanted, report)));
-                        drop(tx.send(Message::Ended(wanted)));
+                        drop(tx.unbounded_send(Message::report(wanted, report)));
+                        drop(tx.unbounded_send(Message::Ended(wanted)));
                     });
                 }
                 Err(failure) => {
@@ -503,8 +504,8 @@ impl<'l> Drive<'l> {
                         },
                     };
                     let report = redact::report(self.secrets.redactor(), report);
-                    drop(tx.send(Message::report(wanted, report)));
-                    drop(tx.send(Message::Ended(wanted)));
+                    drop(tx.unbounded_send(Message::report(wanted, report)));
+                    drop(tx.unbounded_send(Message::Ended(wanted)));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Starts and resumes runs.
 use super::{
-    api::{DriveOptions, Ended, NewRun, RunError, RunHandle},
+    api::{DriveOptions, Ended, Ends, Events, NewRun, RunError, RunHandle},
     clock::{Clock, RunClock, SystemClock, is_step},
     drive::{Drive, Line, Turned, spawn},
     parked::Parked,
@@ -19,6 +19,7 @@ use crate::{
     step::{Registry, Resources, RunInfo, Target},
     value::{Duration, Timestamp, Value},
 };
+use futures_channel::mpsc;
 use indexmap::IndexMap;
 use sha2::{Digest, Sha256};
 use std::{
@@ -28,7 +29,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// How often the inbox is looked at for commands of other processes, and what steps share is tidied up.
@@ -280,9 +281,9 @@ impl Driver {
 
     fn drive(&self, mut taken: Taken, options: DriveOptions) -> RunHandle {
         let id = taken.lease.run().to_owned();
-        let (observers, events) = mpsc::unbounded_channel();
+        let (observers, events) = mpsc::unbounded();
         let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-        let (told, ended) = watch::channel(None);
+        let (told, ended) = oneshot::channel();
         let (first, seen) = std::mem::take(&mut taken.seen);
         let mut line = Line::new(observers, first, (stop.clone(), end.clone()));
         line.tell(first, seen);
@@ -295,14 +296,15 @@ impl Driver {
         spawn(async move {
             let result: Result<Ended, RunError> = driven.await;
             shared.runs().remove(&run);
-            told.send_replace(Some(result.map_err(Arc::new)));
+            // Its handle may be gone.
+            drop(told.send(result.map_err(Arc::new)));
         });
         RunHandle {
             id,
-            events,
+            events: Events(events),
             stop,
             end,
-            ended,
+            ended: Ends::Later(ended),
         }
     }
 
@@ -322,7 +324,7 @@ impl Driver {
                 if is_step(watch.offset()) {
                     watch = RunClock::new(clock.clone(), Timestamp::MIN);
                     for tx in shared.runs().values() {
-                        drop(tx.send(Message::Clock));
+                        drop(tx.unbounded_send(Message::Clock));
                     }
                 }
                 shared.resources.tidy();
@@ -330,7 +332,7 @@ impl Driver {
                 if let Err(JournalError::Replaced { .. }) = &version {
                     // Each run finds it for itself, and stops.
                     for tx in shared.runs().values() {
-                        drop(tx.send(Message::Inbox));
+                        drop(tx.unbounded_send(Message::Inbox));
                     }
                 } else if let Ok(version) = version
                     && seen != Some(version)
@@ -344,7 +346,7 @@ impl Driver {
                         .collect();
                     for run in waiting {
                         if let Some(tx) = runs.get(run) {
-                            drop(tx.send(Message::Inbox));
+                            drop(tx.unbounded_send(Message::Inbox));
                         }
                     }
                 }

@@ -16,7 +16,7 @@ mod tests;
 mod unlearned;
 mod work;
 
-pub use api::{DriveOptions, Ended, NewRun, RunError, RunHandle};
+pub use api::{DriveOptions, Ended, Events, NewRun, RunError, RunHandle};
 pub use clock::{Clock, SystemClock};
 pub use driver::{Driver, start_of};
 pub use targets::{Found, identify};

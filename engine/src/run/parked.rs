@@ -48,9 +48,9 @@ impl Parked {
         };
         tokio::select! {
             message = line.rx.recv() => {
-                if let Some(message) = message {
+                if let Ok(message) = message {
                     // The driver takes it from there.
-                    drop(line.tx.send(message));
+                    drop(line.tx.unbounded_send(message));
                 }
             }
             () = timer => {}

@@ -18,13 +18,14 @@ use crate::{
     },
     value::{Duration, SecretText, Timestamp, Value},
 };
+use futures_channel::mpsc;
 use futures_util::{FutureExt, future::BoxFuture};
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// How long a step that was told to end may take to do so.
@@ -525,7 +526,7 @@ impl Host {
             answer: Some(answer),
         };
         self.tx
-            .send(Message::Report(Box::new(reported)))
+            .unbounded_send(Message::Report(Box::new(reported)))
             .map_err(|_| superseded())?;
         durable.await.unwrap_or_else(|_| Err(superseded()))
     }
@@ -573,7 +574,7 @@ impl StepHost for Host {
                 answer,
             };
             self.tx
-                .send(Message::Met(Box::new(meeting)))
+                .unbounded_send(Message::Met(Box::new(meeting)))
                 .map_err(|_| superseded())?;
             durable.await.unwrap_or_else(|_| Err(superseded()))?;
             self.met.add(&target.name);

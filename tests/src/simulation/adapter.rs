@@ -4,11 +4,11 @@ use std::sync::Arc;
 use windlass_engine::{
     graph::Graph,
     machine::{
-        Command, Event, EventBody, Holder, LeaseTaken, Machine, NodePath, Outcome, Report, Stage,
-        Submitted, Trigger, Wanted, Work,
+        ClockStepped, Command, Event, EventBody, Holder, LeaseTaken, Machine, NodePath, Outcome,
+        Report, Stage, Submitted, Trigger, Wanted, Work,
     },
     step::{Phase, Woken},
-    value::{Timestamp, Value},
+    value::{Duration, Timestamp, Value},
 };
 
 /// The digest that votes name.
@@ -53,6 +53,16 @@ impl Engine {
 
     pub(super) fn next_wake(&self, sent: Timestamp) -> Option<Event> {
         self.0.next_wake(sent)
+    }
+
+    /// Whom the wall clock wakes that was set. `ahead` is how far it is ahead of the time of the run, in milliseconds.
+    pub(super) fn woken_by_clock(&self, now: Timestamp, ahead: i64) -> Vec<Event> {
+        let of_wall = |at| of_wall(at, ahead);
+        self.0.clone().look_at_the_clock(now, of_wall).unwrap()
+    }
+
+    pub(super) fn is_held_up(&self) -> bool {
+        self.0.is_held_up()
     }
 
     pub(super) fn command(&self, submitted: &Submitted, now: Timestamp) -> Vec<Event> {
@@ -144,6 +154,26 @@ impl Engine {
         )
         .unwrap();
         text
+    }
+}
+
+/// An instant of the wall clock in the time of the run; small differences are none.
+pub(super) fn of_wall(at: Timestamp, ahead: i64) -> Timestamp {
+    if ahead.abs() < 1_000 {
+        return at;
+    }
+    Duration::from_millis(-ahead).after(at)
+}
+
+/// The wall clock was found elsewhere.
+pub(super) fn clock_stepped(now: Timestamp, by: i64, ahead: i64) -> Event {
+    let step = ClockStepped {
+        by: Duration::from_millis(by),
+        wall: Duration::from_millis(ahead).after(now),
+    };
+    Event {
+        at: now,
+        body: EventBody::ClockStepped(step),
     }
 }
 

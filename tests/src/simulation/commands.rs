@@ -38,7 +38,7 @@ pub(super) fn proposals(oracle: &Oracle) -> Vec<Command> {
                 // The inputs of a call stay as they were when it began.
                 Stand::Gated if oracle.inputs_open => all.push(skip(&node, Value::Int(7))),
                 Stand::Gated => all.push(set("open", "true")),
-                Stand::Pending | Stand::Ordered | Stand::Backoff | Stand::Ended => {
+                Stand::Pending | Stand::Ordered | Stand::Backoff | Stand::Shut | Stand::Ended => {
                     all.push(skip(&node, Value::Int(7)));
                 }
                 Stand::Running | Stand::Succeeded | Stand::Skipped => {}

@@ -115,7 +115,7 @@ impl Coverage {
 }
 
 /// Every event that this simulation should see.
-const EVENTS: [&str; 32] = [
+const EVENTS: [&str; 35] = [
     "lease_taken",
     "expanded",
     "started",
@@ -128,6 +128,9 @@ const EVENTS: [&str; 32] = [
     "failed",
     "retry_scheduled",
     "gated",
+    "withdrawn",
+    "window_closed",
+    "clock_stepped",
     "skipped",
     "doubted",
     "probed",

@@ -7,6 +7,8 @@ use super::{
 use windlass_engine::machine::{Command, EventBody, Submitted};
 
 const MOVES: usize = 4_000;
+/// After so many moves the process dies no more: that one which dies at each append never comes to its end is no fault.
+const DEATHS: usize = 2_000;
 /// After so many commands the way out is to leave things as they are.
 const PATIENCE: usize = 25;
 const COMMANDS: usize = 60;
@@ -26,7 +28,10 @@ impl Play {
             [Way::Forward, Way::Forward, Way::Undo, Way::Leave, Way::Any][self.random.below(5)];
         self.failing = if self.random.percent(15) { 10 } else { 0 };
         let mut asked = 0;
-        for _ in 0..MOVES {
+        for at in 0..MOVES {
+            if at == DEATHS {
+                self.crashing = 0;
+            }
             self.turn()?;
             if self.has_mail() && self.random.percent(40) {
                 self.take_inbox()?;
@@ -86,7 +91,7 @@ impl Play {
             [forward, undo].iter().any(|exec| {
                 matches!(
                     exec.stand,
-                    Stand::Doubt | Stand::Asleep | Stand::Asking | Stand::Gated
+                    Stand::Doubt | Stand::Asleep | Stand::Asking | Stand::Gated | Stand::Shut
                 )
             }) || undo.stand == Stand::Failed
         });

@@ -50,6 +50,11 @@ const WRITES: [&str; 6] = [
 ];
 const ON_FAILURE: [&str; 5] = ["undo", "pause", "stop", "continue", "ignore"];
 
+/// Whether the windows are open, if there are any: the first minute of each day.
+pub(super) fn is_open(wall_ms: i64) -> bool {
+    wall_ms.rem_euclid(86_400_000) < 60_000
+}
+
 /// A definition of at most about `size` nodes.
 pub(super) fn graph(seed: u64, size: usize) -> Arc<Graph> {
     let mut maker = Maker {
@@ -69,6 +74,10 @@ pub(super) fn graph(seed: u64, size: usize) -> Arc<Graph> {
     let mut policy = json!({"on_failure": maker.policy()});
     if maker.random.percent(12) {
         policy["max_duration"] = json!(format!("{}ms", 20 + maker.random.below(400)));
+    }
+    if maker.random.percent(12) {
+        policy["windows"] = json!(["* 00:00-00:01 UTC"]);
+        policy["outside_window"] = json!(*maker.random.pick(&["wait", "wait", "refuse"]).unwrap());
     }
     let whole = json!({
         "format": 1, "playbook": "sim", "sources": [], "targets": {}, "policy": policy, "nodes": maker.nodes,
@@ -332,6 +341,12 @@ pub(super) fn brief(graph: &Graph) -> String {
     let mut text = format!("policy {:?}", graph.policy.on_failure);
     if let Some(limit) = graph.policy.max_duration {
         text += &format!(", max_duration {limit}");
+    }
+    if !graph.policy.windows.is_empty() {
+        text += &format!(
+            ", windows {:?}, outside {:?}",
+            graph.policy.windows, graph.policy.outside_window
+        );
     }
     text += &format!(
         "\nsteps {:?} finally {:?}\n",

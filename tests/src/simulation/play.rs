@@ -55,12 +55,18 @@ pub(super) struct Play {
     taken: BTreeSet<String>,
     sent: BTreeMap<String, Command>,
     pub now: Timestamp,
+    /// Of what happens to the wall clock; none in a run in which it is never set.
+    clock: Option<Random>,
+    /// The offset at which the driver last looked at the wall clock.
+    offset: i64,
+    /// Who waits for an instant has not looked at it again since the clock was set.
+    looks: bool,
     epoch: u64,
     moves: usize,
     /// How many executions of a hundred fail.
     pub failing: usize,
     /// How many appends of a thousand kill the process.
-    crashing: usize,
+    pub crashing: usize,
     pub coverage: Coverage,
     tell: bool,
     told: Vec<String>,
@@ -91,6 +97,12 @@ impl Play {
             taken: BTreeSet::new(),
             sent: BTreeMap::new(),
             now,
+            clock: spec
+                .seed
+                .is_multiple_of(6)
+                .then(|| Random::new(spec.seed ^ 0xc10c)),
+            offset: 0,
+            looks: false,
             epoch: 1,
             moves: 0,
             failing,
@@ -169,6 +181,7 @@ impl Play {
 
     /// What is due is decided, appended, and what is wanted is started.
     pub(super) fn turn(&mut self) -> Check {
+        self.wake_by_the_clock()?;
         self.settle(self.now)?;
         if self.commit()? {
             self.reconcile();
@@ -177,6 +190,46 @@ impl Play {
             }
         }
         Ok(())
+    }
+
+    /// The driver notices that the wall clock was set.
+    fn look_at_the_clock(&mut self) -> Check {
+        if self.engine.finished().is_some() {
+            return Ok(());
+        }
+        let by = self.world.ahead - self.offset;
+        if by.abs() >= 1_000 {
+            self.offset = self.world.ahead;
+            self.push(adapter::clock_stepped(self.now, by, self.world.ahead))?;
+        }
+        self.looks = true;
+        self.wake_by_the_clock()
+    }
+
+    fn wake_by_the_clock(&mut self) -> Check {
+        if !self.looks || self.engine.is_held_up() {
+            return Ok(());
+        }
+        self.looks = false;
+        for event in self.engine.woken_by_clock(self.now, self.world.ahead) {
+            self.push(event)?;
+        }
+        Ok(())
+    }
+
+    /// A person, or a time server, sets the wall clock.
+    fn set_clock(&mut self) -> Check {
+        let Some(random) = &mut self.clock else {
+            return Ok(());
+        };
+        if !random.percent(6) {
+            return Ok(());
+        }
+        let span = *random.pick(&[5_000, 100_000, 90_000_000]).unwrap_or(&5_000);
+        let by = i64::try_from(1_000 + random.below(span)).unwrap_or(0);
+        self.world.ahead += if random.percent(50) { by } else { -by };
+        self.say(&format!("-- the clock is {} ms ahead", self.world.ahead));
+        self.look_at_the_clock()
     }
 
     fn settle(&mut self, until: Timestamp) -> Check {
@@ -284,12 +337,20 @@ impl Play {
             }
         };
         self.epoch += 1;
+        // Its time begins with the wall clock, and never before what is written.
+        let wall = Duration::from_millis(self.world.ahead).after(self.now);
+        self.now = self.now.max(wall);
+        self.world.ahead = self.world.ahead.min(0);
+        self.offset = 0;
         let lease = adapter::lease(self.epoch, self.now);
         self.push(lease)?;
         for event in std::mem::take(&mut self.batch) {
             self.say(&short(&event));
             self.oracle.observe(&event, &mut self.world)?;
             self.journal.push(event);
+        }
+        if self.clock.is_some() {
+            self.look_at_the_clock()?;
         }
         Ok(())
     }
@@ -333,6 +394,7 @@ impl Play {
 
     fn one_move(&mut self) -> Check {
         self.moves += 1;
+        self.set_clock()?;
         if self.random.percent(75) {
             self.turn()?;
         }
@@ -395,6 +457,10 @@ impl Play {
         let by = Duration::from_millis(ms).after(self.now);
         self.now = match self.engine.next_timer() {
             Some(at) if at > self.now && self.random.percent(70) => at,
+            // Long enough for windows to close.
+            _ if !self.graph.policy.windows.is_empty() && self.random.percent(30) => {
+                Duration::from_secs(40).after(self.now)
+            }
             _ => by,
         };
         Ok(())

@@ -56,6 +56,8 @@ pub(super) struct World {
     pub zombies: Vec<Attempt>,
     /// What an effect did that it must not: twice, or an undo of nothing.
     pub wrong: Option<String>,
+    /// How far the wall clock is ahead of the time of the run, in milliseconds.
+    pub ahead: i64,
 }
 
 impl World {
@@ -306,7 +308,7 @@ impl Flight {
             }));
         }
         if self.reads {
-            return self.read(random, now);
+            return self.read(random, now, world.ahead);
         }
         if self.captures && !self.brief.captured {
             self.brief.captured = true;
@@ -399,7 +401,7 @@ impl Flight {
         })
     }
 
-    fn read(&mut self, random: &mut Random, now: Timestamp) -> Move {
+    fn read(&mut self, random: &mut Random, now: Timestamp, ahead: i64) -> Move {
         if let Fate::Early(failure) | Fate::Partial(failure) | Fate::Unknown(failure) = &self.fate {
             return Self::fail(failure.clone());
         }
@@ -424,7 +426,27 @@ impl Flight {
             ("sim.approval", Some(Woken::Decision(decision))) if !decision.approved => {
                 Self::fail(Failure::new("sim.rejected", "rejected").cause(Cause::Refused))
             }
-            ("sim.timer", None) => suspend(WaitOn::Timer(after(now, random.below(200))), None),
+            // Until an instant of the wall clock, which may be elsewhere by then.
+            ("sim.timer", woken) => {
+                let wall = now.as_millisecond() + ahead;
+                let until = match (&self.brief.state, woken) {
+                    (Some(Value::Int(until)), Some(_)) => *until,
+                    (_, _) => wall + i64::try_from(random.below(200)).unwrap_or(0),
+                };
+                let until_then = Timestamp::from_millisecond(until).unwrap();
+                let then = adapter::of_wall(until_then, ahead);
+                if self.brief.state.is_some() && then <= now {
+                    return self.done();
+                }
+                Move::End(Report::Suspended {
+                    state: Value::Int(until),
+                    wait: Wait {
+                        on: WaitOn::Timer(then),
+                        deadline: None,
+                        wall: Some(until_then),
+                    },
+                })
+            }
             ("sim.signal", None) => suspend(WaitOn::Signal("go".to_owned()), deadline),
             ("sim.approval", None) => suspend(
                 WaitOn::Approval(Box::new(request(&self.brief.path))),

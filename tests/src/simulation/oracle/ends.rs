@@ -198,6 +198,7 @@ impl Oracle {
                     | Stand::Ordered
                     | Stand::Backoff
                     | Stand::Gated
+                    | Stand::Shut
                     | Stand::Asleep
                     | Stand::Asking
                     | Stand::Ended => {}

@@ -103,6 +103,7 @@ impl Oracle {
             .finally_of(scope)
             .iter()
             .any(|step| self.stand(step) == Stand::Ordered);
+        self.overtake(scope);
         let state = self.scope_mut(scope);
         state.phase = ScopePhase::Finally;
         state.outcome = Some(outcome);
@@ -139,6 +140,8 @@ impl Oracle {
                     rec.forward.started = false;
                     rec.effect = false;
                     rec.undo.stand = Stand::Pending;
+                    rec.undone_in = None;
+                    rec.outer_end = false;
                     rec.asks = false;
                 }
             }

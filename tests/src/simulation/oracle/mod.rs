@@ -10,6 +10,7 @@ mod standing;
 mod starts;
 mod undoing;
 mod verdict;
+mod windows;
 
 pub(super) use record::Stand;
 pub(super) use verdict::Verdict;
@@ -27,7 +28,7 @@ use windlass_engine::{
 /// A property that does not hold.
 #[derive(Debug, Clone)]
 pub struct Violation {
-    /// `P1` to `P12`.
+    /// `P1` to `P13`.
     pub property: &'static str,
     /// What, where.
     pub what: String,
@@ -76,6 +77,8 @@ pub(super) struct Oracle {
     pub answered: BTreeMap<String, bool>,
     command: Option<Command>,
     pub inputs_open: bool,
+    /// How far the wall clock is ahead of the time of the run, in milliseconds.
+    ahead: i64,
     starts: u64,
 }
 
@@ -121,6 +124,7 @@ impl Oracle {
             answered: BTreeMap::new(),
             command: None,
             inputs_open: false,
+            ahead: 0,
             starts: 0,
         }
     }

@@ -62,7 +62,16 @@ impl Oracle {
                 });
             }
         }
-        if !undo {
+        if undo {
+            // An undo that the order before gave up, and that has not come to its end, continues.
+            for state in self.scopes.values_mut() {
+                if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Cleaning)
+                    && let Some(ending) = &mut state.ending
+                {
+                    ending.undo |= ending.cancelled;
+                }
+            }
+        } else {
             let apart: Vec<Path> = self
                 .scopes
                 .keys()
@@ -100,6 +109,7 @@ impl Oracle {
             if (was.is_settled() || was == Stand::Ended) && !up.is_empty() {
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;
+                rec.ordered |= ordered;
                 rec.asks = false;
                 self.open_overtaken(&up);
             }
@@ -118,11 +128,12 @@ impl Oracle {
             if state.phase == ScopePhase::Forward && state.ending.is_none() {
                 continue;
             }
+            let turned = state.phase != ScopePhase::Forward;
             self.finally_runs_again(&scope);
             let state = self.scope_mut(&scope);
             state.phase = ScopePhase::Forward;
             state.ending = None;
-            self.call_off(&scope, path);
+            self.call_off(&scope, path, turned);
         }
     }
 
@@ -143,6 +154,27 @@ impl Oracle {
         }
     }
 
+    /// The end of a scope overtakes the groups and loops that are open in it.
+    pub(super) fn overtake(&mut self, scope: &str) {
+        let open: Vec<Path> = self
+            .recs
+            .iter()
+            .filter(|(at, rec)| within(at, scope) && rec.forward.stand == Stand::Running)
+            .map(|(at, _)| at.clone())
+            .filter(|at| matches!(self.shape(at), Shape::Group | Shape::Foreach))
+            .filter(|at| *self.scope_of(at) == *scope)
+            .collect();
+        for at in open {
+            self.rec_mut(&at).forward.stand = Stand::Ended;
+        }
+    }
+
+    /// Whether it is in an item that waits for a slot of its loop.
+    fn waits_around(&self, path: &str) -> bool {
+        let mut around = std::iter::successors(parent(path), |at| parent(at));
+        around.any(|at| is_item(at) && !self.stand(at).is_active())
+    }
+
     /// A group or loop around it that would break at once by its other failures: they ask, too.
     pub(super) fn ask_about_others(&mut self, path: &str) {
         let mut at = path.to_owned();
@@ -159,8 +191,8 @@ impl Oracle {
         }
     }
 
-    /// What a scope's end did is pending again.
-    pub(super) fn call_off(&mut self, scope: &str, but: &str) {
+    /// What a scope's end did is pending again. If it had not turned from its steps yet, it undid nothing.
+    pub(super) fn call_off(&mut self, scope: &str, but: &str, turned: bool) {
         // Scopes inside that end only since this one did go forward with it.
         for (at, state) in &mut self.scopes {
             if within(at, scope)
@@ -184,8 +216,18 @@ impl Oracle {
                 || is_cancelled && self.reaction(at) == Reaction::Ask;
             let of_scope = *self.scope_of(at) == *scope;
             let repeatable = self.is_repeatable(at);
+            let container = matches!(self.shape(at), Shape::Group | Shape::Foreach);
+            // An item waits for a slot, and what is in it with it.
+            let waits = is_item(at) || self.waits_around(at);
             let rec = self.rec_mut(at);
-            if rec.forward.stand == Stand::Ended {
+            if rec.forward.stand == Stand::Ended && container {
+                rec.reopened = true;
+                rec.forward.stand = if waits {
+                    Stand::Pending
+                } else {
+                    Stand::Running
+                };
+            } else if rec.forward.stand == Stand::Ended {
                 // What may have acted is not started again unasked.
                 if rec.effect && !repeatable {
                     rec.forward.stand = Stand::Failed;
@@ -207,7 +249,7 @@ impl Oracle {
                 }
             }
             let undone_here = rec.undone_in.as_deref() == Some(scope);
-            let is_half = rec.is_half_undone();
+            let is_half = turned && rec.is_half_undone();
             if is_half && repeatable {
                 // It runs again; what is left of it is still to be undone.
                 rec.forward.stand = Stand::Pending;
@@ -233,23 +275,12 @@ impl Oracle {
                 rec.outer_end = false;
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;
+                let turned = self.scope(at).phase != ScopePhase::Forward;
                 self.runs_again(at);
-                self.call_off(at, but);
+                self.call_off(at, but, turned);
             }
             if undone_here && was != Stand::Failed || is_half {
-                let mut up = parent(at).map(str::to_owned);
-                while let Some(container) = up.filter(|up| **up != *scope && !up.is_empty()) {
-                    let is_call = self.shape(&container) == Shape::Call;
-                    let rec = self.rec_mut(&container);
-                    if rec.forward.stand.is_settled() {
-                        rec.forward.stand = Stand::Running;
-                        rec.reopened = true;
-                    }
-                    if is_call {
-                        self.runs_again(&container);
-                    }
-                    up = parent(&container).map(str::to_owned);
-                }
+                self.open_between(at, scope);
             }
         }
         for at in again {
@@ -261,13 +292,14 @@ impl Oracle {
     /// A playbook inside runs forward again: what it made for itself alone and has cleaned up is made anew.
     fn runs_again(&mut self, call: &str) {
         self.finally_runs_again(call);
-        let was = self.scope(call).phase;
         let state = self.scope_mut(call);
-        state.phase = ScopePhase::Forward;
-        state.ending = None;
-        if was == ScopePhase::Forward {
+        if state.phase == ScopePhase::Forward {
+            // What it came to by itself it still comes to.
+            state.ending = state.ending.filter(|ending| !ending.outer);
             return;
         }
+        state.phase = ScopePhase::Forward;
+        state.ending = None;
         // Failures that had ended it ask from now on.
         let ended: Vec<Path> = self
             .recs
@@ -279,23 +311,47 @@ impl Oracle {
             .map(|(at, _)| at.clone())
             .collect();
         for at in ended {
-            self.rec_mut(&at).asks = true;
+            if self.cancelled.is_none() {
+                self.rec_mut(&at).asks = true;
+                continue;
+            }
+            // A run that was cancelled waits for no answers: it ends again.
+            let undo = self.reaction(&at) == Reaction::End { undo: true };
+            self.end(call, undo, false);
         }
-        let scratch: Vec<Path> = self
+        let undone: Vec<Path> = self
             .recs
             .iter()
-            .filter(|(at, rec)| {
+            .filter(|(_, rec)| {
                 rec.undo.stand == Stand::Succeeded
                     && rec.forward.stand == Stand::Succeeded
-                    && *self.scope_of(at) == *call
+                    && rec.undone_in.as_deref() == Some(call)
             })
-            .filter(|(at, _)| self.is_scratch(at))
             .map(|(at, _)| at.clone())
             .collect();
-        for at in scratch {
+        for at in undone {
             let rec = self.rec_mut(&at);
             rec.forward.stand = Stand::Pending;
             rec.undo.stand = Stand::Pending;
+            rec.undone_in = None;
+            self.open_between(&at, call);
+        }
+    }
+
+    /// What is between a node that is pending again and a scope around it is open again.
+    fn open_between(&mut self, path: &str, scope: &str) {
+        let mut up = parent(path).map(str::to_owned);
+        while let Some(container) = up.filter(|up| **up != *scope && !up.is_empty()) {
+            let is_call = self.shape(&container) == Shape::Call;
+            let rec = self.rec_mut(&container);
+            if rec.forward.stand.is_settled() {
+                rec.forward.stand = Stand::Running;
+                rec.reopened = true;
+            }
+            if is_call {
+                self.runs_again(&container);
+            }
+            up = parent(&container).map(str::to_owned);
         }
     }
 }

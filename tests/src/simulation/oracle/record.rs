@@ -15,6 +15,8 @@ pub(crate) enum Stand {
     Running,
     Backoff,
     Gated,
+    /// Waits for the next window, without an attempt that has begun.
+    Shut,
     Asleep,
     Asking,
     Doubt,
@@ -29,7 +31,13 @@ impl Stand {
     pub(crate) fn is_active(self) -> bool {
         matches!(
             self,
-            Self::Running | Self::Backoff | Self::Asleep | Self::Asking | Self::Doubt | Self::Gated
+            Self::Running
+                | Self::Backoff
+                | Self::Asleep
+                | Self::Asking
+                | Self::Doubt
+                | Self::Gated
+                | Self::Shut
         )
     }
 
@@ -71,6 +79,8 @@ pub(super) struct Rec {
     pub order: u64,
     /// Opened again by a person's order, perhaps without a start of its own.
     pub reopened: bool,
+    /// Opened again by an order to run something in it: it starts whatever asks elsewhere, even if what was ordered is skipped since.
+    pub ordered: bool,
     /// Its failure had ended a scope that goes forward again: it asks now.
     pub asks: bool,
     /// A call that failed since the scope around it ended.

@@ -1,6 +1,6 @@
 //! Each event: whether it may come now, and what it says.
 use super::{
-    Check, Oracle,
+    Check, Oracle, Path, Shape,
     record::{Ending, Scope, ScopePhase, Stand},
     wrong,
 };
@@ -8,6 +8,7 @@ use crate::simulation::{adapter, world::World};
 use windlass_engine::{
     machine::{Command, Event, EventBody},
     step::{Phase, WaitOn},
+    value::Duration,
 };
 
 impl Oracle {
@@ -31,6 +32,7 @@ impl Oracle {
         }
         match body {
             EventBody::LeaseTaken(_) => {
+                self.set_clock(0);
                 for rec in self.recs.values_mut() {
                     for exec in [&mut rec.forward, &mut rec.undo] {
                         exec.lost = exec.stand == Stand::Running;
@@ -44,16 +46,8 @@ impl Oracle {
             }
             EventBody::Started(e) => match e.phase {
                 Phase::Do => {
-                    let may_have = self.stand(&e.node) == Stand::Running
-                        && self.is_repeatable(&e.node)
-                        && self.writes(&e.node)
-                        && (!self.marks(&e.node) || self.rec(&e.node).forward.marked);
-                    if may_have {
-                        // The attempt that was lost may have acted; nobody asks about it.
-                        world.effects.entry(e.node.clone()).or_default().maybe = true;
-                        self.rec_mut(&e.node).effect = true;
-                    }
-                    self.on_started(e)
+                    self.lost_may_have_acted(&e.node, world);
+                    self.on_started(e, event.at)
                 }
                 Phase::Undo => self.on_undo_started(e),
             },
@@ -75,8 +69,17 @@ impl Oracle {
                 Phase::Do => self.on_succeeded(e, world),
                 Phase::Undo => self.on_undone(e, world),
             },
-            EventBody::Failed(e) => self.on_failed(e),
+            EventBody::Failed(e) => {
+                // A container fails as what is in it does.
+                if e.failure.code == "policy.window" && self.shape(&e.node) == Shape::Step {
+                    self.on_window_refused(e, event.at, world)?;
+                }
+                self.on_failed(e)
+            }
             EventBody::RetryScheduled(e) => {
+                if e.phase == Phase::Do && self.rec(&e.node).forward.lost {
+                    self.lost_may_have_acted(&e.node, world);
+                }
                 let exec = self.exec_mut(&e.node, e.phase);
                 exec.stand = Stand::Backoff;
                 exec.not_done = false;
@@ -87,9 +90,14 @@ impl Oracle {
                 self.exec_mut(&e.node, Phase::Do).stand = Stand::Gated;
                 Ok(())
             }
+            EventBody::WindowClosed(e) => self.on_window_closed(e, event.at),
+            EventBody::ClockStepped(e) => {
+                self.set_clock(Duration::between(event.at, e.wall).as_millis());
+                Ok(())
+            }
             EventBody::Withdrawn(e) => {
                 let stand = self.stand(&e.node);
-                if stand != Stand::Gated {
+                if !matches!(stand, Stand::Gated | Stand::Shut) {
                     return wrong("P1", format!("{} is withdrawn and is {stand:?}", e.node));
                 }
                 let held = !self.needs_around(&e.node).is_empty();
@@ -161,7 +169,13 @@ impl Oracle {
                 }
                 world.by_hand(path, Phase::Do);
                 let truly = world.effects.get(path).is_some_and(|effect| effect.full);
+                // One that never started is undone in its place all the same.
+                self.starts += 1;
+                let order = self.starts;
                 let rec = self.rec_mut(path);
+                if rec.order == 0 {
+                    rec.order = order;
+                }
                 rec.forward.stand = Stand::Succeeded;
                 rec.effect = true;
                 rec.by_hand = before == Stand::Failed || !truly;
@@ -194,7 +208,7 @@ impl Oracle {
                     self.inputs_open = e.value.as_bool() == Some(true);
                 }
                 // Gates are asked again as nodes start: those behind them are pending, as far as they may start at all.
-                let again: Vec<super::Path> = self
+                let again: Vec<Path> = self
                     .recs
                     .iter()
                     .filter(|(_, rec)| rec.forward.stand == Stand::Gated)
@@ -258,11 +272,23 @@ impl Oracle {
                 if e.undo {
                     self.end("", true, false);
                 } else {
-                    self.call_off("", "");
+                    self.call_off("", "", true);
                 }
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// An attempt that was lost, and is begun anew, may have acted: no probe asks about it.
+    fn lost_may_have_acted(&mut self, path: &Path, world: &mut World) {
+        let may_have = self.stand(path) == Stand::Running
+            && self.is_repeatable(path)
+            && self.writes(path)
+            && (!self.marks(path) || self.rec(path).forward.marked);
+        if may_have {
+            world.effects.entry(path.clone()).or_default().maybe = true;
+            self.rec_mut(path).effect = true;
         }
     }
 

@@ -127,9 +127,9 @@ impl Oracle {
             .filter(|(_, rec)| rec.forward.stand == Stand::Failed)
             .filter(|_| self.cancelled.is_none())
             .filter(|(path, _)| {
-                // What is in a container that has settled is answered with it, and begins anew with one that is pending again.
+                // What is in a container that has settled is answered with it.
                 let mut around = std::iter::successors(parent(path), |at| parent(at));
-                !around.any(|at| !at.is_empty() && self.stand(at) != Stand::Running)
+                !around.any(|at| self.stand(at).is_settled())
             })
             .filter(|(path, rec)| rec.asks || self.reaction(path) == Reaction::Ask)
             .filter(|(path, _)| self.goes_forward(path).is_ok())

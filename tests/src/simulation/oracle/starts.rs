@@ -7,6 +7,7 @@ use super::{
 use windlass_engine::{
     machine::{Awoken, StartCause, Started},
     step::{Phase, Woken},
+    value::Timestamp,
 };
 
 impl Oracle {
@@ -25,7 +26,12 @@ impl Oracle {
         }
         let interrupted = e.cause == StartCause::Interrupted;
         let legal = match prev {
-            Stand::Pending | Stand::Ordered | Stand::Backoff | Stand::Gated | Stand::Ended => true,
+            Stand::Pending
+            | Stand::Ordered
+            | Stand::Backoff
+            | Stand::Gated
+            | Stand::Shut
+            | Stand::Ended => true,
             Stand::Running => {
                 // An item that is open again starts once more: it needs one of its loop's slots.
                 let in_item =
@@ -51,6 +57,7 @@ impl Oracle {
             );
         }
         let ordered = prev == Stand::Ordered
+            || self.rec(path).ordered
             || self
                 .recs
                 .iter()
@@ -174,10 +181,10 @@ impl Oracle {
                     );
                 }
                 // One in which a person ordered something comes first.
-                let ordered = self
-                    .recs
-                    .iter()
-                    .any(|(inner, rec)| within(inner, at) && rec.forward.stand == Stand::Ordered);
+                let ordered = self.rec(at).ordered
+                    || self.recs.iter().any(|(inner, rec)| {
+                        within(inner, at) && rec.forward.stand == Stand::Ordered
+                    });
                 let starts_item = at == path && prev == Stand::Pending && !ordered;
                 if starts_item
                     && let Some(earlier) = others
@@ -196,22 +203,25 @@ impl Oracle {
         Ok(())
     }
 
-    pub(super) fn on_started(&mut self, e: &Started) -> Check {
+    pub(super) fn on_started(&mut self, e: &Started, at: Timestamp) -> Check {
         let path: &str = &e.node;
         let prev = self.stand(path);
         self.check_start(e)?;
+        if self.is_bound_by_windows(path) && !self.is_open(at) {
+            return wrong("P13", format!("{path} starts outside the windows"));
+        }
         if let Err(why) = self.goes_forward(path) {
             return wrong("P9", format!("{path} starts, though {why}"));
         }
         let fresh = matches!(
             prev,
-            Stand::Pending | Stand::Ended | Stand::Gated | Stand::Ordered
+            Stand::Pending | Stand::Ended | Stand::Gated | Stand::Shut | Stand::Ordered
         );
         if fresh {
             self.check_needs(path)?;
             self.check_loops(e, prev)?;
         }
-        if matches!(prev, Stand::Pending | Stand::Gated)
+        if matches!(prev, Stand::Pending | Stand::Gated | Stand::Shut)
             && let Some((property, why)) = self.broken_around(path)
         {
             return wrong(property, format!("{path} starts, though {why}"));
@@ -258,6 +268,7 @@ impl Oracle {
         rec.asks = false;
         rec.outer_end = false;
         rec.reopened = false;
+        rec.ordered = false;
         if rec.order == 0 || matches!(prev, Stand::Pending) {
             rec.order = order;
         }

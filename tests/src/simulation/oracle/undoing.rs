@@ -311,6 +311,7 @@ impl Oracle {
     }
 
     fn open_undo(&mut self, scope: &str, phase: ScopePhase) {
+        self.overtake(scope);
         self.scope_mut(scope).phase = phase;
         for (at, rec) in &mut self.recs {
             // What had nothing to do, or was blocked, is looked at anew; what a person left stays.

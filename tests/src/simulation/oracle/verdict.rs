@@ -211,7 +211,9 @@ impl Oracle {
 
     /// A step that reads the output of a node and has not run.
     fn reader(&self, path: &str) -> Option<super::Path> {
-        self.reader_that(path, |stand| matches!(stand, Stand::Pending | Stand::Gated))
+        self.reader_that(path, |stand| {
+            matches!(stand, Stand::Pending | Stand::Gated | Stand::Shut)
+        })
     }
 
     /// A loop that runs, or failed before its last item, reads it with each item that has not started: only the machine knows whether
@@ -356,6 +358,8 @@ impl Oracle {
             Accept if !rec.forward.started => Either,
             Accept if self.needs(path).iter().any(|need| !self.passed(need)) => Either,
             Accept if self.reads_nothing(path) => Either,
+            // Outside the windows it may be refused again at once: only the machine has the time at which it is judged.
+            Accept if self.is_bound_by_windows(path) => Either,
             verdict => verdict,
         }
     }
@@ -413,6 +417,7 @@ impl Oracle {
             | Stand::Ordered
             | Stand::Backoff
             | Stand::Gated
+            | Stand::Shut
             | Stand::Asleep
             | Stand::Asking
             | Stand::Ended => {

@@ -1,0 +1,77 @@
+//! Words of other tools, and the command that does here what they do there.
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+const HABITS: [(&[&str], &str); 13] = [
+    (
+        &["apply", "start", "exec", "execute", "launch"],
+        "`windlass run PLAYBOOK` starts a run",
+    ),
+    (
+        &["status", "describe", "get", "info", "inspect"],
+        "`windlass show RUN` shows one run, `windlass runs` lists all",
+    ),
+    (
+        &["list", "ls", "ps", "history"],
+        "`windlass runs` lists the runs",
+    ),
+    (
+        &["stop", "abort", "kill", "terminate"],
+        "`windlass cancel RUN` ends a run, `windlass pause RUN` lets it start nothing new",
+    ),
+    (
+        &["continue", "recover"],
+        "`windlass resume RUN` continues a run",
+    ),
+    (
+        &["rollback", "revert", "compensate"],
+        "`windlass undo RUN` undoes what a run did",
+    ),
+    (
+        &["restart", "rerun", "again"],
+        "`windlass retry RUN STEP` tries a failed step again, `windlass run PLAYBOOK` starts a new run",
+    ),
+    (
+        &["check", "lint", "verify"],
+        "`windlass validate PLAYBOOK` checks a playbook",
+    ),
+    (
+        &["dry-run", "dryrun", "preview", "diff"],
+        "`windlass plan PLAYBOOK` shows what a run would do",
+    ),
+    (
+        &["tail", "follow", "attach"],
+        "`windlass watch RUN` follows a run",
+    ),
+    (
+        &["deny", "decline", "vote"],
+        "`windlass approve RUN STEP` and `windlass reject RUN STEP` vote",
+    ),
+    (
+        &["log", "output"],
+        "`windlass logs RUN` prints what its programs and servers printed",
+    ),
+    (
+        &["kinds", "modules", "plugins"],
+        "`windlass steps` lists the kinds of steps",
+    ),
+];
+
+/// A command that is none of ours, and is one elsewhere: what it is called here, in place of what is spelled alike.
+pub(crate) fn translate(error: &mut clap::Error) {
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return;
+    }
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else {
+        return;
+    };
+    let found = HABITS
+        .iter()
+        .find(|(words, _)| words.contains(&given.as_str()));
+    if let Some((_, tip)) = found {
+        error.remove(ContextKind::SuggestedSubcommand);
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![(*tip).into()]),
+        );
+    }
+}

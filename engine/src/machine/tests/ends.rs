@@ -1,0 +1,150 @@
+//! Scopes that end, and go on after that.
+use super::*;
+
+fn with_finally(nodes: &[Json], steps: &[u32], finally: &[u32]) -> Machine {
+    let graph = json!({
+        "format": 1, "playbook": "p", "sources": [], "targets": {}, "policy": {}, "nodes": nodes,
+        "root": {"playbook": "p", "steps": steps, "finally": finally},
+    });
+    let graph = Arc::new(serde_json::from_value(graph).unwrap());
+    let mut first = started("r1", &graph);
+    first.at = at(FRIDAY);
+    Machine::recover([&first]).unwrap()
+}
+
+fn waits_until(until: &str) -> Report {
+    Report::Suspended {
+        state: Value::Null,
+        wait: Wait {
+            on: WaitOn::Timer(at(until)),
+            deadline: None,
+            wall: Some(at(until)),
+        },
+    }
+}
+
+fn stops(node: Json) -> Json {
+    with(node, "on_failure", json!("stop"))
+}
+
+/// Reads, so that what it leaves behind as it is ended is nothing.
+fn reads(id: &str) -> Json {
+    let mut node = step(id, &[], "repeatable");
+    node["body"]["step"]["action"]["traits"]["effect"] = json!("read_only");
+    node["body"]["step"]["undo"] = json!("none");
+    node
+}
+
+fn stage(run: &Machine, node: &str) -> Stage {
+    run.instance(node).unwrap().forward.stage()
+}
+
+#[test]
+fn a_loop_in_finally_that_fails_leaves_nothing_open() {
+    let group = |id: &str, steps: &[u32]| {
+        json!({"id": id, "place": {"source": 0, "line": 1, "column": 1}, "needs": [], "in_finally": true,
+            "body": {"group": {"steps": steps}}})
+    };
+    let inner = |id: &str, needs: &[u32]| {
+        with(
+            with(step(id, needs, "repeatable"), "in_finally", json!(true)),
+            "parent",
+            json!(1),
+        )
+    };
+    let nodes = [
+        step("one", &[], "repeatable"),
+        each(group("f", &[2, 3]), 2),
+        inner("x", &[]),
+        inner("y", &[2]),
+    ];
+    let mut run = with_finally(&nodes, &[0], &[1]);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "one", done(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "f[0]/x", fails(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "f[1]/x", done(), FRIDAY);
+    assert!(settle(&mut run, FRIDAY).contains(&"Succeeded".to_owned()));
+    assert_ne!(
+        run.instance("f[1]").unwrap().forward.stage(),
+        Stage::Running
+    );
+    orders(&mut run, Command::Undo, FRIDAY).unwrap();
+    assert_eq!(settle(&mut run, FRIDAY), ["Undo one First"]);
+}
+
+/// The call comes before the step whose failure ended the run: both are looked at as the failure is answered.
+#[test]
+fn what_the_end_overtook_in_a_playbook_that_still_ran_is_pending_again() {
+    let call = json!({
+        "id": "call", "place": {"source": 0, "line": 1, "column": 1}, "needs": [],
+        "body": {"call": {
+            "path": "other.yaml", "inputs": {}, "targets": {}, "on_failure": "pause",
+            "scope": {"playbook": "other", "steps": [1, 2], "finally": []},
+        }},
+    });
+    let inside = |node: Json| with(node, "parent", json!(0));
+    let nodes = [
+        call,
+        inside(reads("waits")),
+        inside(step("runs", &[], "repeatable")),
+        stops(step("fatal", &[], "repeatable")),
+    ];
+    let mut run = with_finally(&nodes, &[0, 3], &[]);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "call/waits", waits_until(MONDAY), FRIDAY);
+    report(&mut run, "fatal", fails(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    assert_eq!(stage(&run, "call/waits"), Stage::Ended);
+    // What runs in it keeps the run from its end.
+    orders(&mut run, retry("fatal"), FRIDAY).unwrap();
+    assert_eq!(stage(&run, "call/waits"), Stage::Idle);
+    assert_eq!(
+        settle(&mut run, FRIDAY),
+        ["Do fatal Operator", "Do call/waits First"]
+    );
+}
+
+#[test]
+fn a_clock_that_is_set_wakes_nothing_that_ends() {
+    let nodes = [
+        reads("waits"),
+        stops(step("fatal", &[], "repeatable")),
+        step("runs", &[], "repeatable"),
+    ];
+    let mut run = with_finally(&nodes, &[0, 1, 2], &[]);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "waits", waits_until(MONDAY), FRIDAY);
+    report(&mut run, "fatal", fails(), FRIDAY);
+    let set = |at: Timestamp| crate::value::Duration::from_secs(-3_600).after(at);
+    let woken = run.look_at_the_clock(at(FRIDAY), set).unwrap();
+    assert_eq!(said(&woken), [""; 0]);
+}
+
+#[test]
+fn a_cancel_in_finally_leaves_the_outcome_and_says_so() {
+    let nodes = [
+        step("one", &[], "repeatable"),
+        with(reads("last"), "in_finally", json!(true)),
+    ];
+    let mut run = with_finally(&nodes, &[0], &[1]);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "one", done(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "last", waits_until(MONDAY), FRIDAY);
+    let cancel = Command::Cancel {
+        undo: false,
+        force: false,
+        because: None,
+    };
+    orders(&mut run, cancel, FRIDAY).unwrap();
+    let ending = run.ending().unwrap();
+    assert!(
+        ending.ends_with("cancelled its `finally`; the outcome stays succeeded"),
+        "{ending}"
+    );
+    assert_eq!(settle(&mut run, FRIDAY), ["Succeeded"]);
+    let failed = &run.finished().unwrap().finally_failed;
+    assert_eq!(failed.len(), 1, "what was cut short: {failed:?}");
+}
