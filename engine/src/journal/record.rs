@@ -141,7 +141,7 @@ pub(super) fn sha256(bytes: &[u8]) -> Hash {
     Sha256::digest(bytes).into()
 }
 
-fn link(prev: &Hash, seq: u64, at: &[u8], body: &[u8]) -> Hash {
+pub(super) fn link(prev: &Hash, seq: u64, at: &[u8], body: &[u8]) -> Hash {
     let mut sha = Sha256::new();
     sha.update(prev);
     sha.update(seq.to_be_bytes());
@@ -303,6 +303,11 @@ impl Unreadable {
 
 /// Where blobs come from; `None` where there is no such blob.
 pub(super) type BlobSource<'a> = &'a mut dyn FnMut(&Hash) -> Result<Option<String>, Unreadable>;
+
+/// Whether a stored event is more than its text.
+pub(super) fn names_blobs(body: &str) -> bool {
+    body.starts_with(BLOB_PREFIX) || body.starts_with(START_PREFIX)
+}
 
 /// Reads a stored event back.
 pub(super) fn decode(

@@ -36,14 +36,15 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [child, what] = args.as_slice()
+    if let [child, what, rest @ ..] = args.as_slice()
         && child == "--child"
     {
-        let figures = match what.as_str() {
-            "memory" => runtime().block_on(runs::memory_of_a_run()),
-            "waiting" => runtime().block_on(runs::waiting()),
-            "million" => runtime().block_on(postgres::million()),
-            other => panic!("no child {other}"),
+        let figures = match (what.as_str(), rest) {
+            ("memory", []) => runtime().block_on(runs::memory_of_a_run()),
+            ("waiting", []) => runtime().block_on(runs::waiting()),
+            ("recovery", [path, run]) => runtime().block_on(runs::recovered(path, run)),
+            ("million", []) => runtime().block_on(postgres::million()),
+            other => panic!("no child {other:?}"),
         };
         println!("{figures}");
         return;

@@ -58,19 +58,31 @@ async fn steps_per_second(graph: Arc<Graph>) -> f64 {
     steps / took.as_secs_f64()
 }
 
-/// A run of 100,000 events, from the file to a machine that can go on.
-async fn recovery() -> (usize, f64, f64) {
+/// In a process of its own, as a run is recovered: from the file to a machine that can go on. The rate is in milliseconds.
+pub(crate) async fn recovered(path: &str, run: &str) -> Figures {
+    let begin = Instant::now();
+    let journal = SqliteJournal::open(path).unwrap();
+    let events = journal.load(run, 1).await.unwrap();
+    let machine = Machine::recover(&events).unwrap();
+    let all = begin.elapsed().as_secs_f64() * 1e3;
+    assert!(machine.finished().is_some() && events.len() > 100_000);
+    Figures {
+        megabytes: process::peak_megabytes(),
+        rate: all,
+    }
+}
+
+/// A run of 100,000 events is recovered, five times; the median.
+async fn recovery() -> Figures {
     let folder = folder();
     let path = folder.path().join("journal.db");
     let (id, _) = whole(&path, kinds::fan_out(50_000)).await;
-    let journal = SqliteJournal::open(&path).unwrap();
-    let begin = Instant::now();
-    let events = journal.load(&id, 1).await.unwrap();
-    let loaded = begin.elapsed().as_secs_f64();
-    let machine = Machine::recover(&events).unwrap();
-    let all = begin.elapsed().as_secs_f64();
-    assert!(machine.finished().is_some());
-    (events.len(), loaded, all)
+    let path = path.to_str().unwrap();
+    let mut all: Vec<Figures> = (0..5)
+        .map(|_| process::child(&["recovery", path, &id]))
+        .collect();
+    all.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+    all.swap_remove(2)
 }
 
 /// In a process of its own: a run of 10,000 steps.
@@ -148,14 +160,15 @@ pub(crate) async fn rows(table: &mut Table) {
         median(batched),
         Some(0.15),
     );
-    let (events, loaded, all) = recovery().await;
+    let recovered = recovery().await;
     table.below(
-        &format!(
-            "recovery of a run of {events} events (load {:.0} ms)",
-            loaded * 1e3
-        ),
-        all * 1e3,
+        "recovery of a run of 100,000 events, opening and checking included",
+        recovered.rate,
         "ms",
-        1_000.0,
+        300.0,
+    );
+    table.plain(
+        "memory of that, at its peak",
+        format!("{:.0} MB", recovered.megabytes),
     );
 }

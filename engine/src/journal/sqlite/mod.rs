@@ -1,6 +1,7 @@
 //! The embedded journal: one SQLite file (WAL, `synchronous=FULL`), one writer thread, group commit over everything in
 //! flight. Readers have connections of their own. Leases are operating-system locks.
 mod access;
+mod ahead;
 mod files;
 mod home;
 mod leases;

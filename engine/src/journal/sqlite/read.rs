@@ -1,5 +1,6 @@
 //! What readers ask of the database, each on a connection of its own, beside the writer.
 use super::{
+    ahead,
     leases::Leases,
     open::{has_accounts, has_table, is_damage, store_error},
 };
@@ -24,10 +25,20 @@ pub(super) struct Reader<'a> {
 }
 
 /// Why a walk along a run ended early.
-enum Stopped {
+pub(super) enum Stopped {
     /// The first event that does not hold, and why.
     Broken(u64, String),
     Failed(JournalError),
+}
+
+impl Stopped {
+    /// At an event that holds, and cannot be read.
+    pub(super) fn unreadable(seq: u64, error: Unreadable) -> Self {
+        match error {
+            Unreadable::Damaged(what) => Self::Broken(seq, what),
+            Unreadable::Newer(_) | Unreadable::Store(_) => Self::Failed(error.at("", seq)),
+        }
+    }
 }
 
 struct RunRow {
@@ -156,10 +167,7 @@ impl Reader<'_> {
             let (Ok(at), Ok(body)) = (std::str::from_utf8(at), std::str::from_utf8(body)) else {
                 return Err(Stopped::Broken(seq, "its text is not UTF-8".to_owned()));
             };
-            visit(at, body).map_err(|error| match error {
-                Unreadable::Damaged(what) => Stopped::Broken(seq, what),
-                Unreadable::Newer(_) | Unreadable::Store(_) => Stopped::Failed(error.at("", seq)),
-            })?;
+            visit(at, body).map_err(|error| Stopped::unreadable(seq, error))?;
         }
     }
 
@@ -183,12 +191,30 @@ impl Reader<'_> {
         }
         let mut chain = Chain::from(from - 1, self.hash_before(run, row.no, from)?);
         let expected = usize::try_from(row.head_seq - chain.seq).unwrap_or_default();
-        let mut events = Vec::with_capacity(expected.min(1 << 20));
-        self.walk(row.no, &mut chain, &mut |at, body| {
+        let expected = expected.min(1 << 20);
+        let decode = |at: &str, body: &str| {
             let mut blob = |hash: &Hash| self.blob(hash);
-            events.push(record::decode(at, body, self.graphs, &mut blob)?);
-            Ok(())
-        })?;
+            record::decode(at, body, self.graphs, &mut blob)
+        };
+        let events = if expected < ahead::LONG {
+            let mut events = Vec::with_capacity(expected);
+            self.walk(row.no, &mut chain, &mut |at, body| {
+                events.push(decode(at, body)?);
+                Ok(())
+            })?;
+            events
+        } else {
+            ahead::load((from, expected), self.graphs, |decoder| {
+                self.walk(row.no, &mut chain, &mut |at, body| {
+                    if record::names_blobs(body) {
+                        decoder.event(decode(at, body)?);
+                    } else {
+                        decoder.text(at, body);
+                    }
+                    Ok(())
+                })
+            })?
+        };
         let ends = chain.check_head(row.head_seq, &row.head_hash);
         ends.map_err(|(seq, what)| Stopped::Broken(seq, what))?;
         Ok(events)
