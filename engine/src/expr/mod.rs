@@ -16,11 +16,13 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod vars;
+mod view;
 
 pub use reference_page::reference_page;
 pub(crate) use rewrite::REACHABLE;
 pub use template::{Template, TemplatePart, expression_ranges};
 pub use vars::Vars;
+pub use view::{StepView, View, vars};
 
 use crate::value::Value;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -6,13 +6,13 @@ use super::{
     tree::ROOT,
 };
 use crate::{
-    expr::{Expr, ExprError, REACHABLE, Vars},
+    expr::{self, Expr, ExprError, StepView, Vars, View},
     graph::{Graph, TargetDecl},
     step::{Phase, Target},
     value::{Duration, Value},
 };
 use indexmap::IndexMap;
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 /// What `steps.ID.error` reads.
 pub(super) fn error_value(instance: &Instance) -> Value {
@@ -29,21 +29,93 @@ pub(super) fn error_value(instance: &Instance) -> Value {
 }
 
 /// What `steps.ID` reads.
-fn step_value(instance: &Instance) -> Value {
+fn step_view(instance: &Instance) -> StepView {
     let at = |time: Option<crate::value::Timestamp>| time.map_or(Value::Null, Value::Timestamp);
     let duration = match (instance.started_at, instance.finished_at) {
         (Some(start), Some(end)) => Value::Duration(Duration::between(start, end)),
         (Some(_) | None, None) | (None, Some(_)) => Value::Null,
     };
-    Value::map([
-        ("output", instance.output.clone()),
-        ("state", Value::from(instance.state.as_str())),
-        ("error", error_value(instance)),
-        ("started_at", at(instance.started_at)),
-        ("finished_at", at(instance.finished_at)),
-        ("duration", duration),
-        ("attempts", Value::Int(i64::from(instance.forward.attempt))),
-    ])
+    StepView {
+        output: instance.output.clone(),
+        state: Value::from(instance.state.as_str()),
+        error: error_value(instance),
+        started_at: at(instance.started_at),
+        finished_at: at(instance.finished_at),
+        duration,
+        attempts: Value::Int(i64::from(instance.forward.attempt)),
+    }
+}
+
+/// A run as an instance sees it.
+struct Seen<'m> {
+    machine: &'m Machine,
+    id: InstanceId,
+    /// The scope whose names it sees; a call itself sees those around it.
+    scope: InstanceId,
+}
+
+impl View for Seen<'_> {
+    fn step(&self, name: &str) -> Option<StepView> {
+        let found = self.machine.visible(self.id, name)?;
+        Some(step_view(self.machine.get(found)))
+    }
+
+    fn inputs(&self) -> Value {
+        if self.scope == ROOT {
+            self.machine.inputs.clone()
+        } else {
+            self.machine.get(self.scope).forward.input.clone()
+        }
+    }
+
+    fn run(&self) -> Value {
+        let machine = self.machine;
+        let root = machine.scopes.get(&ROOT);
+        let outcome = match (&machine.finished, root.and_then(|scope| scope.outcome)) {
+            (Some(finished), _) => Value::from(finished.outcome.as_str()),
+            (None, Some(outcome)) => Value::from(outcome.as_str()),
+            (None, None) => Value::Null,
+        };
+        let failed = machine.ending_of(ROOT).is_some()
+            || root.is_some_and(|scope| scope.soft > 0 || scope.phase == ScopePhase::Undoing);
+        machine.started.run.view(outcome, Value::Bool(failed))
+    }
+
+    fn targets(&self) -> (Value, Value) {
+        let (graph, bound) = (&self.machine.graph, &self.machine.started.targets);
+        let names = self.machine.target_names_in(self.scope);
+        (
+            targets_value(graph, &names, bound),
+            reachable_value(graph, &names, bound),
+        )
+    }
+
+    fn item(&self, name: &str) -> Option<Value> {
+        let mut at = Some(self.id);
+        while let Some(current) = at {
+            let instance = self.machine.get(current);
+            if let Some((index, item)) = &instance.item {
+                let named = || self.machine.def(current)?.foreach.as_ref();
+                match name {
+                    "index" => return Some(Value::Int(i64::from(*index))),
+                    "item" => return Some(item.clone()),
+                    name if named().is_some_and(|foreach| foreach.name == name) => {
+                        return Some(item.clone());
+                    }
+                    _ => {}
+                }
+            }
+            if instance.role == Role::Call && current != self.id {
+                return None;
+            }
+            at = instance.parent;
+        }
+        None
+    }
+
+    fn lets(&self) -> &IndexMap<String, Expr> {
+        &self.machine.scope_def(self.scope).lets
+    }
 }
 
 impl Machine {
@@ -57,60 +129,18 @@ impl Machine {
         phase: Phase,
         exprs: impl IntoIterator<Item = &'a Expr>,
     ) -> Result<Vars, ExprError> {
-        let mut vars = Vars::new();
-        let mut steps: Vec<(String, Value)> = Vec::new();
-        let mut roots: BTreeSet<String> = BTreeSet::new();
-        let mut queue: Vec<Expr> = exprs.into_iter().cloned().collect();
-        let scope = self.scope_for(id);
-        let mut lets: Vec<(String, Expr)> = Vec::new();
-        while let Some(expr) = queue.pop() {
-            for reference in expr.references() {
-                if reference.root == "steps" {
-                    if let Some(name) = reference.path.first()
-                        && !steps.iter().any(|(known, _)| known == name)
-                        && let Some(found) = self.visible(id, name)
-                    {
-                        steps.push((name.clone(), step_value(self.get(found))));
-                    }
-                    roots.insert("steps".to_owned());
-                } else if roots.insert(reference.root.clone())
-                    && let Some(named) = self.scope_def(scope).lets.get(&reference.root)
-                {
-                    lets.push((reference.root.clone(), named.clone()));
-                    queue.push(named.clone());
-                }
-            }
-        }
-        if roots.contains("steps") {
-            vars.set("steps", Value::map(steps));
-        }
-        if roots.contains("inputs") {
-            vars.set("inputs", self.inputs_of(scope));
-        }
-        if roots.contains("run") {
-            vars.set("run", self.run_value());
-        }
-        if roots.contains("targets") {
-            let names = self.target_names_in(scope);
-            let bound = &self.started.targets;
-            let reachable = reachable_value(&self.graph, &names, bound);
-            vars.set(REACHABLE, reachable);
-            vars.set("targets", targets_value(&self.graph, &names, bound));
-        }
-        self.item_vars(id, &roots, &mut vars);
+        let scope = if id == ROOT { ROOT } else { self.get(id).scope };
+        let seen = Seen {
+            machine: self,
+            id,
+            scope,
+        };
+        let mut vars = expr::vars(&seen, exprs)?;
         if phase == Phase::Undo {
             let instance = self.get(id);
             let capture = instance.forward.capture.clone().unwrap_or_default();
             vars.set("capture", capture);
-            let output = instance.output.clone();
-            vars.set("output", output);
-        }
-        // A `let` names only earlier ones, so the scope's order is an order of evaluation.
-        let names: Vec<&String> = self.scope_def(scope).lets.keys().collect();
-        lets.sort_by_key(|(name, _)| names.iter().position(|known| *known == name));
-        for (name, expr) in lets {
-            let value = expr.evaluate(&vars)?;
-            vars.set(name, value);
+            vars.set("output", instance.output.clone());
         }
         Ok(vars)
     }
@@ -169,11 +199,6 @@ impl Machine {
         }))
     }
 
-    /// The scope whose names an instance sees; a call itself sees those around it.
-    fn scope_for(&self, id: InstanceId) -> InstanceId {
-        if id == ROOT { ROOT } else { self.get(id).scope }
-    }
-
     /// The variables that a scope's own expressions (its outputs) need.
     pub(super) fn scope_vars<'a>(
         &self,
@@ -183,14 +208,6 @@ impl Machine {
         // Seen from a step of the scope; a scope without steps has nothing to name but inputs.
         let inside = self.get(scope).children.first().copied().unwrap_or(scope);
         self.vars(inside, Phase::Do, exprs)
-    }
-
-    fn inputs_of(&self, scope: InstanceId) -> Value {
-        if scope == ROOT {
-            self.inputs.clone()
-        } else {
-            self.get(scope).forward.input.clone()
-        }
     }
 
     /// The instance that `steps.NAME` means here: in the same list, or one of those around it up to the scope.
@@ -214,63 +231,6 @@ impl Machine {
             at = parent;
         }
         None
-    }
-
-    fn item_vars(&self, id: InstanceId, roots: &BTreeSet<String>, vars: &mut Vars) {
-        // The innermost item wins, so the outer ones are set first.
-        let mut chain = Vec::new();
-        let mut at = Some(id);
-        while let Some(current) = at {
-            if let Some((index, item)) = &self.get(current).item {
-                let name = self
-                    .def(current)
-                    .and_then(|node| node.foreach.as_ref())
-                    .map(|foreach| &foreach.name);
-                chain.push((*index, item.clone(), name.cloned()));
-            }
-            if self.get(current).role == Role::Call && current != id {
-                break;
-            }
-            at = self.get(current).parent;
-        }
-        for (index, item, name) in chain.into_iter().rev() {
-            if roots.contains("index") {
-                vars.set("index", Value::Int(i64::from(index)));
-            }
-            if roots.contains("item") {
-                vars.set("item", item.clone());
-            }
-            if let Some(name) = name
-                && name != "item"
-                && roots.contains(&name)
-            {
-                vars.set(name, item);
-            }
-        }
-    }
-
-    /// What `run` reads.
-    fn run_value(&self) -> Value {
-        let run = &self.started.run;
-        let root = self.scopes.get(&ROOT);
-        let outcome = match (&self.finished, root.and_then(|scope| scope.outcome)) {
-            (Some(finished), _) => Value::from(finished.outcome.as_str()),
-            (None, Some(outcome)) => Value::from(outcome.as_str()),
-            (None, None) => Value::Null,
-        };
-        let failed = self.ending_of(ROOT).is_some()
-            || root.is_some_and(|scope| scope.soft > 0 || scope.phase == ScopePhase::Undoing);
-        Value::map([
-            ("id", Value::from(run.id.as_str())),
-            ("short_id", Value::from(run.short_id.as_str())),
-            ("url", run.url.as_deref().map_or(Value::Null, Value::from)),
-            ("by", Value::from(run.by.as_str())),
-            ("playbook", Value::from(run.playbook.as_str())),
-            ("environment", Value::from(run.environment.as_str())),
-            ("started_at", Value::Timestamp(run.started_at)),
-            ("outcome", outcome),
-            ("failed", Value::Bool(failed)),
-        ])
     }
 
     /// The names that `targets` has in a scope, each with its name in the graph.

@@ -1,10 +1,10 @@
 //! What a plan knows at a place in the graph, and after which steps it would know the rest.
 use crate::{
-    expr::{Expr, ExprError, REACHABLE, Template, Vars},
+    expr::{self, Expr, ExprError, StepView, Template, Vars, View},
     graph::Graph,
     machine::{reachable_value, targets_value},
     step::{RunInfo, Target},
-    value::{Duration, Value},
+    value::Value,
 };
 use indexmap::IndexMap;
 use std::{
@@ -160,11 +160,10 @@ impl World<'_> {
                             Some("state") => step.state.add_to(all),
                             Some("output") => step.output.add_to(all),
                             Some("error") => step.state.add_to(all),
-                            // Times and attempts are known only when it has run.
+                            // What is skipped never started. The rest is known only when it has run.
+                            Some("started_at" | "duration" | "attempts") if is_skipped(step) => {}
                             Some(_) => {
-                                if !is_skipped(step) {
-                                    all.insert(step.path.clone());
-                                }
+                                all.insert(step.path.clone());
                             }
                             None => {
                                 step.state.add_to(all);
@@ -198,74 +197,7 @@ impl World<'_> {
         scope: &Scope,
         exprs: impl IntoIterator<Item = &'e Expr>,
     ) -> Result<Vars, ExprError> {
-        let mut queue: Vec<Expr> = exprs.into_iter().cloned().collect();
-        let mut vars = Vars::new();
-        let mut steps: IndexMap<String, Value> = IndexMap::new();
-        let mut roots: BTreeSet<String> = BTreeSet::new();
-        let mut lets: Vec<(usize, String, Expr)> = Vec::new();
-        while let Some(expr) = queue.pop() {
-            for reference in expr.references() {
-                if reference.root == "steps" {
-                    let first = reference.path.first();
-                    for (id, step) in &scope.steps {
-                        if first.is_none_or(|first| first == id) {
-                            steps.entry(id.clone()).or_insert_with(|| step_value(step));
-                        }
-                    }
-                }
-                if roots.insert(reference.root.clone())
-                    && scope.item(&reference.root).is_none()
-                    && let Some((at, name, named)) = scope.lets.get_full(&reference.root)
-                {
-                    lets.push((at, name.clone(), named.clone()));
-                    queue.push(named.clone());
-                }
-            }
-        }
-        for root in &roots {
-            match root.as_str() {
-                "steps" => vars.set("steps", Value::map(std::mem::take(&mut steps))),
-                "inputs" => vars.set(
-                    "inputs",
-                    Value::map(scope.inputs.iter().map(|(k, v)| (k.as_str(), v.value()))),
-                ),
-                "run" => vars.set("run", self.run_value()),
-                "targets" => {
-                    let names = scope.target_names(self.graph);
-                    let reachable = reachable_value(self.graph, &names, self.targets);
-                    vars.set(REACHABLE, reachable);
-                    let all = targets_value(self.graph, &names, self.targets);
-                    vars.set("targets", all);
-                }
-                name => {
-                    if let Some(item) = scope.item(name) {
-                        vars.set(name, item.value());
-                    }
-                }
-            }
-        }
-        // A `let` names only earlier ones.
-        lets.sort_by_key(|(at, _, _)| *at);
-        for (_, name, expr) in lets {
-            let value = expr.evaluate(&vars)?;
-            vars.set(name, value);
-        }
-        Ok(vars)
-    }
-
-    fn run_value(&self) -> Value {
-        let run = self.run;
-        Value::map([
-            ("id", Value::from(run.id.as_str())),
-            ("short_id", Value::from(run.short_id.as_str())),
-            ("url", run.url.as_deref().map_or(Value::Null, Value::from)),
-            ("by", Value::from(run.by.as_str())),
-            ("playbook", Value::from(run.playbook.as_str())),
-            ("environment", Value::from(run.environment.as_str())),
-            ("started_at", Value::Timestamp(run.started_at)),
-            ("outcome", Value::Null),
-            ("failed", Value::Null),
-        ])
+        expr::vars(&Seen { world: self, scope }, exprs)
     }
 
     /// The value of an expression, where it is known.
@@ -345,16 +277,49 @@ fn is_skipped(step: &StepKnown) -> bool {
     matches!(&step.state, Known::Value(state) if state.as_str() == Some("skipped"))
 }
 
-fn step_value(step: &StepKnown) -> Value {
-    Value::map([
-        ("output", step.output.value()),
-        ("state", step.state.value()),
-        ("error", Value::Null),
-        ("started_at", Value::Null),
-        ("finished_at", Value::Null),
-        ("duration", Value::Duration(Duration::ZERO)),
-        ("attempts", Value::Int(0)),
-    ])
+/// A run as far as a plan knows it.
+struct Seen<'w> {
+    world: &'w World<'w>,
+    scope: &'w Scope,
+}
+
+impl View for Seen<'_> {
+    fn step(&self, name: &str) -> Option<StepView> {
+        let step = self.scope.steps.get(name)?;
+        Some(StepView {
+            output: step.output.value(),
+            state: step.state.value(),
+            // Of a step that is skipped; of another it is known only after it.
+            attempts: Value::Int(0),
+            ..StepView::default()
+        })
+    }
+
+    fn inputs(&self) -> Value {
+        let inputs = self.scope.inputs.iter();
+        Value::map(inputs.map(|(name, known)| (name.as_str(), known.value())))
+    }
+
+    fn run(&self) -> Value {
+        self.world.run.view(Value::Null, Value::Null)
+    }
+
+    fn targets(&self) -> (Value, Value) {
+        let (graph, bound) = (self.world.graph, self.world.targets);
+        let names = self.scope.target_names(graph);
+        (
+            targets_value(graph, &names, bound),
+            reachable_value(graph, &names, bound),
+        )
+    }
+
+    fn item(&self, name: &str) -> Option<Value> {
+        self.scope.item(name).map(|known| known.value())
+    }
+
+    fn lets(&self) -> &IndexMap<String, Expr> {
+        &self.scope.lets
+    }
 }
 
 impl Scope {

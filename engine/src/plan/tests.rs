@@ -467,6 +467,36 @@ fn a_skipped_write_changes_nothing() {
     );
 }
 
+/// As the run will read it: `duration` of what never started is NULL there, not zero.
+#[test]
+fn what_a_plan_knows_of_a_skipped_step_is_what_the_run_reads() {
+    let mut b = Builder::new();
+    let write = b.step("write", &[], step("fake.write", give("1")));
+    b.at(write).when = Some(expr("inputs.go"));
+    let reads = [
+        (
+            "never",
+            "steps.write.attempts == 0 && steps.write.duration == () && steps.write.started_at == ()",
+        ),
+        ("short", "steps.write.duration < 5s"),
+        ("later", "steps.write.finished_at < run.started_at"),
+    ];
+    for (id, when) in reads {
+        let read = b.step(id, &[write], step("fake.read", give("1")));
+        b.at(read).when = Some(expr(when));
+    }
+    let (plan, seen) = run(&b.graph, Value::map([("go", Value::Bool(false))]));
+    assert_eq!(seen, ["never reads", "later reads"]);
+    assert!(matches!(
+        node(&plan, "short").decision,
+        Decision::Fails { .. }
+    ));
+    assert!(matches!(
+        &node(&plan, "later").decision,
+        Decision::Unknown { until, .. } if until == &["write"]
+    ));
+}
+
 #[test]
 fn a_condition_that_fails_is_told() {
     let mut b = Builder::new();

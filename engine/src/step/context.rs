@@ -42,6 +42,22 @@ impl RunInfo {
     pub fn starter(&self) -> String {
         shown(&self.by, self.account.as_ref())
     }
+
+    /// What `run` reads in expressions.
+    #[must_use]
+    pub fn view(&self, outcome: Value, failed: Value) -> Value {
+        Value::map([
+            ("id", Value::from(self.id.as_str())),
+            ("short_id", Value::from(self.short_id.as_str())),
+            ("url", self.url.as_deref().map_or(Value::Null, Value::from)),
+            ("by", Value::from(self.by.as_str())),
+            ("playbook", Value::from(self.playbook.as_str())),
+            ("environment", Value::from(self.environment.as_str())),
+            ("started_at", Value::Timestamp(self.started_at)),
+            ("outcome", outcome),
+            ("failed", failed),
+        ])
+    }
 }
 
 /// Something that a run keeps to prove what it saw.
