@@ -130,10 +130,7 @@ impl Machine {
             EventBody::Paused(e) => self.on_paused(e)?,
             EventBody::Unpaused(_) => self.paused = None,
             EventBody::Cancelled(e) => self.on_cancelled(e)?,
-            EventBody::Overran(_) => {
-                self.overran = true;
-                self.touch_inside(ROOT);
-            }
+            EventBody::Overran(e) => self.on_overran(e)?,
             EventBody::CompensationStarted(e) => {
                 let scope = self.find(&e.scope)?;
                 self.set_phase(scope, ScopePhase::Undoing)?;
@@ -192,7 +189,7 @@ impl Machine {
 
     fn on_lease(&mut self, e: &LeaseTaken, before: Timestamp) -> Result<(), IllegalEvent> {
         self.failovers.clone_from(&e.failovers);
-        self.watch.passes_over(before, self.last_at);
+        self.watches_pass_over(before);
         self.begin_epoch(e.epoch)
     }
 

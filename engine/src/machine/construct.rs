@@ -5,7 +5,7 @@ use super::{
     event::{EVENT_FORMAT, Event, EventBody, RunStarted},
     execution::Change,
     state::{InstanceId, Role, Signals},
-    tally::{Tally, Watch},
+    tally::Tally,
     tree::{ROOT, Tree},
 };
 use crate::{
@@ -56,6 +56,7 @@ impl Machine {
             scopes: [(ROOT, ScopeState::default())].into(),
             agenda: Agenda::default(),
             asking: BTreeSet::new(),
+            watching: BTreeSet::new(),
             undo_chains: BTreeMap::new(),
             signals: Signals::new(),
             paused: None,
@@ -68,9 +69,7 @@ impl Machine {
             last_at: at,
             epoch: 1,
             failovers: IndexMap::new(),
-            watch: Watch::new(at),
             wall_ahead: Duration::ZERO,
-            overran: false,
             graph,
         };
         machine.tree.get_mut(ROOT).started_at = Some(at);

@@ -5,8 +5,9 @@ use super::{
     execution::{Stage, Trigger},
     scope::Ending,
     state::{Instance, InstanceId, Signals},
-    tally::{Tally, Watch},
+    tally::Tally,
     tree::Tree,
+    watch::Watch,
 };
 use crate::{
     graph::{Graph, Node, Scope},
@@ -104,6 +105,7 @@ pub(super) struct ScopeState {
     pub turns_back: bool,
     /// As its `finally` began.
     pub outcome: Option<Outcome>,
+    pub watch: Watch,
 }
 
 impl Default for ScopeState {
@@ -117,6 +119,7 @@ impl Default for ScopeState {
             outer_end: false,
             turns_back: false,
             outcome: None,
+            watch: Watch::default(),
         }
     }
 }
@@ -132,6 +135,8 @@ pub struct Machine {
     pub(super) agenda: Agenda,
     /// Failures that a person is asked about, where their scope goes forward.
     pub(super) asking: BTreeSet<InstanceId>,
+    /// Scopes with a `max_duration` in which steps run.
+    pub(super) watching: BTreeSet<InstanceId>,
     /// Items of a foreach that are still to be undone, the first started first.
     pub(super) undo_chains: BTreeMap<InstanceId, Vec<InstanceId>>,
     pub(super) inputs: Value,
@@ -148,10 +153,8 @@ pub struct Machine {
     pub(super) last_at: Timestamp,
     pub(super) epoch: u64,
     pub(super) failovers: IndexMap<String, Failover>,
-    pub(super) watch: Watch,
     /// How far the wall clock is ahead of the time of the run, below zero if behind: under this lease, as far as it was noticed.
     pub(super) wall_ahead: Duration,
-    pub(super) overran: bool,
 }
 
 impl Machine {

@@ -454,12 +454,6 @@ impl Machine {
         Some(self.ended_event(id, phase))
     }
 
-    fn next_overrun(&self, now: Timestamp) -> Option<EventBody> {
-        let at = self.overrun_at()?;
-        let limit = self.graph.policy.max_duration?;
-        (at <= now).then_some(EventBody::Overran(Overran { limit }))
-    }
-
     // ---- starting ------------------------------------------------------------------------------------
 
     fn next_ready(&self, now: Timestamp) -> Option<EventBody> {

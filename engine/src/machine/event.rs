@@ -436,9 +436,12 @@ pub struct Withdrawn {
 }
 
 /// See [`EventBody::Overran`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overran {
-    /// `policy.max_duration`.
+    /// The scope whose `policy.max_duration` it is: empty for the root, or a call's path.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub scope: NodePath,
+    /// How long steps may run in it.
     pub limit: crate::value::Duration,
 }
 

@@ -19,6 +19,7 @@
 //! | `decide.rs` | what comes next |
 //! | `retrying.rs` | whether a failed attempt is repeated, and why not |
 //! | `start.rs` | how a node starts: its condition, its gate, its items, its parameters |
+//! | `watch.rs` | `max_duration`, of the run and of playbooks that are called |
 //! | `window.rs` | whether the windows of the policy let a step start |
 //! | `report.rs` | what the driver reports, as events |
 //! | `operator/` | what people ask, as events or a refusal |
@@ -48,6 +49,7 @@ mod tests;
 mod tree;
 mod undo;
 mod vars;
+mod watch;
 mod window;
 
 pub use core::{IllegalEvent, Machine};

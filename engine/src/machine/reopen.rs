@@ -4,7 +4,6 @@ use super::{
     event::StartCause,
     execution::{At, Change, Stage},
     state::{Instance, InstanceId, Role},
-    tree::ROOT,
 };
 use crate::{
     step::{Certainty, Failure, Phase, Redo},
@@ -149,10 +148,8 @@ impl Machine {
                 self.open_between(id, scope)?;
             }
         }
-        if scope == ROOT && self.overran {
-            // Whoever orders it gives it its time again.
-            self.overran = false;
-            self.watch.total = crate::value::Duration::ZERO;
+        if let Some(state) = self.scopes.get_mut(&scope) {
+            state.watch.again();
         }
         // These first: as long as one is not asked about, the scope and those inside it still end.
         let fatal: Vec<InstanceId> = match self.scopes.get(&scope) {

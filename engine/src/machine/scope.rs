@@ -19,7 +19,8 @@ pub(super) enum Reason {
     Cancelled,
     /// A run that was over is undone.
     Ordered,
-    Overran,
+    /// The time of this scope was over.
+    Overran(InstanceId),
     Failed(InstanceId),
 }
 
@@ -91,12 +92,12 @@ impl Machine {
     /// Of several failures one that leaves things as they are outweighs one that undoes: undoing can still follow, and cannot
     /// be taken back.
     fn own_ending(&self, scope: InstanceId) -> Option<Ending> {
-        let policy = self.graph.policy.on_failure;
-        let overran = (self.overran && scope == ROOT).then(|| Ending {
-            reason: Reason::Overran,
-            undo: policy == OnFailure::Undo,
+        let state = self.scopes.get(&scope)?;
+        let overran = state.watch.overran.then(|| Ending {
+            reason: Reason::Overran(scope),
+            undo: self.scope_policy(scope) == OnFailure::Undo,
         });
-        let fatal = &self.scopes.get(&scope)?.fatal;
+        let fatal = &state.fatal;
         let Some((_, first)) = fatal.first() else {
             return overran;
         };
@@ -120,9 +121,13 @@ impl Machine {
                 let who = self.undo_ordered.as_deref().unwrap_or_default();
                 format!("undo ordered by {who}")
             }
-            Reason::Overran => {
-                let limit = self.graph.policy.max_duration.unwrap_or_default();
-                format!("the run took longer than max_duration ({limit})")
+            Reason::Overran(scope) => {
+                let limit = self.limit_of(scope).unwrap_or_default();
+                let what = match &*self.get(scope).path {
+                    "" => "the run",
+                    path => path,
+                };
+                format!("{what} took longer than max_duration ({limit})")
             }
             Reason::Failed(id) => {
                 let instance = self.get(id);

@@ -9,12 +9,8 @@ use super::{
     execution::{At, Change, Stage},
     reaction::Reaction,
     state::{InstanceId, NodeState, Role},
-    tree::ROOT,
 };
-use crate::{
-    step::Phase,
-    value::{Duration, Timestamp},
-};
+use crate::{step::Phase, value::Timestamp};
 
 /// What is summed up for one node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -204,7 +200,7 @@ impl Machine {
         work: &mut Vec<InstanceId>,
     ) -> Option<()> {
         if before.busy != after.busy {
-            self.watch.count(before.busy, self.last_at)?;
+            self.count_busy(id, before.busy)?;
         }
         if before.passed != after.passed {
             for other in self.tree.dependents(id).collect::<Vec<_>>() {
@@ -348,9 +344,18 @@ impl Machine {
             self.check_node(id)?;
             self.check_lines(id)?;
         }
-        let busy = self.tree.ids().filter(|id| self.share(*id).busy).count();
-        if self.watch.busy as usize != busy {
-            return Err(format!("busy is {}, and should be {busy}", self.watch.busy));
+        for (scope, state) in &self.scopes {
+            let limited = self.limit_of(*scope).is_some();
+            let inside = self.tree.inside(*scope).into_iter();
+            let busy = inside.filter(|id| limited && self.share(*id).busy).count();
+            let watched = self.watching.contains(scope);
+            if state.watch.busy as usize != busy || watched != (busy > 0) {
+                let path = &self.get(*scope).path;
+                return Err(format!(
+                    "{path:?}: {} steps are watched ({watched}), and {busy} run",
+                    state.watch.busy
+                ));
+            }
         }
         Ok(())
     }
@@ -404,68 +409,5 @@ impl Machine {
             }
             None => Ok(()),
         }
-    }
-}
-
-/// For how long steps have run, for `max_duration`: approvals and waits are not counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Watch {
-    pub busy: u32,
-    pub since: Timestamp,
-    pub total: Duration,
-}
-
-impl Watch {
-    pub(super) fn new(at: Timestamp) -> Self {
-        Self {
-            busy: 0,
-            since: at,
-            total: Duration::ZERO,
-        }
-    }
-
-    /// The time in which no process drove the run does not count; what ran until the last event before it does.
-    pub(super) fn passes_over(&mut self, from: Timestamp, to: Timestamp) {
-        if self.busy > 0 {
-            self.add(from);
-        }
-        self.since = to;
-    }
-
-    fn add(&mut self, until: Timestamp) {
-        let passed = Duration::between(self.since, until).as_millis().max(0);
-        let total = self.total.as_millis().saturating_add(passed);
-        self.total = Duration::from_millis(total);
-    }
-
-    /// A step begins to run, or ends.
-    fn count(&mut self, ends: bool, now: Timestamp) -> Option<()> {
-        if ends {
-            self.busy = self.busy.checked_sub(1)?;
-            if self.busy == 0 {
-                self.add(now);
-                self.since = now;
-            }
-            return Some(());
-        }
-        if self.busy == 0 {
-            self.since = now;
-        }
-        self.busy = self.busy.checked_add(1)?;
-        Some(())
-    }
-}
-
-impl Machine {
-    /// When `policy.max_duration` is over, as long as steps run.
-    pub(super) fn overrun_at(&self) -> Option<Timestamp> {
-        let limit = self.graph.policy.max_duration?;
-        if self.overran || self.watch.busy == 0 || !self.goes_forward(ROOT) {
-            return None;
-        }
-        let left = limit
-            .as_millis()
-            .saturating_sub(self.watch.total.as_millis());
-        Some(Duration::from_millis(left.max(0)).after(self.watch.since))
     }
 }

@@ -532,7 +532,7 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             )
         }
         EventBody::Overran(overran) => line(
-            "",
+            &overran.scope,
             S::Failed,
             format!("took longer than policy.max_duration, {}", overran.limit),
         ),

@@ -225,8 +225,12 @@ impl Maker {
         } else {
             json!({"literal": true})
         };
+        let limit = self
+            .random
+            .percent(10)
+            .then(|| format!("{}ms", 20 + self.random.below(300)));
         json!({"call": {
-            "path": "other.yaml", "inputs": {"flag": given, "open": {"expr": "inputs.open"}}, "targets": {},
+            "path": "other.yaml", "max_duration": limit, "inputs": {"flag": given, "open": {"expr": "inputs.open"}}, "targets": {},
             "on_failure": self.policy(),
             "scope": {"playbook": "other", "steps": steps, "finally": finally, "inputs": {
                 "flag": {"type": "boolean"}, "open": {"type": "boolean", "default": true}}},

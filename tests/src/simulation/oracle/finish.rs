@@ -7,8 +7,8 @@ use super::{
 };
 use crate::simulation::world::World;
 use windlass_engine::{
-    graph::Undo,
-    machine::{Finished, Outcome},
+    graph::{Body, OnFailure, Undo},
+    machine::{Finished, Outcome, Overran},
 };
 
 impl Oracle {
@@ -65,6 +65,34 @@ impl Oracle {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// The time of a run, or of a playbook that is called, is over.
+    pub(super) fn on_overran(&mut self, e: &Overran) -> Check {
+        let call = self.node(&e.scope).map(|node| &node.body);
+        let (limit, policy) = match call {
+            Some(Body::Call(call)) => (call.max_duration, call.on_failure),
+            Some(Body::Step(_) | Body::Group { .. }) => (None, OnFailure::Stop),
+            None => (self.graph.policy.max_duration, self.graph.policy.on_failure),
+        };
+        if limit != Some(e.limit) || self.active_in(&e.scope).is_none() {
+            return wrong(
+                "P9",
+                format!(
+                    "{:?} overruns, and has no such limit, or nothing runs",
+                    e.scope
+                ),
+            );
+        }
+        let scope = self.scope(&e.scope);
+        if scope.phase != ScopePhase::Forward {
+            return wrong(
+                "P9",
+                format!("{:?} overruns and is {:?}", e.scope, scope.phase),
+            );
+        }
+        self.end(&e.scope, policy == OnFailure::Undo, false);
         Ok(())
     }
 

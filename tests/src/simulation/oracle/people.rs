@@ -137,6 +137,19 @@ impl Oracle {
         }
     }
 
+    /// A playbook that failed by itself, as its time was over, goes forward again: what it undid runs again.
+    pub(super) fn call_again(&mut self, call: &str) {
+        if self.shape(call) != Shape::Call || !self.scopes.contains_key(call) {
+            return;
+        }
+        let turned = self.scope(call).phase != ScopePhase::Forward;
+        self.finally_runs_again(call);
+        let state = self.scope_mut(call);
+        state.phase = ScopePhase::Forward;
+        state.ending = None;
+        self.call_off(call, call, turned);
+    }
+
     /// What was open in a container when it failed is open again with it; items wait for their slots.
     fn open_overtaken(&mut self, container: &str) {
         for inner in self.inside(container) {

@@ -195,6 +195,7 @@ impl Oracle {
                         effect.maybe |= effect.full;
                         effect.full = false;
                     }
+                    self.call_again(&e.node);
                     self.reopen(&e.node, true);
                 }
                 self.exec_mut(&e.node, e.phase).stand = Stand::Ordered;
@@ -236,11 +237,7 @@ impl Oracle {
                 self.on_cancelled(e.undo, e.force);
                 Ok(())
             }
-            EventBody::Overran(_) => {
-                let undo = self.graph.policy.on_failure == windlass_engine::graph::OnFailure::Undo;
-                self.end("", undo, false);
-                Ok(())
-            }
+            EventBody::Overran(e) => self.on_overran(e),
             EventBody::CompensationStarted(e) => self.on_compensation(&e.scope),
             EventBody::CleanupStarted(e) => self.on_cleanup(&e.scope),
             EventBody::FinallyStarted(e) => self.on_finally(&e.scope, e.outcome, world),
