@@ -132,8 +132,7 @@ pub(crate) async fn cast(
 /// The run as it will be once what waits in its inbox is taken, by the machine's own decisions. Nothing is written.
 pub(crate) async fn ahead(journal: &dyn Journal, run: &str) -> Result<Machine, CliError> {
     let machine = session::machine(journal, run).await?;
-    let mut waiting = journal.inbox(Some(run)).await?;
-    waiting.sort_by_key(|command| command.at);
+    let waiting = journal.inbox(Some(run)).await?;
     let ahead = machine.after_orders(&waiting);
     ahead.map_err(|error| replay(&machine, error))
 }

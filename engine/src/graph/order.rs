@@ -21,6 +21,36 @@ impl Graph {
         }
     }
 
+    /// All that runs after a node because of it: what needs it, or a group around it, directly or through others, with what is inside
+    /// groups. A playbook that is called is one of them; its steps are its own.
+    #[must_use]
+    pub fn behind(&self, id: NodeId) -> Vec<NodeId> {
+        let mut found: Vec<NodeId> = Vec::new();
+        let mut around = Some(id);
+        while let Some(at) = around {
+            let mut work = vec![at];
+            while let Some(at) = work.pop() {
+                for (index, node) in self.nodes.iter().enumerate() {
+                    let next = NodeId(u32::try_from(index).unwrap_or(u32::MAX));
+                    if node.needs.contains(&at) && !found.contains(&next) {
+                        found.push(next);
+                        work.push(next);
+                    }
+                }
+            }
+            let parent = self.node(at).parent;
+            around = parent.filter(|parent| self.scope(*parent).is_none());
+        }
+        let mut inside = found.clone();
+        while let Some(at) = inside.pop() {
+            if let Body::Group { steps } = &self.node(at).body {
+                found.extend(steps);
+                inside.extend(steps);
+            }
+        }
+        found
+    }
+
     /// Ids from the outermost to the node, joined by `/`: its path but for items.
     #[must_use]
     pub fn static_path(&self, id: NodeId) -> String {

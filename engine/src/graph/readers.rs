@@ -1,5 +1,5 @@
 //! Who reads the output of a step.
-use super::{Body, Graph, Node, NodeId, Scope, Undo};
+use super::{Body, Graph, Node, NodeId, Scope, StepDef, Undo};
 use crate::expr::Expr;
 
 /// An expression that reads the output of a step.
@@ -59,11 +59,33 @@ pub(crate) fn reads_input(graph: &Graph, node: NodeId, input: &str) -> bool {
         Body::Step(step) => step.gate.as_ref(),
         Body::Group { .. } | Body::Call(_) => None,
     };
-    expressions(node)
+    let mut all = expressions(node);
+    all.retain(|expr| !gate.is_some_and(|gate| std::ptr::eq(gate, *expr)));
+    reads(scope, &all, input)
+}
+
+/// Whether what may still come of a node that has started reads an input: its undo, or the probe that settles a doubt about it.
+pub(crate) fn reads_input_later(graph: &Graph, node: NodeId, input: &str) -> bool {
+    let scope = scope_of(graph, node);
+    let Body::Step(step) = &graph.node(node).body else {
+        return false;
+    };
+    let mut later = undo_of(step);
+    if let Some(probe) = &step.action.probe {
+        later.extend(probe.action.with.expressions());
+        later.extend(&probe.action.expressions);
+        later.push(&probe.done);
+    }
+    reads(scope, &later, input)
+}
+
+fn reads(scope: &Scope, exprs: &[&Expr], input: &str) -> bool {
+    let paths = exprs
+        .iter()
+        .flat_map(|expr| through_lets(scope, "inputs", expr));
+    // `inputs` as a whole reads each.
+    paths
         .into_iter()
-        .filter(|expr| !gate.is_some_and(|gate| std::ptr::eq(gate, *expr)))
-        .flat_map(|expr| through_lets(scope, "inputs", expr))
-        // `inputs` as a whole reads each.
         .any(|path| path.first().is_none_or(|name| name == input))
 }
 
@@ -131,6 +153,18 @@ fn through_lets(scope: &Scope, root: &str, expr: &Expr) -> Vec<Vec<String>> {
     found
 }
 
+fn undo_of(step: &StepDef) -> Vec<&Expr> {
+    let mut all = Vec::new();
+    if let Undo::Steps(parts) = &step.undo {
+        for part in parts {
+            all.extend(part.with.expressions());
+            all.extend(&part.expressions);
+            all.extend(&part.when);
+        }
+    }
+    all
+}
+
 /// What a node evaluates. Its undo runs only if it ran itself, and may read what ran before it.
 fn expressions(node: &Node) -> Vec<&Expr> {
     let mut all: Vec<&Expr> = node.when.iter().collect();
@@ -143,12 +177,7 @@ fn expressions(node: &Node) -> Vec<&Expr> {
             all.extend(&step.gate);
             all.extend(step.action.with.expressions());
             all.extend(&step.action.expressions);
-            if let Undo::Steps(parts) = &step.undo {
-                for part in parts {
-                    all.extend(part.with.expressions());
-                    all.extend(&part.when);
-                }
-            }
+            all.extend(undo_of(step));
         }
         Body::Group { .. } => {}
         Body::Call(call) => all.extend(call.inputs.values().flat_map(|input| input.expressions())),

@@ -13,7 +13,7 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// Why a node is on the list. The first eleven ask for an event; the others are waited for.
+/// Why a node is on the list. The first twelve ask for an event; the others are waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Rank {
     /// A driver left it behind.
@@ -332,12 +332,7 @@ impl Machine {
     /// Whether a node that only waits for its gate or its window would not start if it were pending: what it needs runs again, or
     /// a container around it fails.
     fn is_withdrawn(&self, id: InstanceId, at: &At) -> bool {
-        let waits = match at {
-            At::Gated => true,
-            // One that was interrupted comes to its end.
-            At::Backoff { shut: true, .. } => !self.get(id).forward.begun,
-            _ => false,
-        };
+        let waits = matches!(at, At::Gated | At::Backoff { shut: true, .. });
         waits && (self.tally(id).needs > 0 || self.is_held(id))
     }
 

@@ -37,7 +37,7 @@ impl Machine {
     }
 
     /// `before` is the time of the event before this one.
-    fn take(&mut self, event: &Event, before: Timestamp) -> Result<(), IllegalEvent> {
+    pub(super) fn take(&mut self, event: &Event, before: Timestamp) -> Result<(), IllegalEvent> {
         let at = event.at;
         match &event.body {
             EventBody::RunStarted(_) => return Err(IllegalEvent::NotStarted { seq: self.seq + 1 }),
@@ -201,19 +201,9 @@ impl Machine {
         self.wall_ahead = ahead;
         let timers: Vec<_> = self.agenda.of_rank(Rank::Timer).copied().collect();
         for (_, _, id, phase) in timers {
-            let execution = self.get(id).execution(phase);
-            if !matches!(execution.at, At::Backoff { .. }) {
-                continue;
+            if matches!(self.get(id).execution(phase).at, At::Backoff { .. }) {
+                self.shift(id, phase, Change::Again)?;
             }
-            // An attempt that was interrupted comes to its end, whatever becomes of what is around it.
-            let change = if execution.begun {
-                Change::Shut {
-                    until: self.last_at,
-                }
-            } else {
-                Change::Again
-            };
-            self.shift(id, phase, change)?;
         }
         Ok(())
     }
@@ -264,6 +254,7 @@ impl Machine {
     }
 
     fn on_cancelled(&mut self, e: &Cancelled) -> Result<(), IllegalEvent> {
+        let gave_up = self.given_up();
         self.cancelled = Some(e.clone());
         self.recount_failed()?;
         self.paused = None;
@@ -271,6 +262,12 @@ impl Machine {
             && let Some(state) = self.scopes.get_mut(&ROOT)
         {
             state.turns_back = e.undo;
+        }
+        // What an order before gave up is undone after all.
+        for scope in gave_up {
+            if !self.gives_up(scope) {
+                self.open_undo(scope)?;
+            }
         }
         self.touch_inside(ROOT);
         if e.force {

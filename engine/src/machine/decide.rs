@@ -56,6 +56,14 @@ impl Machine {
         self.paused.is_some() || self.agenda.has(Rank::Asks) || self.agenda.has(Rank::Asking)
     }
 
+    /// Whether nothing of this phase starts or is woken. A failure that asks holds up what goes forward; what is being undone is undone.
+    pub(super) fn holds(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Do => self.is_held_up(),
+            Phase::Undo => self.paused.is_some(),
+        }
+    }
+
     /// Wakes what slept until `sent` or earlier, and starts nothing: what expired before a command was sent has expired, and the
     /// command comes before all that expires later, however late it is taken.
     ///
@@ -73,12 +81,13 @@ impl Machine {
     /// One event of [`Machine::wake`]. Apply it before asking again.
     #[must_use]
     pub fn next_wake(&self, sent: Timestamp) -> Option<Event> {
-        if self.finished.is_some() || self.is_held_up() {
+        if self.finished.is_some() {
             return None;
         }
         let lines = self.agenda.of_rank(Rank::Timer);
         let body = lines
             .take_while(|(_, at, ..)| *at <= sent)
+            .filter(|(.., phase)| !self.holds(*phase))
             .find_map(|(_, at, id, phase)| self.awoken(*id, *phase, *at))?;
         let at = sent.max(self.last_at);
         Some(Event { at, body })
@@ -390,10 +399,8 @@ impl Machine {
     // ---- sleepers ------------------------------------------------------------------------------------
 
     fn next_signal(&self) -> Option<EventBody> {
-        if self.is_held_up() {
-            return None;
-        }
-        let (id, phase) = self.agenda.first(Rank::Signal)?;
+        let mut lines = self.agenda.of_rank(Rank::Signal);
+        let (_, _, id, phase) = *lines.find(|(.., phase)| !self.holds(*phase))?;
         let WaitOn::Signal(name) = &self.get(id).execution(phase).wait()?.on else {
             return None;
         };
@@ -404,7 +411,6 @@ impl Machine {
         })))
     }
 
-    /// A failure that asks holds up what goes forward; what is being undone is undone.
     fn next_due(&self, now: Timestamp) -> Option<EventBody> {
         let (at, id, phase) = self.next_sleeping().filter(|(at, ..)| *at <= now)?;
         let awoken = self.awoken(id, phase, at);
@@ -419,20 +425,16 @@ impl Machine {
     /// Whether a wait is over. An order that was sent before that, and not taken yet, comes first.
     #[must_use]
     pub fn expires(&self, now: Timestamp) -> bool {
-        let mut timers = self.agenda.of_rank(Rank::Timer);
-        let expired = timers.next().is_some_and(|(_, at, ..)| *at <= now);
-        expired && !self.is_held_up() && self.finished.is_none()
+        let timers = self.agenda.of_rank(Rank::Timer);
+        let mut expired = timers.take_while(|(_, at, ..)| *at <= now);
+        self.finished.is_none() && expired.any(|(.., phase)| !self.holds(*phase))
     }
 
     /// Who is due next by the clock, and when.
     pub(super) fn next_sleeping(&self) -> Option<(Timestamp, InstanceId, Phase)> {
-        if self.paused.is_some() {
-            return None;
-        }
-        let asks = self.is_held_up();
         let first = |rank| {
             let mut lines = self.agenda.of_rank(rank);
-            lines.find(|(.., phase)| *phase == Phase::Undo || !asks)
+            lines.find(|(.., phase)| !self.holds(*phase))
         };
         let due = first(Rank::Retry).into_iter().chain(first(Rank::Timer));
         due.map(|(_, at, id, phase)| (*at, *id, *phase)).min()
@@ -476,7 +478,7 @@ impl Machine {
         Some(self.start(id, now))
     }
 
-    fn next_undo(&self, now: Timestamp) -> Option<EventBody> {
+    pub(super) fn next_undo(&self, now: Timestamp) -> Option<EventBody> {
         if self.paused.is_some() {
             return None;
         }

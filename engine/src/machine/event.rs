@@ -393,7 +393,7 @@ pub struct Failed {
     /// Expressions that were decided, with their values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<Fact>,
-    /// Whether a retry, a probe or a person may still change it. A final failure is what `on_failure` looks at.
+    /// Whether neither a retry nor a probe follows by itself: what `on_failure` looks at. A person may still answer it.
     pub is_final: bool,
 }
 
@@ -583,6 +583,10 @@ pub struct Resolved {
     pub phase: Phase,
     /// Whether it took effect (forward) or is undone (undo).
     pub done: bool,
+    /// The step of an undo of several that was in doubt: those after it follow. None if the whole undo is done, and in journals of
+    /// before that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u32>,
     /// The output, where it took effect.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub output: Value,

@@ -438,6 +438,8 @@ pub struct Execution {
     pub done_attempt: u32,
     /// Whether an attempt started since it was pending: its condition is decided.
     pub(super) begun: bool,
+    /// A person left this undo as it is: no later compensation looks at it again.
+    pub(super) left: bool,
     /// Attempts that count against `retry`.
     pub tries: u32,
     /// Which undo step, where the undo has several.

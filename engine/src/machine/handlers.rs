@@ -162,10 +162,7 @@ impl Machine {
         self.attempt_is(id, e.phase, e.attempt)?;
         self.execution_mut(id, e.phase).done_attempt = e.attempt;
         if e.phase == Phase::Undo {
-            return match e.part + 1 {
-                next if next < self.undo_parts(id) => self.next_part(id, next, at),
-                _ => self.undone(id, Change::Succeed),
-            };
+            return self.part_undone(id, e.part, Change::Succeed, at);
         }
         let output = self.output_of(id, &e.output);
         let acted = self.writes(id);
@@ -196,6 +193,20 @@ impl Machine {
         execution.mark = None;
         execution.next_cause = Some(StartCause::First);
         self.shift(id, Phase::Undo, Change::NextPart { until: at })
+    }
+
+    /// A step of an undo is done; those after it follow.
+    fn part_undone(
+        &mut self,
+        id: InstanceId,
+        part: u32,
+        change: Change,
+        at: Timestamp,
+    ) -> Result<(), IllegalEvent> {
+        match part + 1 {
+            next if next < self.undo_parts(id) => self.next_part(id, next, at),
+            _ => self.undone(id, change),
+        }
     }
 
     fn undone(&mut self, id: InstanceId, change: Change) -> Result<(), IllegalEvent> {
@@ -329,6 +340,7 @@ impl Machine {
             SkipCause::Ended => self.shift(id, Phase::Undo, Change::End),
             SkipCause::Operator { .. } | SkipCause::Blocked | SkipCause::When(_) => {
                 self.shift(id, Phase::Undo, Change::Skip)?;
+                self.execution_mut(id, Phase::Undo).left = true;
                 self.tree.get_mut(id).skipped = Some(format!("undo skipped {words}"));
                 self.undo_settled(id, true)
             }
@@ -343,7 +355,10 @@ impl Machine {
         let execution = self.execution_mut(id, e.phase);
         execution.done_attempt = execution.attempt;
         if e.phase == Phase::Undo {
-            return self.undone(id, Change::ResolveDone);
+            return match e.part {
+                Some(part) => self.part_undone(id, part, Change::ResolveDone, at),
+                None => self.undone(id, Change::ResolveDone),
+            };
         }
         let was_failed = self.get(id).forward.stage() == Stage::Failed;
         let marked = self.get(id).forward.mark.as_ref();

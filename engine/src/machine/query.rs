@@ -200,9 +200,8 @@ impl Machine {
 
     /// Whether an attempt follows after its delay. Failures that ask hold up what goes forward, but not what is being undone.
     fn has_retry(&self) -> bool {
-        let asks = self.is_held_up();
         let mut retries = self.agenda.of_rank(Rank::Retry);
-        retries.any(|(.., phase)| *phase == Phase::Undo || !asks)
+        retries.any(|(.., phase)| !self.holds(*phase))
     }
 
     /// Whether only a person leads on: an undo failed, or a doubt is left, even if it is being asked about once more.

@@ -243,8 +243,12 @@ impl Machine {
         };
         // A playbook that is called comes to what it turned to, whatever ends around it meanwhile; but it gives that up with it.
         let comes_to_its_end = scope != ROOT && state.phase != ScopePhase::Forward;
-        let ending = if comes_to_its_end && !self.gives_up(scope) {
-            state.left_by
+        // A cancel of a run that was opened again since is over.
+        let left_by = state
+            .left_by
+            .filter(|ending| ending.reason != Reason::Cancelled || self.cancelled.is_some());
+        let ending = if comes_to_its_end && !self.gives_up(scope) && left_by == state.left_by {
+            left_by
         } else {
             self.ending_of(scope)
         };

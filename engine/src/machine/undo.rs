@@ -52,11 +52,17 @@ impl Machine {
                 self.tally_mut(id).undo = Mark::default();
                 self.touch(id);
             }
-            // An undo that failed, or was given up, in an earlier one is pending: nobody answers it before its turn in this one.
-            if matches!(
-                self.tree.stage(id, Phase::Undo),
-                Stage::Failed | Stage::Ended
-            ) {
+            // An undo that failed, or was given up, in an earlier one is pending, and so is one that had nothing to do there: its
+            // condition is asked anew in its turn. What a person left stays.
+            let is_pending = match self.tree.stage(id, Phase::Undo) {
+                Stage::Failed | Stage::Ended => true,
+                Stage::Skipped => !self.get(id).undo.left,
+                _ => false,
+            };
+            if is_pending {
+                if !self.get(id).undo.begun {
+                    self.execution_mut(id, Phase::Undo).part = 0;
+                }
                 self.shift(id, Phase::Undo, Change::Again)?;
             }
         }
@@ -96,6 +102,12 @@ impl Machine {
         let phase = self.scope_phase(scope);
         matches!(phase, ScopePhase::Undoing | ScopePhase::Cleaning)
             && self.ending_of(scope) == Some(ending)
+    }
+
+    /// The scopes that give up what they were to undo.
+    pub(super) fn given_up(&self) -> Vec<InstanceId> {
+        let scopes = self.scopes.keys().copied();
+        scopes.filter(|scope| self.gives_up(*scope)).collect()
     }
 
     pub(super) fn undo_is_given_up(&self, id: InstanceId) -> bool {
@@ -245,7 +257,7 @@ impl Machine {
         if self.is_cleaning(id) && !self.is_scratch(id) {
             return Need::Nothing;
         }
-        if instance.undo.stage() == Stage::Skipped {
+        if instance.undo.left {
             return Need::Impossible;
         }
         match &step.undo {

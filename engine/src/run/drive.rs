@@ -262,7 +262,7 @@ impl<'l> Drive<'l> {
             if clock {
                 self.look_at_the_clock()?;
             }
-            if inbox {
+            if inbox || clock {
                 Box::pin(self.read_inbox()).await?;
             }
         }
@@ -291,6 +291,12 @@ impl<'l> Drive<'l> {
         }
         match self.machine.state() {
             RunState::Stuck => Some(Ended::Stuck),
+            // What is being undone continues, though a failure elsewhere waits for an answer.
+            RunState::Paused
+                if self.machine.next_timer().is_some() && !self.options.leave_when_waiting =>
+            {
+                None
+            }
             RunState::Paused => Some(Ended::Paused),
             RunState::Waiting if self.options.leave_when_waiting => Some(Ended::Waiting),
             RunState::Waiting
@@ -392,7 +398,8 @@ impl<'l> Drive<'l> {
         }
     }
 
-    /// Notices that the wall clock was set. Spans do not notice; who waits for an instant looks at it again.
+    /// Notices that the wall clock was set. Spans do not notice; who waits for an instant looks at it again, after the orders that were
+    /// sent before.
     fn look_at_the_clock(&mut self) -> Result<(), RunError> {
         let offset = self.clock.offset();
         let by = Duration::from_millis(offset.as_millis() - self.offset.as_millis());
@@ -411,7 +418,7 @@ impl<'l> Drive<'l> {
             self.apply(vec![Event { at, body }])?;
         }
         self.looks = true;
-        self.wake_by_the_clock(now)
+        Ok(())
     }
 
     /// While the run is held up nobody is woken, for whatever reason: they look once it continues.
@@ -475,9 +482,10 @@ impl<'l> Drive<'l> {
                 cancel.cancel();
             }
         }
-        // An attempt that was started and told to end in one batch has not begun here: nobody else reports its end.
+        // An attempt that was started and told to end in one batch has not begun here: nobody else reports its end. As this process ends
+        // what runs, others have ended without a report that counts: they may have acted, and are left as a crash would leave them.
         for wanted in self.machine.unwanted() {
-            if !self.in_flight.contains_key(&wanted) {
+            if !ends_all && !self.in_flight.contains_key(&wanted) {
                 let report = self.machine.unbegun(&wanted);
                 drop(self.line.tx.unbounded_send(Message::report(wanted, report)));
             }
@@ -526,14 +534,17 @@ impl<'l> Drive<'l> {
     /// the commands are known. Returns the ids of those that were accepted.
     async fn read_inbox(&mut self) -> Result<Vec<String>, RunError> {
         let mut accepted = Vec::new();
-        let mut commands = self.shared.journal.inbox(Some(self.lease.run())).await?;
-        commands.sort_by_key(|command| command.at);
+        let commands = self.shared.journal.inbox(Some(self.lease.run())).await?;
+        let was_over = self.machine.finished().is_some();
+        let mut before = Timestamp::MIN;
         for command in commands {
             if self.taken.contains(&command.id) {
                 continue;
             }
             let now = self.clock.now();
-            let sent = self.clock.of_wall(command.at).min(now);
+            // They are in the order in which they came, whatever the clocks of those who sent them say.
+            let sent = self.clock.of_wall(command.at).min(now).max(before);
+            before = sent;
             if !self.is_stopping() {
                 self.hold_without_secrets(sent).await?;
                 let due = self.machine.wake(sent);
@@ -550,6 +561,10 @@ impl<'l> Drive<'l> {
                 accepted.push(command.id.clone());
             }
             self.apply(events)?;
+        }
+        if was_over && self.machine.finished().is_none() {
+            // Windows are of the wall clock, of which nothing was written while the run was over.
+            self.look_at_the_clock()?;
         }
         Ok(accepted)
     }

@@ -368,6 +368,7 @@ async fn driven(
     mut line: Line,
 ) -> Result<Ended, RunError> {
     let run = taken.lease.run().to_owned();
+    let order = taken.order.clone();
     let mut failures = 0;
     loop {
         let before = line.told();
@@ -391,7 +392,11 @@ async fn driven(
         taken = match result {
             Err(error) if error.is_unknown() && !options.die_with_journal => {
                 let taken = again(&shared, &run, options, &line, (&mut failures, error));
-                match Box::pin(taken).await {
+                let taken = Box::pin(taken).await.map(|mut taken| {
+                    taken.order = order.clone().filter(|order| !accepts(&taken.seen.1, order));
+                    taken
+                });
+                match taken {
                     // It was its last event of which the result was not known. A lock is asked for only by a run that is over
                     // and has an order: the order stays in the inbox.
                     Err(RunError::Over { .. } | RunError::Locked(LockHeld::Held { .. })) => {
@@ -417,6 +422,13 @@ async fn driven(
         let (first, seen) = std::mem::take(&mut taken.seen);
         line.tell(first, seen);
     }
+}
+
+/// Whether an order was accepted by the append of which the result was not known.
+fn accepts(events: &[Event], order: &str) -> bool {
+    events
+        .iter()
+        .any(|event| matches!(&event.body, EventBody::CommandAccepted(taken) if taken.id == order))
 }
 
 enum Driven {

@@ -64,11 +64,15 @@ pub(super) async fn take(
                 outcome: finished.outcome.as_str(),
             });
         }
-        // An order that opens it again needs its locks, which it gave back when it ended. One that is refused needs none.
-        if orders
-            .iter()
-            .any(|order| machine.accepts(order, clock.now()).is_ok())
-        {
+        // An order that opens it again needs its locks, which it gave back when it ended. One that is refused needs none. Each is judged
+        // at the time at which it was sent, as the driver will.
+        let orders = orders.into_iter().map(|mut order| {
+            order.at = clock.of_wall(order.at).min(clock.now());
+            order
+        });
+        let orders: Vec<_> = orders.collect();
+        let ahead = machine.after_orders(&orders).map_err(|e| replay(run, &e))?;
+        if ahead.finished().is_none() {
             let locks = &machine.graph().policy.locks;
             shared.journal.lock(lease.as_ref(), locks).await?;
         }

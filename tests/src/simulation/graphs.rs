@@ -328,7 +328,7 @@ impl Maker {
                             json!({"literal": null})
                         };
                         let mut action = self.action(kind, with);
-                        if part > 0 && self.random.percent(20) {
+                        if self.random.percent(if part > 0 { 20 } else { 6 }) {
                             action["when"] = json!("false");
                         }
                         action

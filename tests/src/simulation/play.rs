@@ -203,7 +203,7 @@ impl Play {
             self.push(adapter::clock_stepped(self.now, by, self.world.ahead))?;
         }
         self.looks = true;
-        self.wake_by_the_clock()
+        Ok(())
     }
 
     fn wake_by_the_clock(&mut self) -> Check {
@@ -245,6 +245,7 @@ impl Play {
     fn push(&mut self, event: Event) -> Check {
         let engine = &self.engine;
         let seen = Coverage::pair(&event, |path, phase| engine.stage(path, phase));
+        self.oracle.check_wall(&event, self.world.ahead)?;
         let applied = self.engine.apply(&event);
         if applied.is_ok() {
             self.coverage.see(&event, seen);
@@ -596,8 +597,12 @@ impl Play {
                 ),
             );
         }
+        let was_over = self.engine.finished().is_some();
         for event in events {
             self.push(event)?;
+        }
+        if was_over && self.engine.finished().is_none() && self.clock.is_some() {
+            self.look_at_the_clock()?;
         }
         if face.is_some_and(|face| face != self.engine.face(self.now)) {
             return wrong(

@@ -115,6 +115,14 @@ impl World {
         effect.parts.clear();
     }
 
+    /// A person saw that a part of an undo is done.
+    pub(super) fn part_by_hand(&mut self, path: &Arc<str>, part: u32) {
+        let effect = self.effects.entry(path.clone()).or_default();
+        effect.full = false;
+        effect.by_hand = false;
+        effect.parts.insert(part);
+    }
+
     /// A person did it, or undid it.
     pub(super) fn by_hand(&mut self, path: &Arc<str>, phase: Phase) {
         let effect = self.effects.entry(path.clone()).or_default();

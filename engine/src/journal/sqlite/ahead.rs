@@ -40,32 +40,39 @@ pub(super) struct Sender {
 
 impl Sender {
     /// An event whose text is all there is of it.
-    pub(super) fn text(&mut self, at: &str, body: &str) {
+    ///
+    /// # Errors
+    /// If the decoder has gone. It met an event that it cannot read, which comes before all that is read now: that is what the reader
+    /// reports in the end.
+    pub(super) fn text(&mut self, at: &str, body: &str) -> Result<(), Unreadable> {
         self.texts.text.push_str(at);
         let middle = self.texts.text.len();
         self.texts.text.push_str(body);
         self.texts.ends.push((middle, self.texts.text.len()));
         if self.texts.text.len() >= CHUNK {
-            self.flush();
+            return self.flush();
         }
+        Ok(())
     }
 
-    pub(super) fn event(&mut self, event: Event) {
-        self.flush();
-        self.send(Passed::Event(Box::new(event)));
+    /// # Errors
+    /// As [`Sender::text`].
+    pub(super) fn event(&mut self, event: Event) -> Result<(), Unreadable> {
+        self.flush()?;
+        self.send(Passed::Event(Box::new(event)))
     }
 
-    fn flush(&mut self) {
-        if !self.texts.ends.is_empty() {
-            let texts = std::mem::take(&mut self.texts);
-            self.send(Passed::Texts(texts));
+    fn flush(&mut self) -> Result<(), Unreadable> {
+        if self.texts.ends.is_empty() {
+            return Ok(());
         }
+        let texts = std::mem::take(&mut self.texts);
+        self.send(Passed::Texts(texts))
     }
 
-    fn send(&self, passed: Passed) {
-        // A decoder that met an event which it cannot read has gone. What it met comes before all that is read now, so it is what the
-        // reader reports in the end.
-        drop(self.pass.send(passed));
+    fn send(&self, passed: Passed) -> Result<(), Unreadable> {
+        let sent = self.pass.send(passed);
+        sent.map_err(|_| Unreadable::Damaged("an event before it cannot be read".to_owned()))
     }
 }
 
@@ -78,13 +85,18 @@ pub(super) fn load(
 ) -> Result<Vec<Event>, Stopped> {
     std::thread::scope(|scope| {
         let (pass, passed) = sync_channel(AHEAD);
-        let decoder = scope.spawn(move || decode((from, expected), graphs, &passed));
+        let decoder = std::thread::Builder::new()
+            .name("decoder".to_owned())
+            .spawn_scoped(scope, move || decode((from, expected), graphs, &passed))
+            .map_err(|error| Stopped::no_thread(&error))?;
         let mut sender = Sender {
             pass,
             texts: Texts::default(),
         };
         let done = read(&mut sender);
-        sender.flush();
+        // What was checked before the reader stopped is decoded all the same: it may hold the first place that does not hold.
+        let flushed = sender.flush();
+        let done = done.and(flushed.map_err(|error| Stopped::unreadable(from, error)));
         drop(sender);
         let decoded = decoder.join().unwrap_or_else(|panic| resume_unwind(panic));
         let events = decoded.map_err(|(seq, error)| Stopped::unreadable(seq, error))?;

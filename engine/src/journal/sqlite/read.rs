@@ -32,6 +32,11 @@ pub(super) enum Stopped {
 }
 
 impl Stopped {
+    pub(super) fn no_thread(error: &std::io::Error) -> Self {
+        let why = format!("no thread can be started to read the run: {error}");
+        Self::Failed(JournalError::Store(why))
+    }
+
     /// At an event that holds, and cannot be read.
     pub(super) fn unreadable(seq: u64, error: Unreadable) -> Self {
         match error {
@@ -207,11 +212,10 @@ impl Reader<'_> {
             ahead::load((from, expected), self.graphs, |decoder| {
                 self.walk(row.no, &mut chain, &mut |at, body| {
                     if record::names_blobs(body) {
-                        decoder.event(decode(at, body)?);
+                        decoder.event(decode(at, body)?)
                     } else {
-                        decoder.text(at, body);
+                        decoder.text(at, body)
                     }
-                    Ok(())
                 })
             })?
         };

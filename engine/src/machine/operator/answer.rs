@@ -278,7 +278,11 @@ impl Machine {
                 ));
             }
             Stage::Failed => self.forward_again(id, who)?,
-            Stage::Running => return Err(format!("{node} runs; pause or cancel the run first")),
+            Stage::Running => {
+                return Err(format!(
+                    "{node} runs: it can be skipped if it fails; `cancel` ends the run"
+                ));
+            }
             Stage::InDoubt => return Err(format!("{node} is in doubt: `resolve` it")),
             Stage::Succeeded | Stage::Skipped | Stage::Ended => {
                 return Err(format!("{node} is {} already", instance.state.as_str()));
@@ -341,6 +345,7 @@ impl Machine {
             node: instance.path.clone(),
             phase,
             done,
+            part: (phase == Phase::Undo && in_doubt).then_some(instance.undo.part),
             output: output.clone(),
             who: who.to_owned(),
             because: because.to_owned(),

@@ -80,7 +80,7 @@ pub enum Command {
         /// Why.
         because: String,
     },
-    /// Change an input of a paused run.
+    /// Change an input, for what has not started.
     SetInput {
         /// The input.
         name: String,

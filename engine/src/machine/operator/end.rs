@@ -11,6 +11,7 @@ use crate::{
         undo::Need,
     },
     step::{Cause, Certainty, Failure, Phase},
+    value::Timestamp,
 };
 
 impl Machine {
@@ -27,7 +28,7 @@ impl Machine {
                     .to_owned(),
             );
         }
-        if undo && self.scope_phase(ROOT) == ScopePhase::Undoing {
+        if undo && self.scope_phase(ROOT) == ScopePhase::Undoing && !self.gives_up(ROOT) {
             return Err("it is undoing what it did already".to_owned());
         }
         // What sleeps in `finally` now may have come to sleep since.
@@ -97,13 +98,7 @@ impl Machine {
                 only_finally: false,
             })]);
         }
-        match self.scope_phase(ROOT) {
-            ScopePhase::Forward
-            | ScopePhase::Undoing
-            | ScopePhase::Cleaning
-            | ScopePhase::Finally
-            | ScopePhase::Over => self.judge_cancel(who, true, false, None),
-        }
+        self.judge_cancel(who, true, false, None)
     }
 
     /// Whether an undo would undo anything.
@@ -116,6 +111,7 @@ impl Machine {
         tried.finished = None;
         tried.closed = None;
         tried.cancelled = None;
+        tried.paused = None;
         tried.undo_ordered = Some(String::new());
         for state in tried.scopes.values_mut() {
             state.phase = ScopePhase::Over;
@@ -127,8 +123,14 @@ impl Machine {
             return Ok(());
         }
         tried.refresh();
-        if tried.agenda.has(Rank::Undo) {
-            return Ok(());
+        // An undo of which the condition does not hold is passed over, and others come to their turn by it.
+        while let Some(body) = tried.next_undone(self.last_at) {
+            let at = self.last_at;
+            let passed_over = matches!(&body, EventBody::Skipped(_));
+            if !passed_over || tried.take(&Event { at, body }, at).is_err() {
+                return Ok(());
+            }
+            tried.refresh();
         }
         let in_the_way = self
             .steps()
@@ -147,6 +149,14 @@ impl Machine {
             }
             None => "there is nothing to undo".to_owned(),
         })
+    }
+
+    /// The next undo, or the next step of one.
+    fn next_undone(&self, now: Timestamp) -> Option<EventBody> {
+        let mut parts = self.agenda.of_rank(Rank::Retry);
+        let part = parts.find(|(.., phase)| *phase == Phase::Undo);
+        part.map(|(_, _, id, _)| self.start_undo(*id, now))
+            .or_else(|| self.next_undo(now))
     }
 
     pub(super) fn steps(&self) -> impl Iterator<Item = InstanceId> {

@@ -19,10 +19,14 @@ use super::{
     core::{IllegalEvent, Machine},
     event::*,
     execution::Stage,
-    state::InstanceId,
+    state::{InstanceId, Role},
     tree::ROOT,
 };
-use crate::{graph::readers, step::Phase, value::Timestamp};
+use crate::{
+    graph::{NodeId, readers},
+    step::Phase,
+    value::Timestamp,
+};
 use indexmap::IndexMap;
 
 /// The events that a command causes, or why it is refused.
@@ -93,9 +97,12 @@ impl Machine {
         orders: impl IntoIterator<Item = &'a Submitted>,
     ) -> Result<Self, IllegalEvent> {
         let mut ahead = self.clone();
+        let mut sent = Timestamp::MIN;
         for order in orders {
-            ahead.wake(order.at)?;
-            for event in ahead.command(order, order.at) {
+            // In the order in which they came, whatever the clocks of those who sent them say.
+            sent = sent.max(order.at);
+            ahead.wake(sent)?;
+            for event in ahead.command(order, sent) {
                 ahead.apply(&event)?;
             }
         }
@@ -235,30 +242,25 @@ impl Machine {
     }
 
     /// What people approved, or are asked to, is what they were shown: an input cannot be changed under it that the question reads, or
-    /// a step behind it that has not run.
+    /// something behind it that is not done.
     fn no_approval_covers(&self, input: &str) -> Result<(), String> {
-        let reads = |id: InstanceId| {
-            let at = self.get(id);
-            let def = at.def.filter(|_| at.scope == ROOT);
-            def.is_some_and(|def| readers::reads_input(&self.graph, def, input))
-        };
         for approval in self.tree.ids() {
             let asks = self.tree.stage(approval, Phase::Do) == Stage::AwaitingApproval;
-            if self.tree.finally_of(approval).is_some()
-                || !asks && self.get(approval).votes.is_empty()
-            {
+            let at = self.get(approval);
+            let Some(def) = at.def.filter(|_| asks || !at.votes.is_empty()) else {
+                continue;
+            };
+            if self.tree.finally_of(approval).is_some() || at.scope != ROOT {
                 continue;
             }
-            let behind = self.behind(approval);
-            let pending = |id: &InstanceId| self.tree.stage(*id, Phase::Do) == Stage::Idle;
-            let behind = behind.into_iter().filter(pending);
-            let reader = asks
-                .then_some(approval)
+            let behind = self.graph.behind(def).into_iter();
+            let mut readers = asks
+                .then_some(def)
                 .into_iter()
-                .chain(behind)
-                .find(|id| reads(*id));
-            if let Some(reader) = reader {
-                let (asked, reader) = (&self.get(approval).path, &self.get(reader).path);
+                .chain(behind.filter(|node| !self.is_done(*node)))
+                .filter(|node| readers::reads_input(&self.graph, *node, input));
+            if let Some(reader) = readers.next() {
+                let (asked, reader) = (&at.path, self.graph.static_path(reader));
                 return Err(format!(
                     "{reader} reads {input}, and the approval {asked} was asked for with its value: a change would not be what \
                      people approved; `cancel` the run and start it with the other value"
@@ -268,20 +270,37 @@ impl Machine {
         Ok(())
     }
 
-    /// What needs a node, at its own level and at those around it, with everything inside.
-    fn behind(&self, id: InstanceId) -> Vec<InstanceId> {
-        let mut work: Vec<InstanceId> = std::iter::once(id).chain(self.tree.around(id)).collect();
-        let mut found = Vec::new();
-        while let Some(at) = work.pop() {
-            for next in self.tree.dependents(at) {
-                if !found.contains(&next) {
-                    found.push(next);
-                    found.extend(self.tree.inside(next));
-                    work.push(next);
-                }
+    /// Whether every instance of a node has succeeded, or was skipped: what failed, or has not opened yet, may still run.
+    fn is_done(&self, node: NodeId) -> bool {
+        let of_node = |id: &InstanceId| self.get(*id).def == Some(node);
+        let mut all = self.tree.ids().filter(of_node).peekable();
+        let done = |id| {
+            matches!(
+                self.tree.stage(id, Phase::Do),
+                Stage::Succeeded | Stage::Skipped
+            )
+        };
+        all.peek().is_some() && all.all(done)
+    }
+
+    /// What undoes an act, or tells whether it happened, must mean what the act meant.
+    fn nothing_acted_by(&self, input: &str) -> Result<(), String> {
+        for id in self.tree.ids() {
+            let at = self.get(id);
+            let Some(def) = at.def.filter(|_| at.scope == ROOT && at.role == Role::Step) else {
+                continue;
+            };
+            let open =
+                at.took_effect || at.forward.stage().is_active() || at.undo.stage().is_active();
+            if open && readers::reads_input_later(&self.graph, def, input) {
+                return Err(format!(
+                    "{0} has acted, or runs, by {input}, and its undo or its probe reads it: with another value they would be about \
+                     something else; `cancel` the run and start it with the other value",
+                    at.path
+                ));
             }
         }
-        found
+        Ok(())
     }
 
     fn judge_input(&self, name: &str, value: &str, who: &str) -> Verdict {
@@ -289,6 +308,7 @@ impl Machine {
             return Err(format!("there is no input {name:?}"));
         };
         self.no_approval_covers(name)?;
+        self.nothing_acted_by(name)?;
         let decls: IndexMap<_, _> = [(name.to_owned(), decl.clone())].into();
         let checked = crate::compile::inputs::check(&decls, &[(name.to_owned(), value.to_owned())])
             .map_err(|diagnostics| {

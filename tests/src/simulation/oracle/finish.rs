@@ -282,6 +282,7 @@ impl Oracle {
             if world.effects.get(&step).is_some_and(|effect| effect.full)
                 && !matches!(self.undo_of(&step), Some(Undo::None))
                 && !self.rec(&step).by_hand
+                && !self.may_pass_over(&step)
             {
                 let ended = match self.stand(&step) {
                     Stand::Ended => ", which was ended after its act,",

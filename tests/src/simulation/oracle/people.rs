@@ -9,6 +9,23 @@ use super::{
 impl Oracle {
     pub(super) fn on_cancelled(&mut self, undo: bool, force: bool) {
         self.cancelled = Some((undo, force));
+        if undo {
+            // An undo that the order before gave up, and that has not come to its end, continues.
+            let mut again = Vec::new();
+            for (at, state) in &mut self.scopes {
+                if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Cleaning)
+                    && let Some(ending) = &mut state.ending
+                    && ending.cancelled
+                    && !ending.undo
+                {
+                    ending.undo = true;
+                    again.push((at.clone(), state.phase));
+                }
+            }
+            for (at, phase) in again {
+                self.open_undo(&at, phase);
+            }
+        }
         self.paused = false;
         // What asked waits for no answer any more.
         let failed: Vec<Path> = self
@@ -62,16 +79,7 @@ impl Oracle {
                 });
             }
         }
-        if undo {
-            // An undo that the order before gave up, and that has not come to its end, continues.
-            for state in self.scopes.values_mut() {
-                if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Cleaning)
-                    && let Some(ending) = &mut state.ending
-                {
-                    ending.undo |= ending.cancelled;
-                }
-            }
-        } else {
+        if !undo {
             let apart: Vec<Path> = self
                 .scopes
                 .keys()
@@ -188,8 +196,13 @@ impl Oracle {
         around.any(|at| is_item(at) && !self.stand(at).is_active())
     }
 
-    /// A group or loop around it that would break at once by its other failures: they ask, too.
+    /// A group or loop around it that would break at once by its other failures: they ask, too. What a person passes over inside what
+    /// is passed over itself opens nothing.
     pub(super) fn ask_about_others(&mut self, path: &str) {
+        let mut around = std::iter::successors(parent(path), |at| parent(at));
+        if around.any(|at| self.stand(at) == Stand::Skipped) {
+            return;
+        }
         let mut at = path.to_owned();
         while let Some(up) = parent(&at).map(str::to_owned) {
             if self.breaks(&up).is_some() {

@@ -156,6 +156,13 @@ impl Oracle {
                     self.exec_mut(path, e.phase).not_done = true;
                     return Ok(());
                 }
+                if e.phase == Phase::Undo && before == Stand::Doubt {
+                    // Who looked says so of what was in doubt, and of no more.
+                    let part = self.exec(path, Phase::Undo).part;
+                    world.part_by_hand(path, part);
+                    self.part_undone(path, part);
+                    return Ok(());
+                }
                 if e.phase == Phase::Undo {
                     world.by_hand(path, Phase::Undo);
                     self.settle_undo(path);

@@ -191,20 +191,28 @@ impl Oracle {
                 format!("the undo of {path} succeeds and is {stand:?}"),
             );
         }
-        if world.effects.get(path).is_some_and(|effect| effect.full) {
+        if world.effects.get(path).is_some_and(|effect| effect.full) && !self.may_pass_over(path) {
             return wrong("P6", format!("{path} says undone, and its effect is there"));
         }
-        self.next_part(path, e.part);
+        self.part_undone(path, e.part);
         Ok(())
     }
 
-    /// A part of an undo is done, or had nothing to do.
-    fn next_part(&mut self, path: &str, part: u32) {
-        let parts = match self.undo_of(path) {
+    fn undo_parts(&self, path: &str) -> u32 {
+        match self.undo_of(path) {
             Some(Undo::Steps(parts)) => u32::try_from(parts.len()).unwrap_or(1),
             Some(Undo::Auto { .. } | Undo::None | Undo::Impossible) | None => 1,
-        };
-        if part + 1 < parts {
+        }
+    }
+
+    /// Whether its undo may begin with a step of which the condition does not hold: then it leaves what is there.
+    pub(super) fn may_pass_over(&self, path: &str) -> bool {
+        matches!(self.undo_of(path), Some(Undo::Steps(parts)) if parts.first().is_some_and(|part| part.when.is_some()))
+    }
+
+    /// A part of an undo is done, or had nothing to do.
+    pub(super) fn part_undone(&mut self, path: &str, part: u32) {
+        if part + 1 < self.undo_parts(path) {
             let exec = self.exec_mut(path, Phase::Undo);
             exec.stand = Stand::Backoff;
             exec.part = part + 1;
@@ -238,12 +246,21 @@ impl Oracle {
                 format!("the undo of {path} is skipped and is {prev:?}"),
             );
         }
-        if e.why == SkipCause::NoEffect && prev != Stand::Pending {
+        let parts = self.undo_parts(path);
+        let rec = self.rec_mut(path);
+        if e.why == SkipCause::NoEffect {
             // A part of an undo that has nothing to do.
-            self.next_part(path, self.rec(path).undo.part);
+            if rec.undo.part + 1 < parts {
+                rec.undo.part += 1;
+                rec.undo.stand = Stand::Backoff;
+            } else if rec.undo.started {
+                self.settle_undo(path);
+            } else {
+                rec.undo.part = 0;
+                rec.undo.stand = Stand::Skipped;
+            }
             return Ok(());
         }
-        let rec = self.rec_mut(path);
         // Given up by a cancel: a later compensation tries it anew.
         if e.why == SkipCause::Ended {
             rec.undo.stand = Stand::Ended;
@@ -310,7 +327,7 @@ impl Oracle {
         Ok(())
     }
 
-    fn open_undo(&mut self, scope: &str, phase: ScopePhase) {
+    pub(super) fn open_undo(&mut self, scope: &str, phase: ScopePhase) {
         self.overtake(scope);
         self.scope_mut(scope).phase = phase;
         for (at, rec) in &mut self.recs {

@@ -86,6 +86,7 @@ impl Oracle {
                 Some((_, false)) => Accept,
                 Some(_) => Either,
             },
+            ScopePhase::Undoing if undo && root.ending.is_some_and(|ending| !ending.undo) => Accept,
             ScopePhase::Undoing if undo => Refuse("it undoes already"),
             ScopePhase::Undoing | ScopePhase::Cleaning => match (self.cancelled, undo) {
                 (None, _) => Accept,

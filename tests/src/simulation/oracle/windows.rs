@@ -3,7 +3,7 @@ use super::{Check, Oracle, Path, Shape, parent, record::Stand, wrong};
 use crate::simulation::{graphs, world::World};
 use windlass_engine::{
     graph::OutsideWindow,
-    machine::{Failed, WindowClosed},
+    machine::{Event, EventBody, Failed, WindowClosed},
     step::{Certainty, Phase},
     value::Timestamp,
 };
@@ -22,6 +22,25 @@ impl Oracle {
         graphs::is_open(at.as_millisecond() + self.ahead)
     }
 
+    /// Whatever the machine has noticed of it: what starts, starts inside a window of the wall clock as it is. What is less than a
+    /// second is no step of the clock.
+    pub(crate) fn check_wall(&self, event: &Event, ahead: i64) -> Check {
+        let EventBody::Started(e) = &event.body else {
+            return Ok(());
+        };
+        let wall = event.at.as_millisecond() + ahead;
+        let open = [-1_000, 0, 1_000]
+            .iter()
+            .any(|off| graphs::is_open(wall + off));
+        if e.phase == Phase::Do && self.is_bound_by_windows(&e.node) && !open {
+            return wrong(
+                "P13",
+                format!("{} starts outside the windows of the wall clock", e.node),
+            );
+        }
+        Ok(())
+    }
+
     fn check_shut(&self, path: &str, at: Timestamp, outside: OutsideWindow) -> Check {
         let bound = self.is_bound_by_windows(path);
         if !bound || self.is_open(at) || self.graph.policy.outside_window != outside {
@@ -37,9 +56,12 @@ impl Oracle {
         self.check_shut(&e.node, at, OutsideWindow::Wait)?;
         let stand = self.stand(&e.node);
         match stand {
-            // An attempt that has begun comes to its end.
-            Stand::Backoff => {}
-            Stand::Pending | Stand::Ordered | Stand::Gated | Stand::Shut | Stand::Ended => {
+            Stand::Pending
+            | Stand::Ordered
+            | Stand::Backoff
+            | Stand::Gated
+            | Stand::Shut
+            | Stand::Ended => {
                 self.check_needs(&e.node)?;
                 let rec = self.rec_mut(&e.node);
                 rec.ordered |= stand == Stand::Ordered;
