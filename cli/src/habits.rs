@@ -75,3 +75,37 @@ pub(crate) fn translate(error: &mut clap::Error) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Cli;
+    use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn every_word_is_none_of_ours_and_every_tip_is() {
+        let command = Cli::command();
+        let ours: Vec<&str> = command
+            .get_subcommands()
+            .map(clap::Command::get_name)
+            .collect();
+        for (words, tip) in HABITS {
+            let named: Vec<&str> = tip
+                .split("`windlass ")
+                .skip(1)
+                .filter_map(|rest| rest.split([' ', '`']).next())
+                .collect();
+            assert!(
+                !named.is_empty() && named.iter().all(|name| ours.contains(name)),
+                "{tip}"
+            );
+            for word in words {
+                assert!(!ours.contains(word), "{word}");
+                let mut error = Cli::try_parse_from(["windlass", word]).err().expect(word);
+                translate(&mut error);
+                let said = error.to_string();
+                assert!(said.contains(tip) && !said.contains("similar"), "{said}");
+            }
+        }
+    }
+}

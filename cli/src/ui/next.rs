@@ -1,5 +1,5 @@
 //! The exact next commands.
-use super::{again, words::current};
+use super::{again, summary::undo_part, words::current};
 use crate::{clock, error::short};
 use windlass_engine::{
     machine::{Command, Holder, Instance, Machine, Role, RunState, Stage, Submitted},
@@ -150,11 +150,18 @@ fn answers(machine: &Machine, instance: &Instance, phase: Phase) -> Vec<Next> {
         output: given.clone(),
         because: String::new(),
     };
+    let part = undo_part(machine, instance, phase);
     let (tried, done, not_done, skipped) = match (phase, in_doubt) {
         (Phase::Do, true) => (
             "ask its probe again",
             "it happened",
             "it did not happen, and cannot any more",
+            "",
+        ),
+        (Phase::Undo, true) if part.is_some() => (
+            "ask its probe again",
+            "this step of its undo happened; those after it follow",
+            "this step of its undo did not happen, and cannot any more",
             "",
         ),
         (Phase::Undo, true) => (

@@ -143,8 +143,11 @@ pub(crate) fn doubt(
     ]
     .into_iter()
     .find(|(_, _, execution)| execution.stage() == Stage::InDoubt)?;
+    let part = undo_part(machine, instance, phase)
+        .map(|part| format!(", {part}"))
+        .unwrap_or_default();
     let mut text = format!(
-        "  {} {what}{}: it is not known whether attempt {} took effect\n",
+        "  {} {what}{}{part}: it is not known whether attempt {} took effect\n",
         style.magenta("in doubt"),
         style.bold(&instance.path),
         execution.attempt,
@@ -162,6 +165,13 @@ pub(crate) fn doubt(
         text.push_str(&indented("        ", &value_lines(&mark.token, 12)));
     }
     Some(text)
+}
+
+/// Which step of an undo of several it has come to: `step 2 of 3`.
+pub(crate) fn undo_part(machine: &Machine, instance: &Instance, phase: Phase) -> Option<String> {
+    let id = machine.id_of(&instance.path)?;
+    let of = machine.undo_parts(id);
+    (phase == Phase::Undo && of > 1).then(|| format!("step {} of {of}", instance.undo.part + 1))
 }
 
 /// Failures and doubts that still stand.

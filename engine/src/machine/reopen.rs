@@ -57,7 +57,7 @@ impl Machine {
     }
 
     /// A container that has settled is open again. An item needs one of its loop's slots first: it is pending, and so is what is
-    /// inside it.
+    /// inside it. What is inside a playbook that is pending waits for that.
     fn open_again(
         &mut self,
         container: InstanceId,
@@ -69,7 +69,11 @@ impl Machine {
         let waits = std::iter::once(container)
             .chain(self.tree.around(container))
             .map(|at| self.get(at))
-            .any(|at| at.item.is_some() && !at.forward.stage().is_active());
+            .any(|at| at.item.is_some() && !at.forward.stage().is_active())
+            || self
+                .tree
+                .around(container)
+                .any(|at| self.tree.stage(at, Phase::Do) == Stage::Idle);
         let was_skipped = self.tree.stage(container, Phase::Do) == Stage::Skipped;
         self.tree.get_mut(container).finished_at = None;
         if waits {

@@ -1,6 +1,7 @@
 //! What people do in between, as sequences of events: found by readers and testers, and out of the simulation's reach or too rare
 //! there to be left to chance.
 mod ends;
+mod later;
 
 use super::*;
 use crate::{

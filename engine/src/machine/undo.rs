@@ -300,7 +300,8 @@ impl Machine {
     }
 
     /// How many steps the undo has.
-    pub(super) fn undo_parts(&self, id: InstanceId) -> u32 {
+    #[must_use]
+    pub fn undo_parts(&self, id: InstanceId) -> u32 {
         match self.tree.step(id).map(|step| &step.undo) {
             Some(Undo::Steps(parts)) => number(parts.len()),
             Some(Undo::Auto { .. } | Undo::None | Undo::Impossible) | None => 1,

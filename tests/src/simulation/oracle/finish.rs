@@ -202,7 +202,7 @@ impl Oracle {
             }
             Outcome::Compensated => {
                 let undid = self.scope(scope).phase == ScopePhase::Undoing;
-                if !ending.is_some_and(|ending| ending.undo || undid) {
+                if !undid && !ending.is_some_and(|ending| ending.undo) {
                     return wrong(
                         "P7",
                         format!("{scope:?} is compensated, and nothing ended it with undo"),

@@ -193,7 +193,10 @@ impl Oracle {
     /// Whether it is in an item that waits for a slot of its loop.
     fn waits_around(&self, path: &str) -> bool {
         let mut around = std::iter::successors(parent(path), |at| parent(at));
-        around.any(|at| is_item(at) && !self.stand(at).is_active())
+        around.any(|at| match self.stand(at) {
+            Stand::Pending | Stand::Ordered => !at.is_empty(),
+            stand => is_item(at) && !stand.is_active(),
+        })
     }
 
     /// A group or loop around it that would break at once by its other failures: they ask, too. What a person passes over inside what

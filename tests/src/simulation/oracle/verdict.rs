@@ -148,6 +148,7 @@ impl Oracle {
                 && !rec.left
                 && !rec.by_hand
                 && rec.undo.stand == Stand::Pending
+                && !self.may_pass_over(&step)
                 && matches!(
                     self.undo_of(&step),
                     Some(
