@@ -8,8 +8,9 @@ use std::{
 use tokio::sync::watch;
 use windlass_engine::{
     journal::{Journal, MemoryJournal},
-    machine::{EventBody, Holder, Machine, NodeState, Outcome},
+    machine::{Command, EventBody, Holder, Machine, NodeState, Outcome, Submitted},
     run::{Clock, DriveOptions, Driver, Ended, RunHandle},
+    step::WaitOn,
     value::{Duration, Timestamp},
 };
 use windlass_tests::House;
@@ -261,4 +262,82 @@ async fn a_run_that_is_resumed_by_a_clock_behind_goes_on() {
         run.machine().await.finished().unwrap().outcome,
         Outcome::Succeeded
     );
+}
+
+fn order(run: &Run, id: &str, at: &str, command: Command) -> Submitted {
+    Submitted {
+        id: id.to_owned(),
+        run: run.handle.id.clone(),
+        who: "ana".to_owned(),
+        account: None,
+        at: at.parse().unwrap(),
+        command,
+    }
+}
+
+impl Run {
+    /// The process stops; the next one begins with this wall clock, and finds these orders.
+    async fn taken_over(&mut self, wall: &str, orders: Vec<Submitted>) {
+        self.handle.stop();
+        assert_eq!(self.handle.ended().await.unwrap(), Ended::Interrupted);
+        for order in orders {
+            self.journal.submit(order).await.unwrap();
+        }
+        self.clock = TestClock::at(wall.parse().unwrap());
+        self.handle = driver(&self.journal, &self.clock)
+            .resume(&self.handle.id, DriveOptions::default())
+            .await
+            .unwrap();
+        self.clock.pass(Duration::from_secs(5)).await;
+    }
+}
+
+/// The clock was set back between them: the second was sent at an earlier time by its own clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_taken_in_the_order_in_which_they_came() {
+    let mut run = Run::start(LATER).await;
+    run.clock.pass(minutes(12)).await;
+    let orders = vec![
+        order(
+            &run,
+            "1",
+            "2027-03-01T12:12:00Z",
+            Command::Pause { because: None },
+        ),
+        order(&run, "2", "2027-03-01T10:13:00Z", Command::Unpause),
+    ];
+    run.taken_over("2027-03-01T10:14:00Z", orders).await;
+    assert!(run.machine().await.paused().is_none());
+    run.clock.pass(minutes(61)).await;
+    assert_eq!(run.state("then").await, NodeState::Succeeded);
+}
+
+/// The next process finds its clock behind: the question would look at it, and a vote that waits comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vote_counts_though_the_clock_was_set_since() {
+    let mut run = Run::start(VOTE).await;
+    run.clock.pass(minutes(60)).await;
+    let machine = run.machine().await;
+    let wait = machine
+        .instance("ask")
+        .unwrap()
+        .forward
+        .wait()
+        .unwrap()
+        .clone();
+    let WaitOn::Approval(request) = &wait.on else {
+        panic!("{wait:?}");
+    };
+    let vote = Command::Vote {
+        node: "ask".to_owned(),
+        approve: true,
+        answers: indexmap::IndexMap::new(),
+        reason: None,
+        digest: machine.started().digest.clone(),
+        shown_hash: request.shown_hash.clone(),
+    };
+    let mut vote = order(&run, "1", "2027-03-01T11:29:00Z", vote);
+    vote.who = "bo".to_owned();
+    run.taken_over("2027-03-01T11:30:00Z", vec![vote]).await;
+    assert_eq!(run.state("ask").await, NodeState::Succeeded);
 }

@@ -20,7 +20,7 @@ pub(crate) struct CancelArgs {
     /// Leave what it did as it is
     #[arg(long)]
     leave: bool,
-    /// End running steps on their server too, instead of letting them finish; a second time, pass over `finally`
+    /// End running steps on their server too, instead of letting them finish; with `--leave` while `finally` runs, pass over the rest of it
     #[arg(long)]
     force: bool,
     /// Why

@@ -106,7 +106,7 @@ impl Machine {
                 instance.start_order = order;
             }
             // What is done from here on is undone from its first undo step.
-            if instance.undo.attempt > 0 {
+            if instance.undo.attempt > 0 || instance.undo.left {
                 instance.execution_mut(Phase::Undo).forget();
             }
             self.open(id);
@@ -373,7 +373,7 @@ impl Machine {
         instance.finished_at = Some(at);
         instance.took_effect = true;
         instance.by_hand = was_failed;
-        if was_failed && instance.undo.attempt > 0 {
+        if was_failed && (instance.undo.attempt > 0 || instance.undo.left) {
             // Done since, by hand: what an undo of it did before counts no more.
             instance.execution_mut(Phase::Undo).forget();
         }

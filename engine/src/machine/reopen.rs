@@ -283,6 +283,7 @@ impl Machine {
                 }
             }
             forget(self.tree.get_mut(id));
+            self.tally_mut(id).undo = super::undo::Mark::default();
             self.touch(id);
             self.recount(id)?;
             self.close_inside(id);

@@ -140,9 +140,9 @@ impl Machine {
             ..Share::default()
         };
         match &forward.at {
-            At::Succeeded => share.passed = true,
-            // Skipped in its place: those that need it wait for what it would have waited for.
-            At::Skipped => share.passed = self.tally(id).needs == 0,
+            // If what it needs runs again, those that need it wait for that, too: `needs` that is left out names only the step before. A
+            // step that was skipped is in its place.
+            At::Succeeded | At::Skipped => share.passed = self.tally(id).needs == 0,
             // A playbook that failed only since the scope around it ends is no reason for that.
             At::Failed { .. } if self.ended_with_outer(id) => {}
             At::Failed { asks, .. } => match self.reaction_now(id, *asks) {

@@ -55,8 +55,7 @@ impl Machine {
             OutsideWindow::Refuse => {}
         }
         // An attempt before may have written something, if the step can be run again whatever it did.
-        let again =
-            self.get(id).forward.attempt > 0 && self.redo(id, Phase::Do) == Redo::Repeatable;
+        let again = self.get(id).forward.begun && self.redo(id, Phase::Do) == Redo::Repeatable;
         let failure = Failure::new(
             "policy.window",
             format!(

@@ -484,6 +484,9 @@ impl Assignment {
         Ok(match question.done.evaluate(&vars) {
             Ok(Value::Bool(true)) => Probed::Done(None),
             Ok(Value::Bool(false)) => Probed::NotDone,
+            Ok(Value::Null) => {
+                Probed::InDoubt("its probe cannot tell whether it was done".to_owned())
+            }
             Ok(other) => Probed::InDoubt(format!("probe.done is {other}, not true or false")),
             Err(error) => Probed::InDoubt(format!("probe.done: {}", error.message)),
         })

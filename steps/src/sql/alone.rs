@@ -74,9 +74,12 @@ pub(super) fn failed(failure: Failure, shape: &Shape) -> Failure {
         "sql.error" | "sql.rights" | "sql.not_read_only" | "sql.parameter_type"
     );
     let procedure = matches!(shape.verb.as_str(), "CALL" | "DO");
+    // A query runs alone for a function that acts beside its transaction (a promotion, another database): what that has done by the
+    // time at which the query is ended, no rollback takes back.
+    let asked_for = matches!(shape.verb.as_str(), "SELECT" | "WITH" | "VALUES") && ended;
     // A database takes back one statement as a whole, but not one that commits piece by piece, nor a file beside itself.
     let leaves_file = shape.into && shape.verb == "VACUUM" && ended;
-    if is_unsure {
+    if is_unsure || asked_for {
         failure.certainty(Certainty::Unknown)
     } else if leaves_file || shape.in_pieces && (procedure || !is_refused) {
         failure.certainty(Certainty::Partial)

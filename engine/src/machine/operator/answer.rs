@@ -157,6 +157,8 @@ impl Machine {
         match (self.scope_phase(scope), in_finally) {
             (ScopePhase::Finally, true) => Ok(()),
             (ScopePhase::Over, true) => Err("the `finally` that it is in is over".to_owned()),
+            // What ends inside one that goes forward ends for a reason between them.
+            (ScopePhase::Forward, _) if self.ending_of(scope).is_none() => Ok(()),
             (ScopePhase::Forward, _) => self.nothing_inside_is_ending(scope),
             (ScopePhase::Undoing | ScopePhase::Cleaning, _) => self.nothing_is_being_undone(scope),
             // Its `finally` runs again later, from the start: what of it is under way comes to its end first.
@@ -367,8 +369,16 @@ impl Machine {
     /// The first step that has not run yet and reads the output of this one, and what the output must hold for all readers.
     fn reader_of(&self, id: InstanceId) -> Option<(String, String)> {
         let pending = |node: &NodeId| {
-            let mut all = self.tree.ids().map(|id| self.get(id));
-            all.any(|other| other.def == Some(*node) && !other.forward.stage().is_settled())
+            let of_node = |id: &InstanceId| self.get(*id).def == Some(*node);
+            // What is in a loop that is done, or was skipped, does not run.
+            let passed = |at: InstanceId| {
+                let stage = self.tree.stage(at, Phase::Do);
+                at != ROOT && matches!(stage, Stage::Succeeded | Stage::Skipped)
+            };
+            let runs = |id: InstanceId| {
+                !self.tree.stage(id, Phase::Do).is_settled() && !self.tree.around(id).any(passed)
+            };
+            self.tree.ids().filter(of_node).any(runs)
         };
         let read = readers::of(&self.graph, self.get(id).def?);
         let reader = read.iter().filter_map(|reader| reader.node).find(pending)?;

@@ -32,21 +32,26 @@ impl Machine {
             return Err("it is undoing what it did already".to_owned());
         }
         // What sleeps in `finally` now may have come to sleep since.
-        let cut: Vec<EventBody> = self.cut_finally(who).collect();
+        let mut cut: Vec<EventBody> = self.cut_finally(who).collect();
+        if force && !undo {
+            cut.extend(self.rest_of_finally(who));
+        }
+        // What has started since a forced cancel is ended by another.
+        let runs = self.agenda.has(Rank::Runs);
         if let Some(before) = &self.cancelled
             && before.undo == undo
             && (before.force || !force)
             && cut.is_empty()
+            && !(force && runs)
         {
-            let runs = self.agenda.has(Rank::Runs);
             return Err(format!(
                 "it was cancelled by {} already{}",
                 before.who,
-                match (runs, before.force) {
-                    (false, _) => "",
-                    (true, true) => "; what runs is being ended on its server",
-                    (true, false) =>
+                match (runs, self.agenda.has(Rank::Told)) {
+                    (true, _) =>
                         "; what runs comes to its end first: `--force` ends it on its server",
+                    (false, true) => "; what runs is being ended on its server",
+                    (false, false) => "",
                 }
             ));
         }
@@ -87,6 +92,26 @@ impl Machine {
                     .certainty(certainty);
                 self.failed_event(id, Phase::Do, failure, Vec::new(), true)
             })
+    }
+
+    /// What of the run's `finally` has not started: a forced cancel that comes while it runs passes over it.
+    fn rest_of_finally(&self, who: &str) -> Vec<EventBody> {
+        if self.scope_phase(ROOT) != ScopePhase::Finally {
+            return Vec::new();
+        }
+        let idle = |id: &InstanceId| self.tree.stage(*id, Phase::Do) == Stage::Idle;
+        let passed_over = |id| {
+            let failure = Failure::new("run.cancelled", format!("passed over: cancelled by {who}"));
+            let failure = failure
+                .cause(Cause::Cancelled)
+                .certainty(Certainty::NoEffect);
+            self.failed_event(id, Phase::Do, failure, Vec::new(), true)
+        };
+        self.tree
+            .finally_steps(ROOT)
+            .filter(idle)
+            .map(passed_over)
+            .collect()
     }
 
     pub(super) fn judge_undo(&self, who: &str) -> Verdict {

@@ -188,7 +188,10 @@ impl Oracle {
                     return wrong("P12", format!("{path} is skipped, and cannot be"));
                 }
                 match stand {
-                    Stand::Failed => self.reopen(path, false),
+                    Stand::Failed => {
+                        self.rec_mut(path).forward.stand = Stand::Skipped;
+                        self.reopen(path, false);
+                    }
                     // An item that is open again waits for a slot.
                     Stand::Running if self.is_pending_container(path) => {}
                     Stand::Running | Stand::Doubt | Stand::Succeeded | Stand::Skipped => {

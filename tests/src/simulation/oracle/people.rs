@@ -223,13 +223,24 @@ impl Oracle {
     /// What a scope's end did is pending again. If it had not turned from its steps yet, it undid nothing.
     pub(super) fn call_off(&mut self, scope: &str, but: &str, turned: bool) {
         // Scopes inside that end only since this one did go forward with it.
-        for (at, state) in &mut self.scopes {
-            if within(at, scope)
-                && state.phase == ScopePhase::Forward
-                && state.ending.is_some_and(|ending| ending.outer)
-            {
-                state.ending = None;
-            }
+        let forward: Vec<Path> = self
+            .scopes
+            .iter()
+            .filter(|(at, state)| within(at, scope) && state.phase == ScopePhase::Forward)
+            .filter(|(_, state)| state.ending.is_some_and(|ending| ending.outer))
+            .map(|(at, _)| at.clone())
+            .filter(|at| {
+                // But not those that end since one between them does.
+                let between = self.scopes_around(at);
+                let mut between = between.iter().take_while(|around| ***around != *scope);
+                !between.any(|around| {
+                    let ending = self.scope(around).ending;
+                    ending.is_some_and(|ending| !ending.outer)
+                })
+            })
+            .collect();
+        for at in forward {
+            self.scope_mut(&at).ending = None;
         }
         let all: Vec<Path> = self
             .recs
@@ -246,6 +257,9 @@ impl Oracle {
             let of_scope = *self.scope_of(at) == *scope;
             let repeatable = self.is_repeatable(at);
             let container = matches!(self.shape(at), Shape::Group | Shape::Foreach);
+            // What is in what a person passed over is passed over with it.
+            let mut around = std::iter::successors(parent(at), |up| parent(up));
+            let passed_over = around.any(|up| self.stand(up) == Stand::Skipped);
             // An item waits for a slot, and what is in it with it.
             let waits = is_item(at) || self.waits_around(at);
             let rec = self.rec_mut(at);
@@ -300,7 +314,7 @@ impl Oracle {
                 }
             }
             let outer_end = rec.outer_end;
-            if outer_end {
+            if outer_end && !passed_over {
                 rec.outer_end = false;
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;

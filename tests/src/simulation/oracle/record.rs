@@ -90,6 +90,14 @@ pub(super) struct Rec {
 }
 
 impl Rec {
+    /// It runs anew, or was done anew: its undo was left of the life before.
+    pub(super) fn leave_no_more(&mut self) {
+        if std::mem::take(&mut self.left) && self.undo.stand == Stand::Skipped {
+            self.undo.stand = Stand::Pending;
+            self.undo.part = 0;
+        }
+    }
+
     /// It is done, and an undo of it began, did not come to its end, and is not known to have done nothing.
     pub(super) fn is_half_undone(&self) -> bool {
         let left = matches!(

@@ -186,7 +186,11 @@ impl Oracle {
                 rec.forward.stand = Stand::Succeeded;
                 rec.effect = true;
                 rec.by_hand = before == Stand::Failed || !truly;
-                rec.undo.started &= before != Stand::Failed;
+                if before == Stand::Failed {
+                    // A life of its own: what a person left of the one before is not of this one.
+                    rec.undo.started = false;
+                    rec.leave_no_more();
+                }
                 if before == Stand::Failed {
                     self.ask_about_others(path);
                 }
@@ -202,6 +206,7 @@ impl Oracle {
                         effect.maybe |= effect.full;
                         effect.full = false;
                     }
+                    self.exec_mut(&e.node, e.phase).stand = Stand::Ordered;
                     self.call_again(&e.node);
                     self.reopen(&e.node, true);
                 }

@@ -75,7 +75,10 @@ impl Oracle {
     pub(super) fn passed(&self, path: &str) -> bool {
         let rec = self.rec(path);
         match rec.forward.stand {
-            Stand::Succeeded => rec.undo.stand != Stand::Succeeded || self.is_scratch(path),
+            Stand::Succeeded => {
+                (rec.undo.stand != Stand::Succeeded || self.is_scratch(path))
+                    && self.needs(path).iter().all(|need| self.passed(need))
+            }
             Stand::Skipped => self.needs(path).iter().all(|need| self.passed(need)),
             Stand::Failed => matches!(self.reaction(path), Reaction::Tolerate { .. }),
             _ => false,

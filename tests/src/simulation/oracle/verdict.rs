@@ -76,7 +76,8 @@ impl Oracle {
                 None => Accept,
                 // What has come to sleep in a `finally` since is ended by it.
                 Some((before, forced)) if before == undo && (forced == force) => {
-                    if self.sleeps_in_finally() {
+                    // What has started since is ended by it.
+                    if self.sleeps_in_finally() || force {
                         Either
                     } else {
                         Refuse("the same cancel again")
@@ -229,6 +230,11 @@ impl Oracle {
     fn reader_that(&self, path: &str, is: impl Fn(Stand) -> bool) -> Option<super::Path> {
         let up = super::parent(path)?;
         let id = &self.node(path)?.id;
+        // What is in what was passed over does not run.
+        let mut around = std::iter::successors(Some(up), |at| super::parent(at));
+        if around.any(|at| self.stand(at) == Stand::Skipped) {
+            return None;
+        }
         if super::is_item(path) {
             return None;
         }
