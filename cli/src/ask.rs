@@ -76,7 +76,7 @@ pub(crate) async fn submit(
     journal.submit(submitted.clone()).await?;
     if args.queue {
         session.ui.say(&format!(
-            "recorded: it waits in the run's inbox until a process drives the run; `windlass resume {}` drives it now",
+            "recorded: the process that drives the run takes it; if none does, it waits in the inbox until `windlass resume {}`",
             short(run)
         ));
         return Ok(Exit::Succeeded);
@@ -217,11 +217,11 @@ pub(crate) fn word(command: &Command) -> String {
         Command::Pause { .. } => "the run starts nothing new".to_owned(),
         Command::Unpause => "the run starts steps again".to_owned(),
         Command::Cancel { undo: true, .. } => {
-            "the run ends: what it did is undone as soon as what runs has ended (`--force` ends it on its server)"
+            "the run ends: what it did is undone as soon as what runs has ended (`--force` ends it on its server), and then its `finally` runs"
                 .to_owned()
         }
         Command::Cancel { undo: false, .. } => {
-            "the run ends as soon as what runs has ended, and what it did stays".to_owned()
+            "the run ends as soon as what runs has ended and its `finally` has run, and what it did stays".to_owned()
         }
         Command::Resolve { node, .. } => format!("{node} is settled"),
         Command::Retry { node } => format!("{node} runs again"),

@@ -101,7 +101,9 @@ mod tests {
             );
             for word in words {
                 assert!(!ours.contains(word), "{word}");
-                let mut error = Cli::try_parse_from(["windlass", word]).err().expect(word);
+                let Err(mut error) = Cli::try_parse_from(["windlass", word]) else {
+                    panic!("{word}");
+                };
                 translate(&mut error);
                 let said = error.to_string();
                 assert!(said.contains(tip) && !said.contains("similar"), "{said}");

@@ -181,7 +181,7 @@ fn execution(machine: &Machine, instance: &Instance, phase: Phase) -> Json {
         "input": execution.input.to_plain_json(),
         "wait": execution.wait(),
         "not_before": execution.not_before(),
-        "outside_window": execution.outside_window(),
+        "outside_window": execution.window_opens().is_some(),
         "doubt": execution.doubt(),
         "failure": execution.failure,
         "not_retried": not_retried,

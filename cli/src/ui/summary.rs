@@ -261,7 +261,7 @@ pub(crate) fn render(
         .filter(|instance| instance.role == Role::Step)
     {
         let (_, execution) = super::words::current(instance);
-        if (execution.outside_window()
+        if (execution.window_opens().is_some()
             || matches!(execution.stage(), Stage::Waiting | Stage::AwaitingApproval))
             && let Some(waits) = super::words::waits_for(instance, execution, now)
         {

@@ -40,7 +40,13 @@ pub(crate) fn undone(machine: &Machine, style: Style) -> String {
         };
         text.push_str(&format!("  {} {}\n", style.blue(heading), names(&done)));
     }
-    if matches!(machine.state(), RunState::Compensating | RunState::Stuck) {
+    // A run that is stuck in a doubt while it goes forward undoes nothing.
+    let undoes = match machine.state() {
+        RunState::Compensating => true,
+        RunState::Stuck => machine.is_to_be_undone(),
+        _ => false,
+    };
+    if undoes {
         let open: Vec<&Instance> = steps()
             .filter(|instance| {
                 remains(machine, instance)

@@ -214,7 +214,11 @@ impl Machine {
                 Rank::Sleeper
             }
             (At::Backoff { until, shut }, _) => {
-                let rank = if *shut { Rank::Timer } else { Rank::Retry };
+                let rank = if shut.is_some() {
+                    Rank::Timer
+                } else {
+                    Rank::Retry
+                };
                 return Some((rank, *until));
             }
             (At::Gated, _) => Rank::Gated,
@@ -332,7 +336,7 @@ impl Machine {
     /// Whether a node that only waits for its gate or its window would not start if it were pending: what it needs runs again, or
     /// a container around it fails.
     fn is_withdrawn(&self, id: InstanceId, at: &At) -> bool {
-        let waits = matches!(at, At::Gated | At::Backoff { shut: true, .. });
+        let waits = matches!(at, At::Gated | At::Backoff { shut: Some(_), .. });
         waits && (self.tally(id).needs > 0 || self.is_held(id))
     }
 

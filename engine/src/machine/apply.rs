@@ -89,7 +89,8 @@ impl Machine {
                 let id = self.find(&e.node)?;
                 // Why the attempt starts stays what it was: an interrupted one keeps its checkpoint.
                 let until = self.of_wall(e.opens);
-                self.shift(id, Phase::Do, Change::Shut { until })?;
+                let opens = e.opens;
+                self.shift(id, Phase::Do, Change::Shut { until, opens })?;
             }
             EventBody::Skipped(e) => self.on_skipped(e, at)?,
             EventBody::Doubted(e) => {

@@ -21,8 +21,8 @@ pub(super) enum At {
     },
     Backoff {
         until: Timestamp,
-        /// The windows of the policy are closed until then; it has not failed.
-        shut: bool,
+        /// The windows of the policy are closed, and open at this instant of the wall clock; it has not failed.
+        shut: Option<Timestamp>,
     },
     /// Its gate is closed; an edited input opens it.
     Gated,
@@ -61,9 +61,10 @@ pub(super) enum Change {
         epoch: u64,
     },
     Gate,
-    /// The windows of the policy are closed.
+    /// The windows of the policy are closed until then, in the time of the run; by the wall clock they open at `opens`.
     Shut {
         until: Timestamp,
+        opens: Timestamp,
     },
     Note,
     Suspend(Box<Wait>),
@@ -309,8 +310,11 @@ impl At {
                 C::Start { epoch },
             ) => Self::Running { epoch, told: false },
             (Self::Idle | Self::Backoff { .. } | Self::Gated, C::Gate) => Self::Gated,
-            (Self::Idle | Self::Backoff { .. } | Self::Gated, C::Shut { until }) => {
-                Self::Backoff { until, shut: true }
+            (Self::Idle | Self::Backoff { .. } | Self::Gated, C::Shut { until, opens }) => {
+                Self::Backoff {
+                    until,
+                    shut: Some(opens),
+                }
             }
             (Self::Running { .. }, C::Note | C::FailAttempt) => self.clone(),
             (Self::Running { .. }, C::Suspend(wait)) => Self::Asleep(wait),
@@ -322,7 +326,7 @@ impl At {
             (
                 Self::Running { .. } | Self::InDoubt { .. } | Self::Idle | Self::Backoff { .. },
                 C::NextPart { until },
-            ) => Self::Backoff { until, shut: false },
+            ) => Self::Backoff { until, shut: None },
             // Idle → Failed: an expression that is needed to start fails. Asleep → Failed: a cancel in `finally`.
             (
                 Self::Idle
@@ -335,7 +339,7 @@ impl At {
             ) => failed,
             // Gated: a gate that is asked again.
             (Self::Running { .. } | Self::InDoubt { .. } | Self::Gated, C::Retry { until }) => {
-                Self::Backoff { until, shut: false }
+                Self::Backoff { until, shut: None }
             }
             // Failed → Skipped: a person passes over it.
             (
@@ -384,9 +388,9 @@ impl At {
                 C::OrderRetry {
                     at_once: Some(until),
                 },
-            ) => Self::Backoff { until, shut: false },
+            ) => Self::Backoff { until, shut: None },
             (Self::Failed { .. }, C::OrderRetry { at_once }) => {
-                at_once.map_or(Self::Idle, |until| Self::Backoff { until, shut: false })
+                at_once.map_or(Self::Idle, |until| Self::Backoff { until, shut: None })
             }
             (Self::Running { epoch, .. }, C::Tell) => Self::Running {
                 epoch: *epoch,
@@ -416,7 +420,7 @@ impl At {
                 | Self::Running { .. }
                 | Self::InDoubt { .. }
                 | Self::Gated
-                | Self::Backoff { shut: true, .. }
+                | Self::Backoff { shut: Some(_), .. }
                 | Self::Succeeded
                 | Self::Skipped
                 | Self::Failed { .. }
@@ -535,10 +539,13 @@ impl Execution {
         }
     }
 
-    /// Whether it waits for a window of the policy to open.
+    /// When the window of the policy opens that it waits for, by the wall clock; `None` if it waits for none.
     #[must_use]
-    pub fn outside_window(&self) -> bool {
-        matches!(self.at, At::Backoff { shut: true, .. })
+    pub fn window_opens(&self) -> Option<Timestamp> {
+        match self.at {
+            At::Backoff { shut, .. } => shut,
+            _ => None,
+        }
     }
 }
 
@@ -574,11 +581,11 @@ fn places() -> Vec<At> {
         },
         At::Backoff {
             until: Timestamp::UNIX_EPOCH,
-            shut: false,
+            shut: None,
         },
         At::Backoff {
             until: Timestamp::UNIX_EPOCH,
-            shut: true,
+            shut: Some(Timestamp::MIN),
         },
         At::Gated,
         wait(WaitOn::Timer(Timestamp::UNIX_EPOCH)),
@@ -609,6 +616,7 @@ fn changes() -> Vec<Change> {
         Change::Gate,
         Change::Shut {
             until: Timestamp::UNIX_EPOCH,
+            opens: Timestamp::MIN,
         },
         Change::Note,
         Change::Suspend(wait),
@@ -645,7 +653,7 @@ mod tests {
     fn name(at: &At) -> String {
         match at {
             At::Gated => "Gated".to_owned(),
-            At::Backoff { shut: true, .. } => "Shut".to_owned(),
+            At::Backoff { shut: Some(_), .. } => "Shut".to_owned(),
             _ => format!("{:?}", at.stage()),
         }
     }

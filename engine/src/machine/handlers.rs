@@ -102,6 +102,7 @@ impl Machine {
             let instance = self.tree.get_mut(id);
             instance.started_at.get_or_insert(at);
             instance.by_hand = false;
+            instance.skipped = None;
             if instance.start_order == 0 {
                 instance.start_order = order;
             }

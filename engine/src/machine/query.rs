@@ -126,6 +126,13 @@ impl Machine {
         self.ending_of(ROOT).is_some_and(|ending| ending.undo)
     }
 
+    /// Whether it belongs to a `finally`, of its own playbook or of one around it: nothing of that is ever undone.
+    #[must_use]
+    pub fn is_in_finally(&self, instance: &Instance) -> bool {
+        self.id_of(&instance.path)
+            .is_some_and(|id| self.tree.is_in_finally(id))
+    }
+
     /// All instances, parents before their children.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         let mut stack = vec![ROOT];

@@ -75,7 +75,9 @@ impl Machine {
                 .around(container)
                 .any(|at| self.tree.stage(at, Phase::Do) == Stage::Idle);
         let was_skipped = self.tree.stage(container, Phase::Do) == Stage::Skipped;
-        self.tree.get_mut(container).finished_at = None;
+        let instance = self.tree.get_mut(container);
+        instance.finished_at = None;
+        instance.skipped = None;
         if waits {
             self.execution_mut(container, Phase::Do).next_cause = cause;
             self.shift(container, Phase::Do, Change::Again)?;

@@ -222,6 +222,12 @@ impl Tree {
         instance.in_finally.then_some(instance.scope)
     }
 
+    /// Whether it belongs to a `finally`, of its own scope or of one around it.
+    pub(super) fn is_in_finally(&self, id: InstanceId) -> bool {
+        let mut all = std::iter::once(id).chain(self.around(id));
+        all.any(|at| self.get(at).in_finally)
+    }
+
     pub(super) fn finally_steps(&self, scope: InstanceId) -> impl Iterator<Item = InstanceId> {
         let children = self.get(scope).children.iter().copied();
         children.filter(|id| self.is_finally_step(*id))

@@ -21,7 +21,7 @@ impl Machine {
     /// When the windows let a forward start of this instance happen, by the wall clock; `None` if it may start now.
     pub(super) fn window_opens(&self, id: InstanceId, now: Timestamp) -> Option<Timestamp> {
         let windows = &self.graph.policy.windows;
-        if windows.is_empty() || self.get(id).role != Role::Step || self.is_in_finally(id) {
+        if windows.is_empty() || self.get(id).role != Role::Step || self.tree.is_in_finally(id) {
             return None;
         }
         let writes = self
@@ -34,18 +34,6 @@ impl Machine {
         let wall = self.wall_ahead.after(now);
         let opens = next_opening(windows, wall).unwrap_or(Timestamp::MAX);
         (opens > wall).then_some(opens)
-    }
-
-    /// Whether an instance belongs to a `finally`, of its own scope or of one around it.
-    fn is_in_finally(&self, id: InstanceId) -> bool {
-        let mut at = Some(id);
-        while let Some(current) = at {
-            if self.tree.finally_of(current).is_some() {
-                return true;
-            }
-            at = self.get(current).parent;
-        }
-        false
     }
 
     /// The failure of a step that the policy refuses outside the windows; `None` if it waits.

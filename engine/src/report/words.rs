@@ -108,6 +108,7 @@ pub fn undo_of(machine: &Machine, instance: &Instance) -> Option<String> {
 pub fn remains(machine: &Machine, instance: &Instance) -> bool {
     instance.role == Role::Step
         && instance.took_effect
+        && !machine.is_in_finally(instance)
         && !matches!(instance.state, NodeState::Undone | NodeState::InDoubt)
         && !matches!(
             node_of(machine, instance).map(|node| &node.body),
@@ -153,9 +154,7 @@ pub fn waits_for(instance: &Instance, execution: &Execution, now: Timestamp) -> 
             clock(at, now)
         }
     };
-    if execution.outside_window()
-        && let Some(at) = execution.not_before()
-    {
+    if let Some(at) = execution.window_opens() {
         return Some(format!("for its window, which opens at {}", until(at)));
     }
     if execution.stage() == Stage::Backoff {
@@ -390,10 +389,14 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             &closed.node,
             S::Backoff,
             format!(
-                "waits for its window ({}), which opens at {} (in {})",
+                "waits for its window ({}), which opens at {}{}",
                 machine.graph().policy.windows.join("; "),
                 clock(closed.opens, now),
-                span(Duration::between(now, closed.opens))
+                // The time of the run may be ahead of the wall clock, of which the window is.
+                Some(Duration::between(now, closed.opens))
+                    .filter(|left| *left > Duration::ZERO)
+                    .map(|left| format!(" (in {})", span(left)))
+                    .unwrap_or_default()
             ),
         ),
         EventBody::Withdrawn(withdrawn) => line(

@@ -56,12 +56,12 @@ pub(super) async fn take(
     }
     let used = used(&events);
     let clock = Arc::new(RunClock::new(shared.clock.clone(), machine.last_at()));
-    if let Some(finished) = machine.finished() {
+    if machine.finished().is_some() {
         let orders = shared.journal.inbox(Some(run)).await?;
         if orders.is_empty() {
             return Err(RunError::Over {
                 run: run.to_owned(),
-                outcome: finished.outcome.as_str(),
+                outcome: machine.word(),
             });
         }
         // An order that opens it again needs its locks, which it gave back when it ended. One that is refused needs none. Each is judged

@@ -203,7 +203,7 @@ impl Machine {
         });
         match self.state() {
             RunState::Finished(Outcome::Stopped) => Ok(vec![closed]),
-            RunState::Finished(outcome) => Err(format!("the run is over: {}", outcome.as_str())),
+            RunState::Finished(_) => Err(format!("the run is over: {}", self.word())),
             // What it left behind stays, and is told by its report.
             _ if self.is_stuck() => Ok(vec![
                 closed,

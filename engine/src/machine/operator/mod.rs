@@ -165,7 +165,7 @@ impl Machine {
                 | Command::SetInput { .. } => false,
             };
             if !may_reopen {
-                return Err(format!("the run is over: {}", finished.outcome.as_str()));
+                return Err(format!("the run is over: {}", self.word()));
             }
         }
         match &submitted.command {

@@ -314,7 +314,7 @@ impl Oracle {
                 }
             }
             let outer_end = rec.outer_end;
-            if outer_end && !passed_over {
+            if outer_end && !passed_over && **at != *but {
                 rec.outer_end = false;
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;
