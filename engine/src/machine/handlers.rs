@@ -250,10 +250,15 @@ impl Machine {
             return self.shift(id, Phase::Undo, Change::Fail);
         }
         let output = self.output_of(id, &e.failure.output);
+        let was_idle = self.tree.stage(id, Phase::Do) == Stage::Idle;
         let instance = self.tree.get_mut(id);
         instance.finished_at = Some(at);
         instance.output = output;
         self.shift(id, Phase::Do, Change::Fail)?;
+        if was_idle && let Some(state) = self.scopes.get_mut(&id) {
+            // A playbook that was to run again, and does not: what it was called for before is over.
+            state.phase = super::core::ScopePhase::Over;
+        }
         // It takes up nothing more: groups and loops in it that wait for their next step are overtaken by its end.
         if matches!(self.get(id).role, Role::Group | Role::Foreach) {
             self.end_open(id)?;

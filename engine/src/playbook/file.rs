@@ -345,7 +345,8 @@ pub(super) struct ProbeFile {
     uses: Option<Id>,
     /// The kind's parameters.
     with: Option<With>,
-    /// Whether the step was done, by the answer (`row`, `rows`, `value`, `output`). A bare expression.
+    /// Whether the step was done, by the answer (`row`, `rows`, `value`, `output`); NULL if it cannot tell yet, which leaves the step
+    /// in doubt. A bare expression.
     done: Bare,
 }
 

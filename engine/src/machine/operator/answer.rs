@@ -370,11 +370,8 @@ impl Machine {
     fn reader_of(&self, id: InstanceId) -> Option<(String, String)> {
         let pending = |node: &NodeId| {
             let of_node = |id: &InstanceId| self.get(*id).def == Some(*node);
-            // What is in a loop that is done, or was skipped, does not run.
-            let passed = |at: InstanceId| {
-                let stage = self.tree.stage(at, Phase::Do);
-                at != ROOT && matches!(stage, Stage::Succeeded | Stage::Skipped)
-            };
+            // What is in what was skipped does not run.
+            let passed = |at: InstanceId| self.tree.stage(at, Phase::Do) == Stage::Skipped;
             let runs = |id: InstanceId| {
                 !self.tree.stage(id, Phase::Do).is_settled() && !self.tree.around(id).any(passed)
             };

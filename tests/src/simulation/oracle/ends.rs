@@ -124,7 +124,9 @@ impl Oracle {
             self.rec_mut(path).by_itself = !failed_inside;
         }
         if shape == Shape::Call && self.scopes.contains_key(path) && e.attempt > 0 {
-            self.check_scope_end(path)?;
+            if !matches!(stand, Stand::Pending | Stand::Ordered) {
+                self.check_scope_end(path)?;
+            }
             self.scope_mut(path).phase = ScopePhase::Over;
         }
         let mut reaction = self.reaction(path);
@@ -135,6 +137,8 @@ impl Oracle {
         match reaction {
             // It fails since the scope around it ends, and is no reason of its own.
             _ if self.rec(path).outer_end => {}
+            // What a person ordered for the run comes first.
+            Reaction::End { .. } if self.undo_ordered => {}
             Reaction::End { undo } => {
                 let scope = self.scope_of(path);
                 self.end(&scope, undo, false);
