@@ -64,6 +64,7 @@ pub(crate) fn translate(error: &mut clap::Error) {
     let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else {
         return;
     };
+    let given = given.clone();
     let found = HABITS
         .iter()
         .find(|(words, _)| words.contains(&given.as_str()));
@@ -73,6 +74,18 @@ pub(crate) fn translate(error: &mut clap::Error) {
             ContextKind::Suggested,
             ContextValue::StyledStrs(vec![(*tip).into()]),
         );
+        return;
+    }
+    // A slip of the finger, and no word that only shares some letters: what acts on a run is not proposed for `destroy`.
+    if let Some(ContextValue::Strings(alike)) = error.remove(ContextKind::SuggestedSubcommand) {
+        let mut slips = alike;
+        slips.retain(|ours| strsim::osa_distance(ours, &given) <= 2);
+        if !slips.is_empty() {
+            error.insert(
+                ContextKind::SuggestedSubcommand,
+                ContextValue::Strings(slips),
+            );
+        }
     }
 }
 
@@ -81,6 +94,24 @@ mod tests {
     use super::*;
     use crate::args::Cli;
     use clap::{CommandFactory, Parser};
+
+    #[test]
+    fn only_a_slip_of_the_finger_is_corrected() {
+        for (given, tip) in [
+            ("destroy", None),
+            ("trace", None),
+            ("reusme", Some("resume")),
+            ("undoo", Some("undo")),
+        ] {
+            let Err(mut error) = Cli::try_parse_from(["windlass", given]) else {
+                panic!("{given}");
+            };
+            translate(&mut error);
+            let said = error.to_string();
+            assert_eq!(said.contains("tip:"), tip.is_some(), "{said}");
+            assert!(tip.is_none_or(|tip| said.contains(tip)), "{said}");
+        }
+    }
 
     #[test]
     fn every_word_is_none_of_ours_and_every_tip_is() {

@@ -335,8 +335,9 @@ impl Reader<'_> {
                     environment: row.get(3)?,
                     by: row.get(4)?,
                     account: account.and_then(|account| serde_json::from_str(&account).ok()),
-                    started_at: timestamp(row, 5)?,
-                    updated_at: timestamp(row, 6)?,
+                    // One row that was damaged must not keep the list back: `audit` finds it.
+                    started_at: timestamp(row, 5).unwrap_or(Timestamp::UNIX_EPOCH),
+                    updated_at: timestamp(row, 6).unwrap_or(Timestamp::UNIX_EPOCH),
                     state: row.get(7)?,
                     events: row.get(8)?,
                     key: row.get(10)?,
