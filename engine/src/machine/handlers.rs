@@ -247,7 +247,8 @@ impl Machine {
             return self.shift(id, e.phase, Change::FailAttempt);
         }
         if e.phase == Phase::Undo {
-            return self.shift(id, Phase::Undo, Change::Fail);
+            self.shift(id, Phase::Undo, Change::Fail)?;
+            return self.undo_failed(id);
         }
         let output = self.output_of(id, &e.failure.output);
         let was_idle = self.tree.stage(id, Phase::Do) == Stage::Idle;

@@ -1,8 +1,8 @@
 //! Compensation: which undo may start when.
 //!
 //! A node's undo starts when all that depended on it is undone or had no effect. Items of a foreach are undone one by one,
-//! the last started first. What cannot be undone blocks what it needs, but for scratch: `cleanup: always` asks only whether
-//! the step took effect.
+//! the last started first; where they ran side by side, one whose undo fails holds up no other. What cannot be undone blocks
+//! what it needs, but for scratch: `cleanup: always` asks only whether the step took effect.
 use super::{
     core::{IllegalEvent, Machine, ScopePhase},
     execution::{Change, Stage},
@@ -26,6 +26,8 @@ pub(super) struct Mark {
     pub settled: bool,
     /// Its turn has come.
     ready: bool,
+    /// An item that failed to be undone, and whose turn went on to the next.
+    passed_on: bool,
 }
 
 impl Mark {
@@ -84,6 +86,31 @@ impl Machine {
         }
         let mut work = Vec::new();
         self.settle_undo(id, left, &mut work)?;
+        self.advance_undo(work)
+    }
+
+    /// An undo failed. In a loop whose items ran side by side none needs another: what did not come to its end in one does not hold up
+    /// the others.
+    pub(super) fn undo_failed(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
+        let Some(scope) = self.compensating(id) else {
+            return Ok(());
+        };
+        let item = std::iter::once(id)
+            .chain(self.tree.around(id))
+            .take_while(|at| *at != scope)
+            .find(|at| self.get(*at).item.is_some());
+        let foreach = item.and_then(|item| self.get(item).parent);
+        let (Some(item), Some(foreach)) = (item, foreach) else {
+            return Ok(());
+        };
+        let def = self.def(foreach).and_then(|node| node.foreach.as_ref());
+        let side_by_side = def.is_some_and(|def| def.max_parallel > 1);
+        let mark = &mut self.tally_mut(item).undo;
+        if !side_by_side || std::mem::replace(&mut mark.passed_on, true) {
+            return Ok(());
+        }
+        let chain = self.undo_chains.get_mut(&foreach);
+        let work = chain.and_then(Vec::pop).into_iter().collect();
         self.advance_undo(work)
     }
 
@@ -209,7 +236,9 @@ impl Machine {
                 return Ok(());
             };
             if self.get(parent).role == Role::Foreach {
-                if let Some(chain) = self.undo_chains.get_mut(&parent) {
+                if !self.tally(id).undo.passed_on
+                    && let Some(chain) = self.undo_chains.get_mut(&parent)
+                {
                     work.extend(chain.pop());
                 }
             } else {

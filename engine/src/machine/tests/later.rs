@@ -264,3 +264,29 @@ fn what_is_being_undone_is_woken_while_another_failure_asks() {
     orders(&mut run, signal, FRIDAY).unwrap();
     assert_eq!(settle(&mut run, FRIDAY), ["awoken call/made"]);
 }
+
+/// A fleet of which one member is down: the others are undone all the same.
+#[test]
+fn an_item_that_cannot_be_undone_holds_up_no_other() {
+    let nodes = [
+        each(step("fix", &[], "repeatable"), 2),
+        step("last", &[0], "repeatable"),
+    ];
+    let mut run = machine(&nodes, &[0, 1], json!({"on_failure": "undo"}));
+    settle(&mut run, FRIDAY);
+    for node in ["fix[0]", "fix[1]"] {
+        report(&mut run, node, done(), FRIDAY);
+    }
+    settle(&mut run, FRIDAY);
+    report(&mut run, "last", fails(), FRIDAY);
+    assert_eq!(settle(&mut run, FRIDAY), ["Undo fix[1] First"]);
+    report(&mut run, "fix[1]", fails(), FRIDAY);
+    assert_eq!(settle(&mut run, FRIDAY), ["Undo fix[0] First"]);
+    report(&mut run, "fix[0]", done(), FRIDAY);
+    assert_eq!(settle(&mut run, FRIDAY), [""; 0]);
+    assert_eq!(run.state(), RunState::Stuck);
+    orders(&mut run, retry("fix[1]"), FRIDAY).unwrap();
+    settle(&mut run, FRIDAY);
+    report(&mut run, "fix[1]", done(), FRIDAY);
+    assert_eq!(settle(&mut run, FRIDAY), ["Compensated"]);
+}

@@ -148,9 +148,16 @@ impl Oracle {
             };
             if is_item(&at) && self.shape(&up) == Shape::Foreach {
                 let order = self.rec(&at).order;
+                let foreach = self.node(&up).and_then(|node| node.foreach.as_ref());
+                let side_by_side = foreach.is_some_and(|foreach| foreach.max_parallel > 1);
                 for item in self.inside(&up).iter().filter(|item| ***item != *at) {
                     // An item that was opened again has steps from before and after others.
                     let again = |at: &str| self.rec(at).forward.attempt > 1;
+                    // Where items ran side by side, one in which an undo failed, or is tried again since, holds up no other.
+                    let failed = |step: &Path| self.rec(step).undo.failure.is_some();
+                    if side_by_side && self.steps_in(item).iter().any(failed) {
+                        continue;
+                    }
                     let later = self.rec(item).order > order && !again(&at) && !again(item);
                     for step in self.steps_in(item) {
                         if cleaning && !self.is_scratch_of(&step, scope) {
