@@ -372,10 +372,17 @@ impl Machine {
             let of_node = |id: &InstanceId| self.get(*id).def == Some(*node);
             // What is in what was skipped does not run.
             let passed = |at: InstanceId| self.tree.stage(at, Phase::Do) == Stage::Skipped;
-            let runs = |id: InstanceId| {
-                !self.tree.stage(id, Phase::Do).is_settled() && !self.tree.around(id).any(passed)
+            let runs = |other: InstanceId| {
+                !self.tree.stage(other, Phase::Do).is_settled()
+                    && !self.tree.around(other).any(passed)
             };
-            self.tree.ids().filter(of_node).any(runs)
+            // Another item of a loop reads what is in itself.
+            let sees = |other: &InstanceId| {
+                let list = self.get(id).parent;
+                self.tree.around(*other).any(|at| Some(at) == list)
+                    || self.tree.around(id).any(|at| at == *other)
+            };
+            self.tree.ids().filter(of_node).filter(sees).any(runs)
         };
         let read = readers::of(&self.graph, self.get(id).def?);
         let reader = read.iter().filter_map(|reader| reader.node).find(pending)?;

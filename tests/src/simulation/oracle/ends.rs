@@ -138,7 +138,7 @@ impl Oracle {
             // It fails since the scope around it ends, and is no reason of its own.
             _ if self.rec(path).outer_end => {}
             // What a person ordered for the run comes first.
-            Reaction::End { .. } if self.undo_ordered => {}
+            Reaction::End { .. } if self.undo_ordered && !self.crosses_finally(path, "") => {}
             Reaction::End { undo } => {
                 let scope = self.scope_of(path);
                 self.end(&scope, undo, false);
@@ -215,6 +215,7 @@ impl Oracle {
                 let rec = self.rec_mut(path);
                 rec.effect |= acted;
                 rec.forward.stand = Stand::Skipped;
+                rec.outer_end = false;
                 rec.asks = false;
                 if stand == Stand::Failed {
                     self.ask_about_others(path);

@@ -143,8 +143,13 @@ impl Oracle {
     pub(super) fn failed_items(&self, foreach: &str) -> usize {
         self.inside(foreach)
             .iter()
-            .filter(|item| self.stand(item) == Stand::Failed && !self.rec(item).asks)
+            .filter(|item| self.stand(item) == Stand::Failed && !self.waits_for_answer(item))
             .count()
+    }
+
+    /// A run that was cancelled waits for no answers.
+    fn waits_for_answer(&self, path: &str) -> bool {
+        self.rec(path).asks && self.cancelled.is_none()
     }
 
     pub(super) fn budget(&self, foreach: &str) -> usize {
@@ -168,7 +173,7 @@ impl Oracle {
                 .find(|inner| {
                     self.stand(inner) == Stand::Failed
                         && self.reaction(inner) == Reaction::Break
-                        && !self.rec(inner).asks
+                        && !self.waits_for_answer(inner)
                 })
                 .map(|inner| format!("{inner} failed and breaks {container}")),
             Shape::Root | Shape::Call | Shape::Step => None,

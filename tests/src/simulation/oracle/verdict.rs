@@ -320,8 +320,16 @@ impl Oracle {
         if self.stand(path) != Stand::Failed {
             return Some(Refuse("it did not fail"));
         }
+        let failed = |(at, rec): (&super::Path, &super::Rec)| {
+            **at != *path && super::within(at, path) && rec.forward.stand == Stand::Failed
+        };
         if !self.rec(path).by_itself {
-            return Some(Refuse("a step inside failed"));
+            // What failed inside may have been answered since.
+            return Some(if self.recs.iter().any(failed) {
+                Refuse("a step inside failed")
+            } else {
+                Either
+            });
         }
         Some(match self.verdict_failed(path) {
             Accept => Either,
