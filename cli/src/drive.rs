@@ -218,7 +218,7 @@ async fn sum_up(
         holder.as_ref(),
         &output,
         clock::now(),
-        ui.out,
+        ui,
     ));
     Ok(())
 }

@@ -54,7 +54,7 @@ pub(crate) async fn outcome(
         {
             let outcome = finished.outcome;
             let output = output::of_run(journal.as_ref(), &machine).await?;
-            let page = summary::render(&machine, None, &output, clock::now(), session.ui.out);
+            let page = summary::render(&machine, None, &output, clock::now(), &session.ui);
             session.ui.print(&page);
             return Ok(drive::exit_of(&Ended::Finished(outcome)));
         }

@@ -12,6 +12,7 @@
 //! | `undoing.rs` | what an undo would do, before it is done |
 //! | `vote.rs` | votes and signals, which are recorded and drive nothing |
 //! | `ui/` | colour, the live tree, pages, summaries |
+mod account;
 mod activity;
 mod args;
 mod ask;

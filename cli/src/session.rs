@@ -1,5 +1,6 @@
 //! What every command shares: the terminal, the journal, who the user is, which step kinds there are.
 use crate::{
+    account,
     args::Global,
     clock,
     environment::{self, Loaded},
@@ -7,7 +8,7 @@ use crate::{
     hygiene,
     ui::{Ui, again},
 };
-use nix::unistd::{Group, Uid, User, gethostname};
+use nix::unistd::Group;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -17,7 +18,7 @@ use windlass_engine::{
     journal::{Journal, JournalError, RunSummary, Sharing, SqliteJournal},
     machine::{Command, Event, Holder, Machine, Submitted},
     secret::Secrets,
-    step::{Account, Registry},
+    step::Registry,
 };
 
 /// Where a journal stands when nothing else says so, beside `windlass.yaml`.
@@ -36,7 +37,6 @@ pub(crate) struct Session {
     environment: OnceLock<Loaded>,
     secrets: OnceLock<Secrets>,
     playbook: OnceLock<PathBuf>,
-    account: OnceLock<Account>,
 }
 
 impl Session {
@@ -53,13 +53,12 @@ impl Session {
             }
         }
         Self {
-            ui: Ui::new(global.color, global.quiet, json),
+            ui: Ui::new(global.color, global.quiet, json).read_by(global.claimed.clone()),
             global,
             registry: OnceLock::new(),
             environment: OnceLock::new(),
             secrets: OnceLock::new(),
             playbook: OnceLock::new(),
-            account: OnceLock::new(),
         }
     }
 
@@ -164,15 +163,7 @@ impl Session {
 
     /// Who the user is: as `--as` or `WINDLASS_USER` claims, else the account of the operating system.
     pub(crate) fn user(&self) -> String {
-        match &self.global.claimed {
-            Some(name) if !name.is_empty() => name.clone(),
-            Some(_) | None => self.account().name,
-        }
-    }
-
-    /// The account of the operating system that this process runs under.
-    pub(crate) fn account(&self) -> Account {
-        self.account.get_or_init(account).clone()
+        account::name(self.global.claimed.as_deref()).to_owned()
     }
 
     /// A command of this user, with an id of its own.
@@ -181,7 +172,7 @@ impl Session {
             id: uuid::Uuid::now_v7().simple().to_string(),
             run: run.to_owned(),
             who: self.user(),
-            account: Some(self.account()),
+            account: Some(account::ours().clone()),
             at: clock::now(),
             command,
         }
@@ -201,8 +192,8 @@ impl Session {
     pub(crate) fn holder(&self) -> Holder {
         Holder {
             user: self.user(),
-            host: self.account().host,
-            account: Some(self.account()),
+            host: account::ours().host.clone(),
+            account: Some(account::ours().clone()),
             pid: std::process::id(),
             since: clock::now(),
         }
@@ -244,23 +235,6 @@ fn upward(from: &Path) -> Option<PathBuf> {
     from.ancestors()
         .map(|folder| folder.join(ENV_FILE))
         .find(|path| path.is_file())
-}
-
-fn account() -> Account {
-    let uid = Uid::current();
-    let name = match User::from_uid(uid) {
-        Ok(Some(user)) => user.name,
-        Ok(None) | Err(_) => format!("uid-{uid}"),
-    };
-    let host = gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| "unknown".to_owned());
-    Account {
-        name,
-        uid: uid.as_raw(),
-        host,
-    }
 }
 
 /// A run of the journal: its id in full. `last` is the newest.

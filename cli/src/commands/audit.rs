@@ -91,7 +91,19 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
     if !all_hold {
         return Err(CliError::new(Exit::Failed, "the journal is not what was written")
             .note("something other than windlass changed the file, or the disk is failing")
-            .help("keep a copy of the file as it is; runs that hold can be resumed, damaged ones cannot"));
+            .help("keep a copy of the file as it is; runs that hold can be resumed; a run with a damaged event cannot"));
+    }
+    let unlisted = match &args.run {
+        None => journal.unlisted().await?,
+        Some(_) => 0,
+    };
+    if unlisted > 0 {
+        return Err(CliError::new(
+            Exit::Failed,
+            format!("the journal is not what was written: {unlisted} events belong to a run that its list of runs does not have"),
+        )
+        .note("something other than windlass changed the file, or the disk is failing")
+        .help("keep a copy of the file as it is; a backup of it may still list that run"));
     }
     if !all_expected {
         return Err(CliError::new(

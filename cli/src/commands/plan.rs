@@ -158,7 +158,7 @@ pub(crate) async fn make(
             playbook: prepared.graph.playbook.clone(),
             environment: prepared.environment.clone(),
             by: session.user(),
-            account: Some(session.account()),
+            account: Some(crate::account::ours().clone()),
             started_at: clock::now(),
             url: None,
         },

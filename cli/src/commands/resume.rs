@@ -76,7 +76,7 @@ async fn over(
             None,
             &output,
             clock::now(),
-            session.ui.out,
+            &session.ui,
         ));
     }
     if machine.closed().is_some() {

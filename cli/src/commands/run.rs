@@ -64,7 +64,7 @@ pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<Exit, CliEr
                 let refused = refused(
                     &new,
                     args,
-                    session.account(),
+                    crate::account::ours().clone(),
                     (refused_by, &no.error.message),
                 );
                 // What is told is the refusal, not that it could not be kept.

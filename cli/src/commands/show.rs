@@ -40,13 +40,7 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
     let now = activity::of(session, &machine).await;
     let output = output::of_run(journal.as_ref(), &machine).await?;
     if args.json {
-        let page = as_json(
-            session.registry(),
-            &machine,
-            &summary,
-            &inbox,
-            (&now, &output),
-        );
+        let page = as_json(session, &machine, &summary, &inbox, (&now, &output));
         let text = serde_json::to_string_pretty(&page).map_err(|error| {
             CliError::new(Exit::Broken, format!("cannot write the run: {error}"))
         })?;
@@ -67,7 +61,7 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
 }
 
 fn as_json(
-    registry: &Registry,
+    session: &Session,
     machine: &Machine,
     summary: &RunSummary,
     inbox: &Inbox,
@@ -108,10 +102,10 @@ fn as_json(
         "not_asked": now.unknown,
         "outputs": machine.outputs().to_plain_json(),
         "finally_failed": machine.finished().map(|finished| &finished.finally_failed),
-        "steps": machine.instances().map(|instance| step(registry, machine, instance, since, output)).collect::<Vec<_>>(),
+        "steps": machine.instances().map(|instance| step(session.registry(), machine, instance, since, output)).collect::<Vec<_>>(),
         "inbox": inbox.waiting_json(&started.run.id, holder),
         "refused": inbox.refused_json(),
-        "next": page::all_next(machine, holder, inbox)
+        "next": page::all_next(machine, holder, inbox, session.ui.claimed.as_deref())
             .into_iter()
             .map(|next| json!({ "command": next.command, "what": next.what }))
             .collect::<Vec<_>>(),

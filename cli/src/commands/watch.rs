@@ -126,7 +126,7 @@ pub(crate) async fn sum_up(
             None,
             &output,
             clock::now(),
-            session.ui.out,
+            &session.ui,
         ));
     }
     Ok(exit(machine))

@@ -40,6 +40,8 @@ pub(crate) struct Ui {
     pub(crate) is_live: bool,
     /// Say only what was asked for, and errors.
     pub(crate) quiet: bool,
+    /// The name that the reader claims.
+    pub(crate) claimed: Option<String>,
     /// Standard error takes lines of JSON alone, as standard output does.
     json: bool,
     /// Diagnostics for the last of these lines.
@@ -59,10 +61,16 @@ impl Ui {
             glyphs: Glyphs::from_locale(),
             is_live: out && smart && !quiet,
             quiet,
+            claimed: None,
             json,
             kept: RefCell::default(),
             gone: Cell::new(false),
         }
+    }
+
+    /// For a reader who claims this name: what is proposed is proposed to them.
+    pub(crate) fn read_by(self, claimed: Option<String>) -> Self {
+        Self { claimed, ..self }
     }
 
     /// Prints to standard output. A reader that has gone is no error.

@@ -1,6 +1,6 @@
 //! The exact next commands.
 use super::{again, summary::undo_part, words::current};
-use crate::{clock, error::short};
+use crate::{account, clock, error::short};
 use windlass_engine::{
     machine::{Command, Holder, Instance, Machine, Role, RunState, Stage, Submitted},
     step::{Phase, Question, WaitOn},
@@ -90,8 +90,8 @@ fn takes(machine: &Machine, command: Command) -> bool {
     machine.accepts(&submitted, submitted.at).is_ok()
 }
 
-/// What can be done about one instance: what the machine would take.
-fn about(machine: &Machine, instance: &Instance) -> Vec<Next> {
+/// What can be done about one instance: what the machine would take of who claims this name.
+fn about(machine: &Machine, instance: &Instance, claimed: Option<&str>) -> Vec<Next> {
     let (phase, execution) = current(instance);
     let run = run_of(machine);
     let node = quoted(&instance.path);
@@ -102,12 +102,16 @@ fn about(machine: &Machine, instance: &Instance) -> Vec<Next> {
             if deadline.is_some_and(|deadline| deadline < clock::now()) {
                 return all;
             }
+            let may = machine.may_vote(instance, account::name(claimed), Some(account::ours()));
+            let but = may
+                .err()
+                .map_or_else(String::new, |why| format!("; not by you: {why}"));
             if let Some(command) = answer(machine, instance) {
-                all.push(next(command, "approve"));
+                all.push(next(command, format!("approve{but}")));
             }
             all.push(next(
                 format!("windlass reject {run} {node} --because \"…\""),
-                "reject",
+                format!("reject{but}"),
             ));
         }
         Stage::Waiting => {
@@ -222,7 +226,7 @@ fn is_open(instance: &Instance) -> bool {
 }
 
 /// What can be done about the run, the most useful first. If no process drives it, as the next one finds it.
-pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
+pub(crate) fn all(machine: &Machine, holder: Option<&Holder>, claimed: Option<&str>) -> Vec<Next> {
     let state = machine.state();
     let taken = holder
         .is_none()
@@ -236,7 +240,7 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>) -> Vec<Next> {
     let mut all: Vec<Next> = open
         .by_ref()
         .take(MANY)
-        .flat_map(|instance| about(machine, instance))
+        .flat_map(|instance| about(machine, instance, claimed))
         .collect();
     let more = open.count();
     if more > 0 {

@@ -132,18 +132,26 @@ pub(crate) fn render(
     text.push_str(&done_so_far(ui, machine, holder.is_none()));
     text.push_str(&summary::outputs(machine, style));
     text.push_str(&what_ends(ui, machine, holder));
-    text.push_str(&next::render(&all_next(machine, holder, inbox), style));
+    text.push_str(&next::render(
+        &all_next(machine, holder, inbox, ui.claimed.as_deref()),
+        style,
+    ));
     text
 }
 
 /// What can be done about the run. If something waits in its inbox, that is taken first: what else would be accepted depends on it.
-pub(crate) fn all_next(machine: &Machine, holder: Option<&Holder>, inbox: &Inbox) -> Vec<Next> {
+pub(crate) fn all_next(
+    machine: &Machine,
+    holder: Option<&Holder>,
+    inbox: &Inbox,
+    claimed: Option<&str>,
+) -> Vec<Next> {
     match inbox.taken_by(&machine.started().run.id, holder) {
         Some(command) => vec![Next {
             command,
             what: "take what waits in its inbox".to_owned(),
         }],
-        None => next::all(machine, holder),
+        None => next::all(machine, holder, claimed),
     }
 }
 

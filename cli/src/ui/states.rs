@@ -56,10 +56,10 @@ fn of_step(state: NodeState) -> &'static str {
         NodeState::Running => {
             "An attempt runs; or the group, call or loop is open and something in it is left."
         }
-        NodeState::Backoff => {
-            "An attempt failed and the next one has its time; or its gate does not hold yet."
+        NodeState::Backoff => "An attempt failed; the next one starts at a set time.",
+        NodeState::Waiting => {
+            "It sleeps until a time or a signal, or it has not begun and its gate does not hold, or its window is closed."
         }
-        NodeState::Waiting => "It sleeps until a time or a signal.",
         NodeState::AwaitingApproval => "It sleeps until people approve or reject.",
         NodeState::InDoubt => {
             "An attempt may have taken effect, and neither its kind nor its probe can tell. Nothing that depends on it starts \

@@ -1,6 +1,6 @@
 //! The end of a run: what came of it, what is left, what to do next.
 use super::{
-    Style, again, elapsed, indented,
+    Style, Ui, again, elapsed, indented,
     next::{self, run_of},
     question::question,
     undone::undone,
@@ -222,8 +222,9 @@ pub(crate) fn render(
     holder: Option<&Holder>,
     output: &LastLines,
     now: Timestamp,
-    style: Style,
+    ui: &Ui,
 ) -> String {
+    let style = ui.out;
     let is_driven = holder.is_some();
     let mut text = format!("{}\n", headline(machine, is_driven, now, style));
     text.push_str(&troubles(machine, output, style));
@@ -275,7 +276,7 @@ pub(crate) fn render(
             }
         }
     }
-    let mut steps = next::all(machine, holder);
+    let mut steps = next::all(machine, holder, ui.claimed.as_deref());
     if !matches!(machine.state(), RunState::Finished(Outcome::Succeeded)) {
         steps.push(next::Next {
             command: again::command(&format!("windlass show {}", run_of(machine))),

@@ -1,7 +1,7 @@
 //! What became of what a run did: undone, not undone and why, failed to be undone, still to be undone.
 use super::{
     Style, one_line,
-    words::{is_impossible, remains, undo_of},
+    words::{is_impossible, is_scratch, remains, undo_of},
 };
 use windlass_engine::{
     graph::NodeId,
@@ -32,13 +32,14 @@ pub(crate) fn undone(machine: &Machine, style: Style) -> String {
     done.sort_by_key(|instance| instance.undo.started_at);
     let succeeded = matches!(machine.state(), RunState::Finished(Outcome::Succeeded));
     let mut text = String::new();
-    if !done.is_empty() {
-        let heading = if succeeded {
-            "cleaned up:"
-        } else {
-            "undone, in this order:"
-        };
-        text.push_str(&format!("  {} {}\n", style.blue(heading), names(&done)));
+    // In a run that was undone, what is scratch has its place in the order.
+    let (scratch, undone): (Vec<&Instance>, Vec<&Instance>) = done
+        .into_iter()
+        .partition(|instance| succeeded && is_scratch(machine, instance));
+    for (heading, done) in [("undone, in this order:", undone), ("cleaned up:", scratch)] {
+        if !done.is_empty() {
+            text.push_str(&format!("  {} {}\n", style.blue(heading), names(&done)));
+        }
     }
     // A run that is stuck in a doubt while it goes forward undoes nothing.
     let undoes = match machine.state() {

@@ -81,6 +81,20 @@ fn an_edited_byte_is_named_by_run_and_event() {
 }
 
 #[test]
+fn a_run_that_was_taken_out_of_the_list_is_found() {
+    let lab = Lab::new();
+    lab.write("p.yaml", SLOW);
+    lab.run(&["run", "p.yaml", "-q"]).exits(0);
+    let connection = rusqlite::Connection::open(lab.path(".windlass/journal.db")).unwrap();
+    connection
+        .execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM runs")
+        .unwrap();
+    lab.run(&["audit"])
+        .exits(1)
+        .says("belong to a run that its list of runs does not have");
+}
+
+#[test]
 fn of_two_that_resume_at_once_one_drives_and_the_other_says_who() {
     let lab = Lab::new();
     lab.write("p.yaml", SLOW);

@@ -57,6 +57,21 @@ fn a_vote_is_recorded_and_does_not_drive() {
 }
 
 #[test]
+fn who_may_not_vote_reads_so_beside_the_command() {
+    let lab = waiting("      quorum: 1");
+    lab.run_as("bruno", &["show", "last"])
+        .exits(0)
+        .says("# approve\n");
+    let why = "not by you: mallory is in none of the groups that may vote (dba)";
+    lab.run_as("mallory", &["show", "last"])
+        .exits(0)
+        .says(&format!("# approve; {why}"))
+        .says(&format!("# reject; {why}"));
+    let next = lab.run_as("mallory", &["show", "last", "--json"]).exits(0);
+    next.says(why);
+}
+
+#[test]
 fn a_vote_says_which_process_drives_the_run() {
     let lab = asking("      expires: 1h");
     let running = lab.spawn("ana", &["run", "p.yaml"]);

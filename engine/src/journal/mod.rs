@@ -268,12 +268,17 @@ pub trait Journal: Send + Sync + 'static {
     fn runs(&self) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>>;
     /// Puts a command into a run's inbox, durably. The same id twice is once.
     fn submit(&self, command: Submitted) -> BoxFuture<'_, Result<(), JournalError>>;
-    /// Commands that no driver has taken yet, oldest first; of one run or of all.
+    /// Commands that no driver has taken yet, oldest first; of one run or of all. One that cannot be read is passed over, so that
+    /// it keeps no run back: [`Journal::audit`] reports it.
     fn inbox(&self, run: Option<&str>) -> BoxFuture<'_, Result<Vec<Submitted>, JournalError>>;
     /// A number that changes whenever anything in the journal may have changed; cheap enough to ask often.
     fn version(&self) -> BoxFuture<'_, Result<u64, JournalError>>;
     /// Checks a run's hash chain and its blobs.
     fn audit(&self, run: &str) -> BoxFuture<'_, Result<Audit, JournalError>>;
+    /// How many events belong to no run of [`Journal::runs`]: a line was taken out of that list.
+    fn unlisted(&self) -> BoxFuture<'_, Result<u64, JournalError>> {
+        Box::pin(async { Ok(0) })
+    }
     /// Named locks of `policy.locks`: takes all or none for a run that holds its lease.
     ///
     /// The error names who holds the first that is taken.

@@ -1,7 +1,7 @@
 //! The state of a run and of each node instance.
 use super::{
     event::{NodePath, Outcome},
-    execution::{Execution, Stage},
+    execution::{At, Execution, Stage},
 };
 use crate::{
     graph::NodeId,
@@ -24,7 +24,7 @@ pub enum NodeState {
     Running,
     /// Waits for its next attempt.
     Backoff,
-    /// Sleeps until a time or a signal.
+    /// Sleeps until a time or a signal, or waits for its gate or its window.
     Waiting,
     /// Sleeps until people decide.
     AwaitingApproval,
@@ -47,11 +47,16 @@ pub enum NodeState {
 }
 
 impl NodeState {
-    /// The state of a node whose executions stand so.
-    #[must_use]
-    pub fn of(forward: Stage, undo: Stage) -> Self {
+    /// The state of a node of which the executions are there.
+    pub(super) fn of(forward: &At, undo: Stage) -> Self {
         match undo {
-            Stage::Idle | Stage::Skipped | Stage::Ended => match forward {
+            // It waits for no attempt.
+            Stage::Idle | Stage::Skipped | Stage::Ended
+                if matches!(forward, At::Gated | At::Backoff { shut: Some(_), .. }) =>
+            {
+                Self::Waiting
+            }
+            Stage::Idle | Stage::Skipped | Stage::Ended => match forward.stage() {
                 Stage::Idle => Self::Pending,
                 Stage::Running => Self::Running,
                 Stage::Backoff => Self::Backoff,

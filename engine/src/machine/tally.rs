@@ -99,11 +99,11 @@ impl Machine {
         }
         let instance = self.tree.get_mut(id);
         let undo = match instance.undo.stage() {
-            // It began, and was given up: nobody knows what is left.
+            // It began, and was given up: what is left is not known.
             Stage::Ended if instance.undo.begun => Stage::Failed,
             stage => stage,
         };
-        instance.state = NodeState::of(instance.forward.stage(), undo);
+        instance.state = NodeState::of(&instance.forward.at, undo);
         self.touch(id);
         // Failures inside that ask do so as long as it is open, or will be.
         let is_settled = self.tree.stage(id, Phase::Do).is_settled();

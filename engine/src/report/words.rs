@@ -125,6 +125,14 @@ pub fn is_impossible(machine: &Machine, instance: &Instance) -> bool {
     )
 }
 
+/// Whether this step, or something around it, is undone at the end even if all goes well: `cleanup: always`.
+#[must_use]
+pub fn is_scratch(machine: &Machine, instance: &Instance) -> bool {
+    let mut around =
+        std::iter::successors(Some(instance), |at| at.parent.map(|up| machine.get(up)));
+    around.any(|at| node_of(machine, at).is_some_and(|node| node.cleanup))
+}
+
 /// `1 of 2 votes`.
 #[must_use]
 pub fn votes(instance: &Instance, quorum: u32) -> String {

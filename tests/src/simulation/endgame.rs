@@ -189,8 +189,15 @@ impl Play {
                 );
             }
         }
-        let vote = matches!(command, Command::Vote { .. } | Command::Unpause);
-        Ok(vote
+        let answers = match command {
+            Command::Vote { .. } | Command::Unpause => true,
+            // One of several undos that failed beside each other.
+            Command::Skip { node, .. } | Command::Resolve { node, .. } => {
+                self.oracle.undo_stand(node) == Stand::Failed
+            }
+            _ => false,
+        };
+        Ok(answers
             || engine.next_event(self.now).is_some()
             || !engine.wanted().is_empty()
             || engine.finished().is_some()

@@ -488,6 +488,10 @@ impl Journal for SqliteJournal {
         Box::pin(self.ask_to_read(move |reader, _| reader.audit(&run)))
     }
 
+    fn unlisted(&self) -> BoxFuture<'_, Result<u64, JournalError>> {
+        Box::pin(self.ask_to_read(|reader, _| reader.unlisted()))
+    }
+
     fn lock<'a>(
         &'a self,
         lease: &'a dyn Lease,

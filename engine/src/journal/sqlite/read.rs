@@ -278,7 +278,20 @@ impl Reader<'_> {
             let what = format!("the list of runs shows another {column} than this event");
             return Err(Stopped::Broken(1, what));
         }
-        Ok(())
+        let mut unreadable = None;
+        let read = self.open_commands(Some(run), |command| {
+            unreadable = unreadable.take().or(command.err());
+        });
+        read.map_err(Stopped::Failed)?;
+        match unreadable {
+            Some(id) => Err(Stopped::Broken(
+                row.head_seq,
+                format!(
+                    "command {id}, which waits in the inbox behind this event, cannot be read; it must be sent again"
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// One moment of the database for all that is read.
@@ -349,9 +362,20 @@ impl Reader<'_> {
         list().map_err(|error| self.failed(&error))
     }
 
-    /// Commands that no driver has taken, oldest first.
+    /// Commands that no driver has taken, oldest first. A damaged one keeps nothing back: nothing can be answered to it.
     pub(super) fn inbox(&self, run: Option<&str>) -> Result<Vec<Submitted>, JournalError> {
-        let list = || {
+        let mut all = Vec::new();
+        self.open_commands(run, |command| all.extend(command.ok()))?;
+        Ok(all)
+    }
+
+    /// Calls `each` with every command that no driver has taken; with its id if it cannot be read.
+    fn open_commands(
+        &self,
+        run: Option<&str>,
+        mut each: impl FnMut(Result<Submitted, String>),
+    ) -> Result<(), JournalError> {
+        let mut list = || {
             let account = if has_accounts(self.conn)? {
                 "account"
             } else {
@@ -361,23 +385,42 @@ impl Reader<'_> {
                 "SELECT id, run, who, at, body, {account} FROM inbox
                  WHERE taken_by IS NULL AND (?1 IS NULL OR run = ?1) ORDER BY no",
             ))?;
-            let rows = select.query_map([run], |row| {
-                let body: String = row.get(4)?;
-                let account: Option<String> = row.get(5)?;
-                let account = account.map(|text| serde_json::from_str(&text)).transpose();
-                Ok(Submitted {
-                    id: row.get(0)?,
-                    run: row.get(1)?,
-                    who: row.get(2)?,
-                    account: account.map_err(|e| unreadable(5, e))?,
-                    at: timestamp(row, 3)?,
-                    command: serde_json::from_str(&body).map_err(|e| unreadable(4, e))?,
-                })
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
+            let mut rows = select.query([run])?;
+            while let Some(row) = rows.next()? {
+                let read = command(row);
+                each(match read {
+                    Ok(command) => Ok(command),
+                    Err(_) => Err(text(row, 0)?),
+                });
+            }
+            Ok(())
         };
         list().map_err(|error| self.failed(&error))
     }
+
+    /// Events whose run is not in the list of runs.
+    pub(super) fn unlisted(&self) -> Result<u64, JournalError> {
+        let count = self.conn.query_row(
+            "SELECT count(*) FROM events WHERE run_no NOT IN (SELECT no FROM runs)",
+            [],
+            |row| row.get(0),
+        );
+        count.map_err(|error| self.failed(&error))
+    }
+}
+
+fn command(row: &Row<'_>) -> rusqlite::Result<Submitted> {
+    let body: String = row.get(4)?;
+    let account: Option<String> = row.get(5)?;
+    let account = account.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(Submitted {
+        id: row.get(0)?,
+        run: row.get(1)?,
+        who: row.get(2)?,
+        account: account.map_err(|e| unreadable(5, e))?,
+        at: timestamp(row, 3)?,
+        command: serde_json::from_str(&body).map_err(|e| unreadable(4, e))?,
+    })
 }
 
 impl RunRow {

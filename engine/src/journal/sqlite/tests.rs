@@ -549,3 +549,45 @@ async fn the_list_knows_the_account_of_every_run() {
         [None, Some(account("dana")), Some(account("dana"))]
     );
 }
+
+/// A command that the disk damaged keeps no run back, nor another command; an audit finds it.
+#[tokio::test]
+async fn a_damaged_command_keeps_nothing_back() {
+    let folder = TempDir::new().unwrap();
+    let path = sample(&folder).await;
+    let journal = SqliteJournal::open(&path).unwrap();
+    for id in ["a", "b", "c"] {
+        journal.submit(command(id, "r1")).await.unwrap();
+    }
+    let second = Connection::open(&path).unwrap();
+    for damage in [
+        "body = '{\"pau'",
+        "at = 'once'",
+        "who = CAST(x'ff' AS TEXT)",
+        "account = '{'",
+    ] {
+        let edit = format!("UPDATE inbox SET {damage} WHERE id = 'b'");
+        second.execute(&edit, []).unwrap();
+        for run in [None, Some("r1")] {
+            let inbox = journal.inbox(run).await.unwrap();
+            let ids: Vec<_> = inbox.iter().map(|command| command.id.as_str()).collect();
+            assert_eq!(ids, ["a", "c"], "{damage}");
+        }
+        let (_, what) = audit(&path).await.unwrap();
+        assert!(what.contains("command b"), "{damage}: {what}");
+    }
+}
+
+#[tokio::test]
+async fn events_that_the_list_of_runs_does_not_have_are_counted() {
+    let folder = TempDir::new().unwrap();
+    let path = sample(&folder).await;
+    let journal = SqliteJournal::open(&path).unwrap();
+    assert_eq!(journal.unlisted().await.unwrap(), 0);
+    let second = Connection::open(&path).unwrap();
+    second
+        .execute_batch("PRAGMA foreign_keys = OFF; DELETE FROM runs")
+        .unwrap();
+    assert!(journal.unlisted().await.unwrap() > 0);
+    assert!(journal.runs().await.unwrap().is_empty());
+}

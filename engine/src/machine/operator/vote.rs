@@ -1,13 +1,37 @@
 //! Votes on approvals: who may vote, what an answer must be, when a quorum is there.
 use super::{Command, Submitted, Verdict};
 use crate::{
-    machine::{core::Machine, event::*, execution::Stage},
+    machine::{core::Machine, event::*, execution::Stage, state::Instance},
     step::{Account, ApprovalDecision, ApprovalRequest, Phase, Question, Vote, WaitOn, Woken},
     value::{Decimal, Timestamp, Value},
 };
 use indexmap::IndexMap;
 
 impl Machine {
+    /// Whether somebody may vote on what a step asks now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_vote(
+        &self,
+        instance: &Instance,
+        who: &str,
+        account: Option<&Account>,
+    ) -> Result<(), String> {
+        let mut waits = [Phase::Undo, Phase::Do]
+            .into_iter()
+            .filter_map(|phase| instance.execution(phase).wait());
+        match waits.next().map(|wait| &wait.on) {
+            Some(WaitOn::Approval(request)) => {
+                let name = who;
+                may_vote(&self.started, request, Person { name, account })
+            }
+            Some(WaitOn::Timer(_) | WaitOn::Signal(_)) | None => {
+                Err(format!("{} asks for no approval", instance.path))
+            }
+        }
+    }
+
     pub(super) fn judge_vote(&self, submitted: &Submitted, node: &str, sent: Timestamp) -> Verdict {
         let Command::Vote {
             approve,

@@ -65,6 +65,7 @@ impl Oracle {
                             {
                                 state.ending = Some(Ending {
                                     undo,
+                                    own: undo,
                                     cancelled: true,
                                     outer: true,
                                 });
@@ -74,6 +75,7 @@ impl Oracle {
                 }
                 self.scope_mut("").ending = Some(Ending {
                     undo,
+                    own: undo,
                     cancelled: true,
                     outer: false,
                 });
@@ -93,6 +95,7 @@ impl Oracle {
                 if matches!(state.phase, ScopePhase::Undoing | ScopePhase::Cleaning) {
                     let ending = state.ending.get_or_insert(Ending {
                         undo: false,
+                        own: false,
                         cancelled: true,
                         outer: true,
                     });
@@ -242,6 +245,7 @@ impl Oracle {
         for at in forward {
             self.scope_mut(&at).ending = None;
         }
+        self.own_endings(scope);
         let all: Vec<Path> = self
             .recs
             .keys()
@@ -291,8 +295,8 @@ impl Oracle {
                     rec.asks = true;
                 }
             }
-            let undone_here = rec.undone_in.as_deref() == Some(scope);
-            let is_half = turned && rec.is_half_undone();
+            let undone_here = !passed_over && rec.undone_in.as_deref() == Some(scope);
+            let is_half = !passed_over && turned && rec.is_half_undone();
             if is_half && repeatable {
                 // It runs again; what is left of it is still to be undone.
                 rec.forward.stand = Stand::Pending;
@@ -313,8 +317,11 @@ impl Oracle {
                     rec.forward.stand = Stand::Pending;
                 }
             }
-            let outer_end = rec.outer_end;
-            if outer_end && !passed_over && **at != *but {
+            // It ended with the playbook around it, and that may have come to its end for a reason of its own.
+            let around = self.scope_of(at);
+            let ends_with_it = *around != *scope && self.stand(&around).is_settled();
+            let rec = self.rec_mut(at);
+            if rec.outer_end && !ends_with_it && !passed_over && **at != *but {
                 rec.outer_end = false;
                 rec.forward.stand = Stand::Running;
                 rec.reopened = true;
@@ -332,6 +339,31 @@ impl Oracle {
             self.end(&scope, undo, false);
         }
     }
+    /// Scopes inside that end for a reason of their own undo what that says, now that the stop around them is taken back.
+    fn own_endings(&mut self, scope: &str) {
+        let inside: Vec<Path> = self
+            .scopes
+            .iter()
+            .filter(|(at, state)| {
+                within(at, scope) && ***at != *scope && state.phase == ScopePhase::Forward
+            })
+            .map(|(at, _)| at.clone())
+            .collect();
+        for at in inside {
+            let between = self.scopes_around(&at);
+            let mut between = between.iter().take_while(|around| ***around != *scope);
+            if between.any(|around| self.scope(around).ending.is_some()) {
+                continue;
+            }
+            if let Some(ending) = &mut self.scope_mut(&at).ending
+                && !ending.outer
+                && !ending.cancelled
+            {
+                ending.undo = ending.own;
+            }
+        }
+    }
+
     /// A playbook inside runs forward again: what it made for itself alone and has cleaned up is made anew.
     fn runs_again(&mut self, call: &str) {
         self.finally_runs_again(call);

@@ -127,6 +127,8 @@ pub(super) enum ScopePhase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ending {
     pub undo: bool,
+    /// Whether what ends it by itself undoes: a stop around it may say otherwise for a while.
+    pub own: bool,
     pub cancelled: bool,
     /// It ends since the scope around it does.
     pub outer: bool,

@@ -271,6 +271,7 @@ impl Oracle {
                 }
                 let ending = e.undo.then_some(Ending {
                     undo: true,
+                    own: true,
                     cancelled: false,
                     outer: false,
                 });

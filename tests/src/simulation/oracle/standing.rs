@@ -299,16 +299,23 @@ impl Oracle {
             if is_apart || !within(path, scope) || state.phase != ScopePhase::Forward {
                 continue;
             }
+            let outer = **path != *scope;
             let ending = Ending {
                 undo,
+                own: undo,
                 cancelled,
-                outer: **path != *scope,
+                outer,
             };
             state.ending = Some(match state.ending {
                 // The first reason counts, but for a stop, which nothing that only failed takes back.
                 Some(before) if before.cancelled && !cancelled => before,
                 Some(before) if !cancelled => Ending {
                     undo: before.undo && undo,
+                    own: match (before.outer, outer) {
+                        (false, false) => before.own && undo,
+                        (false, true) => before.own,
+                        (true, _) => undo,
+                    },
                     // One that has a reason of its own, too, did not end for the scope around it alone.
                     outer: before.outer && ending.outer,
                     ..before

@@ -92,7 +92,9 @@ impl Oracle {
             }
         }
         let mut at = path;
+        let mut in_finally = false;
         while let Some(up) = parent(at) {
+            in_finally |= self.is_finally_step(at);
             if self.shape(up) != Shape::Root {
                 let rec = self.rec(up);
                 if rec.forward.stand != Stand::Running {
@@ -106,6 +108,7 @@ impl Oracle {
                 }
                 // A playbook that is called runs to its end, whatever runs again around it.
                 if rec.reopened
+                    && !in_finally
                     && self.shape(up) != Shape::Call
                     && let Some(need) = self.needs(up).iter().find(|need| !self.passed(need))
                 {

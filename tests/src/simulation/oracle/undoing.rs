@@ -314,6 +314,7 @@ impl Oracle {
             .ending
             .get_or_insert(super::record::Ending {
                 undo: true,
+                own: true,
                 cancelled: false,
                 outer: false,
             });
