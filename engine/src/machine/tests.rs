@@ -6,7 +6,9 @@ mod later;
 use super::*;
 use crate::{
     journal::conformance::{holder, started},
-    step::{ApprovalRequest, Cause, Failure, Probed as ProbeAnswer, Wait, WaitOn, Woken},
+    step::{
+        ApprovalRequest, Cause, Certainty, Failure, Probed as ProbeAnswer, Wait, WaitOn, Woken,
+    },
     value::{Timestamp, Value},
 };
 use serde_json::{Value as Json, json};

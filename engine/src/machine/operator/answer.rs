@@ -80,7 +80,17 @@ impl Machine {
         let Some(id) = self.id_of(node) else {
             return Ok(());
         };
-        if tried.tree.stage(id, Phase::Do) != Stage::Idle || tried.tally(id).needs > 0 {
+        if tried.tree.stage(id, Phase::Do) != Stage::Idle {
+            return Ok(());
+        }
+        // What cannot be done over again, since its undo was left half-way, asks as soon as the scope goes forward; and a run that was
+        // cancelled waits for no answer.
+        if tried.is_halted(id) {
+            let ending = tried.ending_of(tried.get(id).scope);
+            let why = ending.map_or_else(String::new, |ending| format!(": {}", tried.why(ending)));
+            return Err(format!("{node} would not run{why}"));
+        }
+        if tried.tally(id).needs > 0 {
             return Ok(());
         }
         match tried.start(id, at) {

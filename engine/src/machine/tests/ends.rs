@@ -148,3 +148,55 @@ fn a_cancel_in_finally_leaves_the_outcome_and_says_so() {
     let failed = &run.finished().unwrap().finally_failed;
     assert_eq!(failed.len(), 1, "what was cut short: {failed:?}");
 }
+
+/// What its scope would end by at once, since a run that was cancelled waits for no answer, leaves no room for a retry.
+#[test]
+fn a_retry_that_would_not_run_is_refused() {
+    let in_finally = |node: Json| with(node, "in_finally", json!(true));
+    let inside = |node: Json| with(node, "parent", json!(1));
+    let call = json!({
+        "id": "f", "place": {"source": 0, "line": 1, "column": 1}, "needs": [],
+        "body": {"call": {
+            "path": "other.yaml", "inputs": {}, "targets": {}, "on_failure": "pause",
+            "scope": {"playbook": "other", "steps": [2, 3], "finally": []},
+        }},
+    });
+    let nodes = [
+        step("one", &[], "repeatable"),
+        in_finally(call),
+        inside(with(reads("x"), "on_failure", json!("continue"))),
+        inside(with(step("y", &[], "ask_operator"), "cleanup", json!(true))),
+        in_finally(reads("g")),
+    ];
+    let mut run = with_finally(&nodes, &[0], &[1, 4]);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "one", done(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    let cancel = Command::Cancel {
+        undo: false,
+        force: false,
+        because: None,
+    };
+    orders(&mut run, cancel, FRIDAY).unwrap();
+    report(&mut run, "f/x", fails(), FRIDAY);
+    report(&mut run, "f/y", done(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    let half = Failure::new("k.failed", "it fails").certainty(Certainty::Partial);
+    let half = Report::Failed {
+        failure: half,
+        evidence: Vec::new(),
+    };
+    report(&mut run, "f/y", half, FRIDAY);
+    let skip = Command::Skip {
+        node: "f/y".to_owned(),
+        output: Value::Null,
+        because: "left".to_owned(),
+    };
+    orders(&mut run, skip, FRIDAY).unwrap();
+    assert_eq!(settle(&mut run, FRIDAY), ["failed f", "Do g First"]);
+    let refused = orders(&mut run, retry("f/x"), FRIDAY).unwrap_err();
+    assert!(
+        refused.contains("f/x would not run: f/y failed"),
+        "{refused}"
+    );
+}

@@ -66,10 +66,11 @@ impl Oracle {
         let path: &str = &e.node;
         let shape = self.shape(path);
         if e.phase == Phase::Undo {
-            let exec = self.exec_mut(path, Phase::Undo);
-            exec.failure = Some(e.failure.clone());
+            let rec = self.rec_mut(path);
+            rec.undo.failure = Some(e.failure.clone());
             if e.is_final {
-                exec.stand = Stand::Failed;
+                rec.undo.stand = Stand::Failed;
+                rec.undo_failed = true;
             }
             return Ok(());
         }

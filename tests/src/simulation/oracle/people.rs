@@ -262,7 +262,8 @@ impl Oracle {
             let repeatable = self.is_repeatable(at);
             let container = matches!(self.shape(at), Shape::Group | Shape::Foreach);
             // What is in what a person passed over is passed over with it.
-            let mut around = std::iter::successors(parent(at), |up| parent(up));
+            let mut around =
+                std::iter::successors(parent(at), |up| parent(up)).take_while(|up| **up != *scope);
             let passed_over = around.any(|up| self.stand(up) == Stand::Skipped);
             // An item waits for a slot, and what is in it with it.
             let waits = is_item(at) || self.waits_around(at);

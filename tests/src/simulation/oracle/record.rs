@@ -73,6 +73,8 @@ pub(super) struct Rec {
     pub by_hand: bool,
     /// Its undo was left by a person.
     pub left: bool,
+    /// Its undo has failed for good since it began, whatever became of it then.
+    pub undo_failed: bool,
     /// The scope whose compensation undid it.
     pub undone_in: Option<Path>,
     pub items: Option<usize>,

@@ -106,6 +106,7 @@ impl Oracle {
             self.check_order(path, &scope, &state.phase, scratch)?;
         }
         let rec = self.rec_mut(path);
+        rec.undo_failed &= !fresh;
         rec.undo.stand = Stand::Running;
         rec.undo.attempt = e.attempt;
         rec.undo.part = e.part;
@@ -154,7 +155,7 @@ impl Oracle {
                     // An item that was opened again has steps from before and after others.
                     let again = |at: &str| self.rec(at).forward.attempt > 1;
                     // Where items ran side by side, one in which an undo failed, or is tried again since, holds up no other.
-                    let failed = |step: &Path| self.rec(step).undo.failure.is_some();
+                    let failed = |step: &Path| self.rec(step).undo_failed;
                     if side_by_side && self.steps_in(item).iter().any(failed) {
                         continue;
                     }
