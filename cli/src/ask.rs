@@ -5,11 +5,12 @@ use crate::{
     exit::Exit,
     reporter::Reporter,
     session::{self, Session},
+    vote,
 };
 use std::{sync::Arc, time::Duration};
 use windlass_engine::{
     journal::{Journal, JournalError},
-    machine::{Command, Event, EventBody, Submitted},
+    machine::{Command, Event, EventBody, Machine, Submitted},
     run::{DriveOptions, RunError},
     value::Timestamp,
 };
@@ -26,7 +27,7 @@ pub(crate) const PATIENCE: windlass_engine::value::Duration =
 pub(crate) const EXITS: &str = "\
 Exit codes:
     0  another process drives the run and has taken the command; or it is recorded (--queue)
-    2  a name or an option is wrong
+    2  an option is wrong, or no run, step or input has the name
     5  it is refused and changes nothing; the message says why
     7  the journal failed; it may not be recorded
     If no process drives the run, this one does until the run only waits: the exit code of the run, as of `windlass resume`";
@@ -35,7 +36,7 @@ Exit codes:
 pub(crate) const ENDS: &str = "\
 Exit codes:
     0  the run has ended as this command asks; or another process drives the run and has taken it; or it is recorded (--queue)
-    2  a name or an option is wrong
+    2  an option is wrong, or no run, step or input has the name
     5  it is refused and changes nothing; the message says why
     7  the journal failed; it may not be recorded
     If no process drives the run, this one does until the run only waits: else the exit code of the run, as of `windlass resume`";
@@ -60,8 +61,57 @@ pub(crate) async fn ask(
     args: AskArgs,
 ) -> Result<Exit, CliError> {
     let submitted = session.asks(run, command);
-    let from = session::summary(journal.as_ref(), run).await?.events + 1;
-    submit(session, journal, submitted, from, args).await
+    let summary = session::summary(journal.as_ref(), run).await?;
+    let machine = session::machine(journal.as_ref(), run).await?;
+    names(&machine, &submitted.command)?;
+    if summary.holder.is_none() && !args.queue {
+        check(journal.as_ref(), &machine, &submitted).await?;
+    }
+    submit(session, journal, submitted, summary.events + 1, args).await
+}
+
+/// A name that is not there is a mistake of whoever typed it, and no question to the run.
+fn names(machine: &Machine, command: &Command) -> Result<(), CliError> {
+    machine
+        .names(command)
+        .map_err(|why| not_there(machine, why))
+}
+
+pub(crate) fn not_there(machine: &Machine, why: String) -> CliError {
+    CliError::invalid(why)
+        .note("nothing was recorded")
+        .help(shows(&machine.started().run.id))
+}
+
+fn shows(run: &str) -> String {
+    format!(
+        "`windlass show {}` shows the run and what can be done",
+        short(run)
+    )
+}
+
+/// Refuses what the next process that drives the run would refuse. To take the run over for it would ask probes, write to the
+/// journal and reach the targets, and a refused command changes nothing.
+async fn check(
+    journal: &dyn Journal,
+    machine: &Machine,
+    submitted: &Submitted,
+) -> Result<(), CliError> {
+    let waiting = journal.inbox(Some(&submitted.run)).await?;
+    let ahead = machine
+        .taken_over()
+        .and_then(|machine| machine.after_orders(&waiting))
+        .map_err(|error| vote::replay(machine, error))?;
+    ahead
+        .accepts(submitted, submitted.at)
+        .map_err(|reason| not_taken(&submitted.run, &reason))
+}
+
+/// A command that is refused before it is recorded.
+pub(crate) fn not_taken(run: &str, reason: &str) -> CliError {
+    CliError::new(Exit::Refused, format!("refused: {reason}"))
+        .note("nothing was recorded")
+        .help(shows(run))
 }
 
 /// Asks what was made already; its answer stands at `from` or later.
@@ -134,10 +184,7 @@ pub(crate) async fn submit(
 pub(crate) fn refused(run: &str, reason: &str) -> CliError {
     CliError::new(Exit::Refused, format!("refused: {reason}"))
         .note("the refusal is recorded in the journal; nothing else was changed")
-        .help(format!(
-            "`windlass show {}` shows the run and what can be done",
-            short(run)
-        ))
+        .help(shows(run))
 }
 
 pub(crate) async fn verdict(
@@ -190,11 +237,17 @@ fn told(
 ) -> Result<Exit, CliError> {
     match verdict {
         Ok(_) => {
-            session.ui.say(&format!(
-                "accepted: {}; `windlass watch {}` follows the run",
-                word(&submitted.command),
-                short(&submitted.run)
-            ));
+            let run = short(&submitted.run);
+            let next = match &submitted.command {
+                // A process that only waited with the run has ended.
+                Command::Pause { .. } => format!(
+                    "`windlass unpause {run}` lets it continue, and drives it if no process does"
+                ),
+                _ => format!("`windlass watch {run}` follows the run"),
+            };
+            session
+                .ui
+                .say(&format!("accepted: {}; {next}", word(&submitted.command)));
             Ok(Exit::Succeeded)
         }
         Err(reason) => Err(refused(&submitted.run, &reason)),

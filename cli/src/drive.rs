@@ -151,7 +151,7 @@ fn stopping(reporter: &Reporter<'_>, run: &str) -> String {
         format!("letting {} finish", running.join(", "))
     };
     format!(
-        "starting nothing new; {what}; continue with: {}; Ctrl-C again ends what runs on its server",
+        "starting nothing new; {what}; continue with: {}; Ctrl-C again ends what runs",
         resume_command(run)
     )
 }
@@ -162,7 +162,7 @@ fn ending(reporter: &Reporter<'_>, run: &str) -> String {
     let what = if running.is_empty() {
         "nothing is running".to_owned()
     } else {
-        format!("ending {} on its server", running.join(", "))
+        format!("ending {}", running.join(", "))
     };
     format!(
         "{what}; the run keeps its place, and {} continues it; Ctrl-C again leaves at once",
@@ -176,7 +176,7 @@ fn leave(reporter: &mut Reporter<'_>, run: &str) -> ! {
     let what = if running.is_empty() {
         "nothing was running".to_owned()
     } else {
-        format!("{} may still run on its server", running.join(", "))
+        format!("{} may still run", running.join(", "))
     };
     reporter.note(&format!(
         "leaving at once: {what}; {} asks what became of it, and continues",

@@ -93,7 +93,7 @@ impl From<JournalError> for CliError {
             JournalError::LeaseHeld { run, holder } => Self::new(Exit::Refused, message)
                 .note("one process at a time drives a run")
                 .help(format!(
-                    "`windlass watch {0}` follows it; `windlass cancel {0} --undo` or Ctrl-C in process {1} on {2} ends it",
+                    "`windlass watch {0}` follows it; Ctrl-C in process {1} on {2} lets it go, and then this command continues the run",
                     short(&run),
                     holder.pid,
                     holder.host

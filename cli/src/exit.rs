@@ -62,7 +62,9 @@ impl Exit {
             Self::Failed => {
                 "the run is over: failed, compensated (undone) or cancelled; or a check says no"
             }
-            Self::Invalid => "invalid playbook, input, environment or usage; nothing was touched",
+            Self::Invalid => {
+                "invalid playbook, input, environment, journal or usage, or a question was not answered with yes; nothing was touched"
+            }
             Self::Person => {
                 "stuck, stopped or paused: a person is needed, `windlass show RUN` says for what"
             }
@@ -70,14 +72,14 @@ impl Exit {
                 "waiting for an approval, a signal or a time, and no process drives the run"
             }
             Self::Refused => {
-                "refused by a rule: drift, window, lock, another server, another driver, a vote that does not count"
+                "refused by a rule: plan, window, lock, key, another server, another process that drives the run, a command or vote that the run does not take"
             }
             Self::Unreachable => "a target cannot be reached; nothing was started",
             Self::Broken => {
                 "the journal or the process failed; a run is open, and `windlass resume RUN` continues it"
             }
             Self::Interrupted => {
-                "interrupted (Ctrl-C, SIGTERM); the run is open, and `windlass resume RUN` continues it"
+                "interrupted (Ctrl-C, SIGTERM); a run that was driven is open, and `windlass resume RUN` continues it"
             }
         }
     }
@@ -96,6 +98,14 @@ pub(crate) fn table() -> String {
         text.push_str(&format!("  {:>3}  {}\n", exit.code(), exit.meaning()));
     }
     text
+}
+
+/// One code, by its number.
+pub(crate) fn one(code: &str) -> Option<String> {
+    let exit = Exit::ALL
+        .into_iter()
+        .find(|exit| exit.code().to_string() == code)?;
+    Some(format!("exit code {code}: {}", exit.meaning()))
 }
 
 #[cfg(test)]

@@ -56,10 +56,47 @@ const HABITS: [(&[&str], &str); 13] = [
     ),
 ];
 
+const FLAGS: [(&[&str], &str); 4] = [
+    (
+        &["--check", "--dry-run", "--dryrun", "--noop", "--diff"],
+        "`windlass plan PLAYBOOK` shows what a run would do",
+    ),
+    (
+        &["--tail", "--since", "-n"],
+        "`windlass logs RUN --follow` prints what comes from now on",
+    ),
+    (
+        &["--force", "--no-confirm", "--auto-approve"],
+        "`--yes` does not ask, where a command asks",
+    ),
+    (
+        &["--var", "--extra-vars", "--param", "-e"],
+        "`--input NAME=VALUE` sets an input",
+    ),
+];
+
+/// An option that is none of ours. That it could be passed as a value is no help: no value begins with a dash.
+fn translate_option(error: &mut clap::Error) {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else {
+        return;
+    };
+    let name = given.split('=').next().unwrap_or_default();
+    let found = FLAGS.iter().find(|(words, _)| words.contains(&name));
+    let tip = found.map(|(_, tip)| ContextValue::StyledStrs(vec![(*tip).into()]));
+    error.remove(ContextKind::Suggested);
+    if let Some(tip) = tip
+        && error.get(ContextKind::SuggestedArg).is_none()
+    {
+        error.insert(ContextKind::Suggested, tip);
+    }
+}
+
 /// A command that is none of ours, and is one elsewhere: what it is called here, in place of what is spelled alike.
 pub(crate) fn translate(error: &mut clap::Error) {
-    if error.kind() != ErrorKind::InvalidSubcommand {
-        return;
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {}
+        ErrorKind::UnknownArgument => return translate_option(error),
+        _ => return,
     }
     let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else {
         return;
@@ -110,6 +147,29 @@ mod tests {
             let said = error.to_string();
             assert_eq!(said.contains("tip:"), tip.is_some(), "{said}");
             assert!(tip.is_none_or(|tip| said.contains(tip)), "{said}");
+        }
+    }
+
+    #[test]
+    fn options_of_other_tools_are_translated() {
+        for (given, tip) in [
+            (&["run", "--check", "x"][..], "`windlass plan PLAYBOOK`"),
+            (&["run", "--dry-run=true", "x"], "`windlass plan PLAYBOOK`"),
+            (
+                &["logs", "last", "--tail", "5"],
+                "`windlass logs RUN --follow`",
+            ),
+            (&["runs", "--limt", "5"], "'--limit'"),
+            (&["run", "x", "--var", "a=1"], "`--input NAME=VALUE`"),
+        ] {
+            let Err(mut error) =
+                Cli::try_parse_from(std::iter::once("windlass").chain(given.iter().copied()))
+            else {
+                panic!("{given:?}");
+            };
+            translate(&mut error);
+            let said = error.to_string();
+            assert!(said.contains(tip) && !said.contains("as a value"), "{said}");
         }
     }
 

@@ -54,11 +54,9 @@ pub(crate) async fn cast(
     let mut ahead = None;
     if summary.holder.is_none() {
         // No driver is there to refuse it: whoever asks gets to know now, and not when somebody drives the run on.
-        let mut machine = self::ahead(journal.as_ref(), run).await?;
+        let mut machine = self::ahead(journal.as_ref(), run).await?.machine;
         if let Some(reason) = refusal(&mut machine, &submitted)? {
-            return Err(CliError::new(Exit::Refused, format!("refused: {reason}"))
-                .note("nothing was recorded")
-                .help(format!("`windlass show {}` shows the run", short(run))));
+            return Err(ask::not_taken(run, &reason));
         }
         ahead = Some(machine);
     }
@@ -129,12 +127,22 @@ pub(crate) async fn cast(
     Ok(Exit::Succeeded)
 }
 
-/// The run as it will be once what waits in its inbox is taken, by the machine's own decisions. Nothing is written.
-pub(crate) async fn ahead(journal: &dyn Journal, run: &str) -> Result<Machine, CliError> {
+/// A run as it will be once what waits in its inbox is taken.
+pub(crate) struct Ahead {
+    /// By the machine's own decisions; nothing is written.
+    pub(crate) machine: Machine,
+    /// How many commands wait.
+    pub(crate) waiting: usize,
+}
+
+pub(crate) async fn ahead(journal: &dyn Journal, run: &str) -> Result<Ahead, CliError> {
     let machine = session::machine(journal, run).await?;
     let waiting = journal.inbox(Some(run)).await?;
     let ahead = machine.after_orders(&waiting);
-    ahead.map_err(|error| replay(&machine, error))
+    Ok(Ahead {
+        machine: ahead.map_err(|error| replay(&machine, error))?,
+        waiting: waiting.len(),
+    })
 }
 
 pub(crate) fn replay(machine: &Machine, error: impl std::fmt::Display) -> CliError {
@@ -267,9 +275,14 @@ pub(crate) fn asked(instance: &Instance) -> Option<&ApprovalRequest> {
 
 /// The step that asks, and what it asks.
 pub(crate) fn asking<'m>(
-    machine: &'m Machine,
+    Ahead { machine, waiting }: &'m Ahead,
     step: Option<&str>,
 ) -> Result<(&'m Instance, &'m ApprovalRequest), CliError> {
+    if let Some(step) = step {
+        machine
+            .named(step)
+            .map_err(|why| ask::not_there(machine, why))?;
+    }
     let all: Vec<(&Instance, &ApprovalRequest)> = machine
         .instances()
         .filter_map(|instance| Some((instance, asked(instance)?)))
@@ -292,10 +305,11 @@ pub(crate) fn asking<'m>(
             Exit::Refused,
             "no step of this run asks for an approval now",
         )
-        .note(format!(
-            "once what waits in its inbox is taken, the run is {}",
-            machine.state().as_str()
-        ))
+        .note(match waiting {
+            0 => format!("the run is {}", machine.word()),
+            1 => "a command waits in its inbox and is taken first".to_owned(),
+            n => format!("{n} commands wait in its inbox and are taken first"),
+        })
         .help(format!("`windlass show {run}` shows the run")));
     }
     Err(match step {

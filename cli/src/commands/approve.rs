@@ -77,8 +77,22 @@ async fn cast(
 ) -> Result<Exit, CliError> {
     let journal = session.journal_of_runs()?;
     let run = session::find(journal.as_ref(), run).await?;
-    let machine = vote::ahead(journal.as_ref(), &run).await?;
-    let (instance, request) = vote::asking(&machine, step)?;
+    let ahead = vote::ahead(journal.as_ref(), &run).await?;
+    let machine = &ahead.machine;
+    let (instance, request) = vote::asking(&ahead, step)?;
+    if let Some(unknown) = vote
+        .answers
+        .keys()
+        .find(|name| !request.ask.contains_key(*name))
+    {
+        let asked: Vec<&str> = request.ask.keys().map(String::as_str).collect();
+        let error = CliError::invalid(format!("{} asks no question {unknown:?}", instance.path))
+            .note("nothing was recorded");
+        return Err(match asked.as_slice() {
+            [] => error.help("it asks none: leave `--answer` out"),
+            asked => error.help(format!("it asks: {}", asked.join(", "))),
+        });
+    }
     if !args.json && !session.ui.quiet {
         session
             .ui
@@ -92,7 +106,7 @@ async fn cast(
     {
         let error = CliError::invalid(format!("question {missing:?} is not answered"))
             .note("nothing was recorded");
-        return Err(match next::answer(&machine, instance) {
+        return Err(match next::answer(machine, instance) {
             Some(command) => error.help(format!("answer all of them: {command}")),
             None => error,
         });

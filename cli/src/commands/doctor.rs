@@ -515,7 +515,7 @@ async fn init_ledgers(
             "\n{name}{place} would get:\n\n{}\n\nrights: {}\n",
             recipe.ddl, recipe.rights
         ));
-        if !args.yes && !agreed(session, &format!("make it on {name}? [y/N] "))? {
+        if !args.yes && !agreed(session, &format!("make it on {name}? [y/N] ")).await? {
             session.ui.complain(&format!("{name}: nothing was made"));
             continue;
         }
@@ -555,7 +555,7 @@ async fn init_ledgers(
 }
 
 /// Asks a person; anything but yes is no.
-fn agreed(session: &Session, question: &str) -> Result<bool, CliError> {
+async fn agreed(session: &Session, question: &str) -> Result<bool, CliError> {
     if !std::io::stdin().is_terminal() {
         return Err(CliError::new(
             Exit::Refused,
@@ -564,7 +564,7 @@ fn agreed(session: &Session, question: &str) -> Result<bool, CliError> {
         .note("nothing was made")
         .help("run it in a terminal, or give --yes once the statements above were read"));
     }
-    session.ui.confirm("", question)
+    session.ui.confirm("", question).await
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ const STATES: &str = "states";
 /// What `explain` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArgs {
-    /// A code such as WL0203, `expressions`, `states`, or `exit-codes`; by default all codes
+    /// A code such as WL0203, `expressions`, `states`, `exit-codes`, one state such as `stuck`, or one exit code such as 5; by default all codes
     topic: Option<String>,
 }
 
@@ -35,6 +35,10 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Exit, CliErro
         EXPRESSIONS => ui.line(expr::reference_page().trim_end()),
         EXIT_CODES => ui.line(exit::table().trim_end()),
         STATES => ui.line(states::page().trim_end()),
+        word if states::one(word).is_some() => {
+            ui.print(&states::one(word).unwrap_or_default());
+        }
+        code if exit::one(code).is_some() => ui.line(&exit::one(code).unwrap_or_default()),
         _ => {
             let known = CODES
                 .iter()

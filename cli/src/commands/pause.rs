@@ -12,7 +12,7 @@ use windlass_engine::machine::Command;
 #[command(after_help = "\
 Exit codes:
     0  the run is paused; or it is recorded (--queue)
-    2  a name or an option is wrong
+    2  an option is wrong, or no run, step or input has the name
     5  it is refused and changes nothing; the message says why
     7  the journal failed; it may not be recorded")]
 pub(crate) struct PauseArgs {

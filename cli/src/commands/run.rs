@@ -106,7 +106,7 @@ async fn agreed(
         // A step that cannot be undone may be skipped with these inputs.
         if plan.counts.irreversible > 0 {
             let page = confirm::plan(&plan, session.ui.err);
-            if !session.ui.confirm(&page, "Run it? [y/N] ")? {
+            if !session.ui.confirm(&page, "Run it? [y/N] ").await? {
                 return Err(CliError::invalid("not started: the answer was not yes")
                     .note("nothing was changed, and the journal has no record of it")
                     .help("`windlass plan` shows all that it would do; `--yes` runs it without a question")

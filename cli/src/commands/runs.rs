@@ -23,8 +23,8 @@ pub(crate) struct RunsArgs {
     #[arg(long, value_name = "STATE")]
     state: Option<State>,
     /// At most so many
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
     /// The starts that a window, a lock, a plan, a target or a key refused, instead of runs; the newest 1000 are kept
     #[arg(long, conflicts_with = "state")]
     refused: bool,
@@ -68,7 +68,8 @@ impl State {
 
 pub(crate) async fn run(session: &Session, args: &RunsArgs) -> Result<Exit, CliError> {
     let journal = session.reading()?;
-    let limit = args.limit.unwrap_or(usize::MAX);
+    let limit = args.limit.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.unwrap_or(usize::MAX);
     if args.refused {
         let mut refused = journal.refused().await?;
         refused.truncate(limit);

@@ -50,7 +50,7 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
             &session.ui,
             session.registry(),
             &machine,
-            summary.holder.as_ref(),
+            &summary,
             (&now, &output),
             &inbox,
             clock::now(),
@@ -85,6 +85,7 @@ fn as_json(
         .collect();
     json!({
         "run": started.run,
+        "key": summary.key,
         "state": standing.word,
         "state_means": standing.means,
         "digest": started.digest,

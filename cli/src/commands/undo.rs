@@ -1,6 +1,6 @@
 //! `windlass undo`: undoes what a run did, over or not.
 use crate::{
-    ask::{AskArgs, ask, refused},
+    ask::{AskArgs, ask, not_taken},
     error::{CliError, short},
     exit::Exit,
     session::{self, Session},
@@ -28,10 +28,10 @@ pub(crate) async fn run(session: &Session, args: &UndoArgs) -> Result<Exit, CliE
     if !args.yes && session.ui.can_ask() {
         let summary = session::summary(journal.as_ref(), &run).await?;
         let ahead = vote::ahead(journal.as_ref(), &run).await?;
-        let undoing = undoing::rehearse(session, ahead, &summary)?
-            .map_err(|reason| refused(&run, &reason))?;
+        let undoing = undoing::rehearse(session, ahead.machine, &summary)?
+            .map_err(|reason| not_taken(&run, &reason))?;
         let page = confirm::undo(&undoing, summary.holder.as_ref(), session.ui.err);
-        if !session.ui.confirm(&page, "Undo it? [y/N] ")? {
+        if !session.ui.confirm(&page, "Undo it? [y/N] ").await? {
             return Err(CliError::invalid("not undone: the answer was not yes")
                 .note("nothing was changed")
                 .help(format!(

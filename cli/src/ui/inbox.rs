@@ -3,7 +3,7 @@ use super::{Style, again, elapsed, one_line, stamp, words};
 use crate::error::short;
 use serde_json::{Value as Json, json};
 use windlass_engine::{
-    machine::{CommandRefused, Event, EventBody, Holder, Submitted},
+    machine::{CommandRefused, Event, EventBody, Holder, Machine, Submitted},
     value::Timestamp,
 };
 
@@ -16,22 +16,33 @@ pub(crate) struct Inbox {
     waiting: Vec<Submitted>,
     /// The last few, oldest first.
     refused: Vec<(Timestamp, CommandRefused)>,
+    /// How many were refused before those.
+    earlier: usize,
 }
 
 impl Inbox {
     /// From the journal's inbox and the run's events.
     pub(crate) fn new(waiting: Vec<Submitted>, events: &[Event]) -> Self {
-        let mut refused: Vec<_> = events
-            .iter()
-            .rev()
-            .filter_map(|event| match &event.body {
-                EventBody::CommandRefused(refused) => Some((event.at, (**refused).clone())),
-                _ => None,
-            })
-            .take(LAST)
-            .collect();
+        let mut all = events.iter().rev().filter_map(|event| match &event.body {
+            EventBody::CommandRefused(refused) => Some((event.at, refused)),
+            _ => None,
+        });
+        let last = all.by_ref().take(LAST);
+        let mut refused: Vec<_> = last.map(|(at, one)| (at, (**one).clone())).collect();
         refused.reverse();
-        Self { waiting, refused }
+        Self {
+            waiting,
+            refused,
+            earlier: all.count(),
+        }
+    }
+
+    /// The run as whoever takes what waits will find it; `None` if nothing waits.
+    pub(crate) fn taken(&self, machine: &Machine) -> Option<Machine> {
+        // An event that does not fit is a defect of the engine, which the process that drives the run reports.
+        (!self.waiting.is_empty())
+            .then(|| machine.after_orders(&self.waiting).ok())
+            .flatten()
     }
 
     /// The command that takes what waits, if something waits and no process does.
@@ -72,7 +83,11 @@ impl Inbox {
             });
         }
         if !self.refused.is_empty() {
-            text.push_str(&format!("{}\n", style.bold("refused")));
+            let earlier = match self.earlier {
+                0 => String::new(),
+                n => format!(", and {n} earlier"),
+            };
+            text.push_str(&format!("{}{earlier}\n", style.bold("refused")));
             for (at, refused) in &self.refused {
                 text.push_str(&format!(
                     "  {}  {} by {}: {}\n",

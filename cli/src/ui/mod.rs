@@ -26,6 +26,7 @@ use std::{
     cell::{Cell, RefCell},
     io::{BufRead, ErrorKind, IsTerminal, Write},
 };
+use tokio::signal::unix::{SignalKind, signal};
 use windlass_engine::diagnostic::{Diagnostic, ErrorLine, Line};
 
 /// Standard output and standard error.
@@ -176,25 +177,40 @@ impl Ui {
     }
 
     /// Shows what is asked about, if anything, and asks on standard error, without a line break, so that the answer stands behind
-    /// the question. Anything but yes is no, the end of the input too. A person reads it: it is never JSON.
+    /// the question. Anything but yes is no, the end of the input too; Ctrl-C ends the command. A person reads it: it is never JSON.
     #[expect(
         clippy::unused_self,
         reason = "all output goes by the one object that owns the terminal"
     )]
-    pub(crate) fn confirm(&self, page: &str, question: &str) -> Result<bool, CliError> {
+    pub(crate) async fn confirm(&self, page: &str, question: &str) -> Result<bool, CliError> {
         if !page.is_empty() {
             write_err(&again::in_text(page.trim_end_matches('\n')));
         }
         let mut err = std::io::stderr();
         drop(write!(err, "{question}").and_then(|()| err.flush()));
-        let mut answer = String::new();
-        let read = std::io::stdin()
-            .lock()
-            .read_line(&mut answer)
-            .map_err(|error| {
-                CliError::new(Exit::Broken, format!("cannot read the answer: {error}"))
-            })?;
-        if read == 0 {
+        // What came before, such as a plan, may have taken the signal from the system for good.
+        let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| {
+            CliError::new(Exit::Broken, format!("cannot listen for signals: {error}"))
+        })?;
+        let (told, read) = tokio::sync::oneshot::channel();
+        // A thread of its own: the end of the process does not wait for a line that never comes.
+        std::thread::spawn(move || {
+            let mut answer = String::new();
+            let read = std::io::stdin().lock().read_line(&mut answer);
+            drop(told.send(read.map(|length| (length, answer))));
+        });
+        let read = tokio::select! {
+            read = read => read.map_err(|_| std::io::Error::other("its thread has ended")).flatten(),
+            _ = interrupts.recv() => {
+                drop(writeln!(err));
+                return Err(CliError::new(Exit::Interrupted, "interrupted before the answer")
+                    .note("nothing was changed"));
+            }
+        };
+        let (length, answer) = read.map_err(|error| {
+            CliError::new(Exit::Broken, format!("cannot read the answer: {error}"))
+        })?;
+        if length == 0 {
             drop(writeln!(err));
         }
         Ok(matches!(

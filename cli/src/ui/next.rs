@@ -1,5 +1,5 @@
 //! The exact next commands.
-use super::{again, summary::undo_part, words::current};
+use super::{again, one_line, summary::undo_part, words::current};
 use crate::{account, clock, error::short};
 use windlass_engine::{
     machine::{Command, Holder, Instance, Machine, Role, RunState, Stage, Submitted},
@@ -120,14 +120,44 @@ fn about(machine: &Machine, instance: &Instance, claimed: Option<&str>) -> Vec<N
             }
         }
         Stage::InDoubt | Stage::Failed => all.extend(answers(machine, instance, phase)),
-        Stage::Idle
-        | Stage::Running
-        | Stage::Backoff
-        | Stage::Succeeded
-        | Stage::Skipped
-        | Stage::Ended => {}
+        Stage::Backoff => all.extend(opens(machine, instance)),
+        Stage::Idle | Stage::Running | Stage::Succeeded | Stage::Skipped | Stage::Ended => {}
     }
     all
+}
+
+/// What opens a closed gate: another value of an input that it reads.
+fn opens(machine: &Machine, instance: &Instance) -> Vec<Next> {
+    let id = machine.id_of(&instance.path);
+    let Some((gate, inputs)) = id.and_then(|id| machine.closed_gate(id)) else {
+        return Vec::new();
+    };
+    let run = run_of(machine);
+    inputs
+        .into_iter()
+        .filter(|name| {
+            // Whether it may be changed at all: the value that it has is a valid one.
+            let value = machine.inputs().get(name).map(text_of).unwrap_or_default();
+            let name = (*name).to_owned();
+            takes(machine, Command::SetInput { name, value })
+        })
+        .map(|name| {
+            next(
+                format!("windlass set {run} {name}=…"),
+                format!(
+                    "the gate of {} reads it: {}",
+                    instance.path,
+                    one_line(gate.source())
+                ),
+            )
+        })
+        .collect()
+}
+
+fn text_of(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The answers to a failure or a doubt that the machine would take.
@@ -165,13 +195,13 @@ fn answers(machine: &Machine, instance: &Instance, phase: Phase) -> Vec<Next> {
         (Phase::Undo, true) if part.is_some() => (
             "ask its probe again",
             "this step of its undo happened; those after it follow",
-            "this step of its undo did not happen, and cannot any more",
+            "this step of its undo did not happen: it runs again",
             "",
         ),
         (Phase::Undo, true) => (
             "ask its probe again",
             "it is undone",
-            "it is not undone",
+            "it is not undone: its undo runs again",
             "",
         ),
         (Phase::Do, false) => (
@@ -216,12 +246,8 @@ fn answers(machine: &Machine, instance: &Instance, phase: Phase) -> Vec<Next> {
 fn is_open(instance: &Instance) -> bool {
     match current(instance).1.stage() {
         Stage::AwaitingApproval | Stage::Waiting | Stage::InDoubt | Stage::Failed => true,
-        Stage::Idle
-        | Stage::Running
-        | Stage::Backoff
-        | Stage::Succeeded
-        | Stage::Skipped
-        | Stage::Ended => false,
+        Stage::Backoff => instance.forward.is_gated(),
+        Stage::Idle | Stage::Running | Stage::Succeeded | Stage::Skipped | Stage::Ended => false,
     }
 }
 
@@ -243,7 +269,8 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>, claimed: Option<&s
         .flat_map(|instance| about(machine, instance, claimed))
         .collect();
     let more = open.count();
-    if more > 0 {
+    // In a run that is over, what failed asks for nothing.
+    if more > 0 && !all.is_empty() {
         all.push(next(
             format!("windlass show {run} --json"),
             format!("{more} more steps wait for an answer"),
@@ -257,7 +284,7 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>, claimed: Option<&s
         match state {
             RunState::Running | RunState::Waiting | RunState::Compensating if !is_driven => {
                 let what = if machine.cancelled().is_some() {
-                    "let it end: it is cancelled"
+                    "let it come to its end: it is cancelled"
                 } else {
                     "continue from its place"
                 };
@@ -292,7 +319,7 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>, claimed: Option<&s
             let how = if cancelled.undo { "--undo" } else { "--leave" };
             all.push(next(
                 format!("windlass cancel {run} {how} --force"),
-                "end on its server what still runs",
+                "end what still runs, also on its server",
             ));
         }
     }
@@ -322,7 +349,7 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>, claimed: Option<&s
         ),
         (
             cancel(true),
-            true,
+            takes(machine, Command::Undo),
             format!("windlass cancel {run} --undo"),
             undoes,
         ),

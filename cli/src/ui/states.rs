@@ -34,7 +34,7 @@ fn of_run(state: Option<RunState>) -> &'static str {
              anything was to be undone."
         }
         Some(RunState::Finished(Outcome::Compensated)) => {
-            "It is over: it failed, and what it did is undone."
+            "It is over, and what it did is undone: it failed, or a person ordered it (`windlass undo`)."
         }
         Some(RunState::Finished(Outcome::Stopped)) => {
             "It is over, and what it did is still there, in part or in full: a step cannot be undone, an undo failed and was \
@@ -111,21 +111,42 @@ const STEPS: [NodeState; 13] = [
     NodeState::UndoFailed,
 ];
 
+const OF_RUN: &str = "# States of a run";
+const OF_STEP: &str = "# States of a step, group, call or loop";
+
+fn runs() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let all = RUNS.into_iter().flat_map(|state| {
+        let closed = state == Some(RunState::Finished(Outcome::Stopped));
+        let word = state.map_or(INTERRUPTED, RunState::as_str);
+        std::iter::once((word, of_run(state))).chain(closed.then_some((CLOSED, IS_CLOSED)))
+    });
+    all
+}
+
+fn steps() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STEPS
+        .into_iter()
+        .map(|state| (state.as_str(), of_step(state)))
+}
+
 /// The page.
 pub(crate) fn page() -> String {
-    let mut text = String::from("# States of a run\n\n");
-    for state in RUNS {
-        let word = state.map_or(INTERRUPTED, RunState::as_str);
-        text.push_str(&entry(word, of_run(state)));
-        if state == Some(RunState::Finished(Outcome::Stopped)) {
-            text.push_str(&entry(CLOSED, IS_CLOSED));
-        }
-    }
-    text.push_str("\n# States of a step, group, call or loop\n\n");
-    for state in STEPS {
-        text.push_str(&entry(state.as_str(), of_step(state)));
-    }
+    let mut text = format!("{OF_RUN}\n\n");
+    text.extend(runs().map(|(word, means)| entry(word, means)));
+    text.push_str(&format!("\n{OF_STEP}\n\n"));
+    text.extend(steps().map(|(word, means)| entry(word, means)));
     text
+}
+
+/// One word: of a run, of a step, or of both.
+pub(crate) fn one(word: &str) -> Option<String> {
+    let of = |heading: &str, found: Option<(&str, &str)>| {
+        found.map(|(word, means)| format!("{heading}\n\n{}\n", entry(word, means)))
+    };
+    let run = of(OF_RUN, runs().find(|(known, _)| *known == word));
+    let step = of(OF_STEP, steps().find(|(known, _)| *known == word));
+    let text: String = run.into_iter().chain(step).collect();
+    (!text.is_empty()).then(|| format!("{}\n", text.trim_end()))
 }
 
 /// A word and its sentence, broken at 78 columns.

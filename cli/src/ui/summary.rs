@@ -263,8 +263,9 @@ pub(crate) fn render(
     {
         let (_, execution) = super::words::current(instance);
         if (execution.window_opens().is_some()
+            || execution.is_gated()
             || matches!(execution.stage(), Stage::Waiting | Stage::AwaitingApproval))
-            && let Some(waits) = super::words::waits_for(instance, execution, now)
+            && let Some(waits) = super::words::waits_for(machine, instance, execution, now)
         {
             text.push_str(&format!(
                 "  {} {} {waits}\n",

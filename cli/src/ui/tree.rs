@@ -307,7 +307,7 @@ fn row(seen: &Seen<'_>, instance: &Instance, known: &mut Figures, tick: usize) -
     }
     match execution.stage() {
         Stage::Backoff | Stage::Waiting | Stage::AwaitingApproval => {
-            more.extend(waits_for(instance, execution, seen.now));
+            more.extend(waits_for(seen.machine, instance, execution, seen.now));
         }
         Stage::InDoubt => more.push(format!(
             "in doubt: {}",

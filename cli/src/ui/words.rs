@@ -18,7 +18,7 @@ pub(crate) fn describe(body: &EventBody, machine: &Machine, registry: &Registry)
     Some(line)
 }
 
-/// `process 4711 of ana (as root) on db-1`.
+/// `process 4711 of ana (account root) on db-1`.
 pub(crate) fn driver(holder: &Holder) -> String {
     format!(
         "process {} of {} on {}",

@@ -84,14 +84,14 @@ impl Done {
     }
 }
 
-/// `ana (as root)` as `ana`: which account runs a test is the machine's.
+/// `ana (account root)` as `ana`: which account runs a test is the machine's.
 fn without_accounts(text: &str) -> String {
-    let mut parts = text.split(" (as ");
+    let mut parts = text.split(" (account ");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         match part.split_once(')') {
             Some((_, rest)) => out.push_str(rest),
-            None => out.push_str(&format!(" (as {part}")),
+            None => out.push_str(&format!(" (account {part}")),
         }
     }
     out
@@ -182,6 +182,31 @@ impl Lab {
 
     /// The binary on a terminal of its own, by ana, who types this; both streams come as one.
     pub(crate) fn at_terminal(&self, args: &[&str], typed: &str) -> Done {
+        let mut child = self.on_a_terminal(args);
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(typed.as_bytes()).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap().into()
+    }
+
+    /// As `at_terminal`, but Ctrl-C is typed once this was printed.
+    pub(crate) fn interrupted_at(&self, args: &[&str], printed: &str) -> Done {
+        let mut child = self.on_a_terminal(args);
+        let mut stdin = child.stdin.take().unwrap();
+        let stdout = child.stdout.as_mut().unwrap();
+        let (mut seen, mut byte) = (Vec::new(), [0]);
+        while !String::from_utf8_lossy(&seen).contains(printed) {
+            assert_eq!(stdout.read(&mut byte).unwrap(), 1, "{printed:?} never came");
+            seen.push(byte[0]);
+        }
+        stdin.write_all(b"\x03").unwrap();
+        let mut output = child.wait_with_output().unwrap();
+        seen.append(&mut output.stdout);
+        output.stdout = seen;
+        output.into()
+    }
+
+    fn on_a_terminal(&self, args: &[&str]) -> std::process::Child {
         let words: Vec<String> = std::iter::once(WINDLASS)
             .chain(args.iter().copied())
             .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
@@ -204,11 +229,7 @@ impl Lab {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(typed.as_bytes()).unwrap();
-        drop(stdin);
-        child.wait_with_output().unwrap().into()
+        command.spawn().unwrap()
     }
 
     pub(crate) fn spawn(&self, who: &str, args: &[&str]) -> Running {
@@ -347,7 +368,7 @@ pub(crate) fn settings(lab: &Lab) -> insta::Settings {
     let folder = lab.dir.path().display().to_string();
     settings.set_prepend_module_to_snapshot(false);
     settings.add_filter(&folder, "[folder]");
-    settings.add_filter(r" \(as [^)]*\)", "");
+    settings.add_filter(r" \(account [^)]*\)", "");
     settings.add_filter(r"\b[0-9a-f]{64}\b", "[hash]");
     settings.add_filter(r"\b[0-9a-f]{32}\b", "[run]");
     settings.add_filter(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ", "[time]");

@@ -20,6 +20,7 @@ mod run;
 mod said;
 mod secrets;
 mod sharing;
+mod shown;
 mod terminal;
 mod validate;
 mod votes;

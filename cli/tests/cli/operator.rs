@@ -245,15 +245,24 @@ fn a_refused_command_and_a_pause_start_nothing() {
     let lab = lost();
     let begun = || lab.read("log.txt").matches("work").count();
     assert_eq!(begun(), 1);
-    for refused in [
-        &["retry", "last", "nowhere"][..],
-        &["close", "last", "--because", "x"],
-        &["unpause", "last"],
-        &["set", "last", "nosuch=1"],
+    let events = || lab.show()["events"].clone();
+    let before = events();
+    for (refused, code) in [
+        (&["retry", "last", "wrok"][..], 2),
+        (&["set", "last", "nosuch=1"], 2),
+        (&["approve", "last", "wrok"], 2),
+        (&["retry", "last", "before"], 5),
+        (&["close", "last", "--because", "x"], 5),
+        (&["unpause", "last"], 5),
     ] {
-        lab.run(refused).exits(5).says("refused");
+        let done = lab.run(refused).exits(code);
+        assert!(done.stdout.is_empty(), "{}", done.all());
         assert_eq!(begun(), 1, "{refused:?}");
+        assert_eq!(events(), before, "{refused:?}");
     }
+    lab.run(&["retry", "last", "wrok"])
+        .exits(2)
+        .says("did you mean \"work\"?");
     lab.run(&["pause", "last"]).exits(0);
     assert_eq!(begun(), 1);
     assert_eq!(lab.state(), "paused");
@@ -263,15 +272,16 @@ fn a_refused_command_and_a_pause_start_nothing() {
     assert_eq!(lab.state(), "succeeded");
 }
 
+/// What is refused is judged behind what waits in the inbox, and takes nothing of it.
 #[test]
-fn a_refused_command_does_not_drive_for_another_that_is_accepted() {
+fn a_refused_command_leaves_the_inbox_as_it_is() {
     let lab = lost();
-    lab.run(&["signal", "last", "nobody-waits"]).exits(0);
-    lab.run(&["retry", "last", "nowhere"])
+    lab.run(&["pause", "last", "--queue"]).exits(0);
+    lab.run(&["pause", "last"])
         .exits(5)
-        .says("refused");
-    assert_eq!(lab.read("log.txt").matches("work").count(), 1);
-    assert_eq!(lab.show()["inbox"].as_array().unwrap().len(), 0);
+        .says("it is paused already");
+    assert_eq!(lab.show()["inbox"].as_array().unwrap().len(), 1);
+    lab.run(&["unpause", "last"]).exits(0);
 }
 
 #[test]

@@ -314,7 +314,7 @@ fn a_second_ctrl_c_ends_what_runs_and_keeps_the_place() {
     let done = running.wait().exits(130);
     assert!(start.elapsed().as_secs() < 20, "{}", done.all());
     let done = done
-        .says("ending work on its server")
+        .says("ending work; ")
         .says("the run keeps its place")
         .says("leaves at once");
     assert!(!done.all().contains("cancelled"), "{}", done.all());
@@ -345,7 +345,7 @@ fn a_second_ctrl_c_in_an_undo_keeps_its_place() {
     running
         .wait()
         .exits(130)
-        .says("ending work on its server")
+        .says("ending work; ")
         .says("windlass resume");
     assert_eq!(lab.state(), "interrupted");
     lab.write("quick", "");

@@ -191,6 +191,21 @@ fn a_run_that_passes_a_point_of_no_return_is_asked_for_on_a_terminal() {
     lab.run(&["run", "p.yaml"]).exits(0);
 }
 
+/// A plan, which is made before the question, takes the signal from the system for good.
+#[test]
+fn ctrl_c_at_a_question_ends_the_command() {
+    let lab = Lab::new();
+    lab.write("p.yaml", BEYOND);
+    lab.interrupted_at(&["run", "p.yaml"], "[y/N]")
+        .exits(130)
+        .says("interrupted before the answer")
+        .says("nothing was changed");
+    assert_eq!(lab.run(&["runs", "--json"]).stdout.trim(), "[]");
+    lab.run(&["run", "p.yaml"]).exits(0);
+    lab.interrupted_at(&["undo", "last"], "[y/N]").exits(130);
+    assert_eq!(lab.state(), "succeeded");
+}
+
 #[test]
 fn an_approved_plan_is_shown_in_short_too() {
     let lab = Lab::new();

@@ -115,8 +115,8 @@ fn a_vote_that_would_not_count_is_refused_at_once() {
     refused(
         "bruno",
         &["--answer", "how=stop", "--answer", "more=1"],
-        5,
-        "there is no question \"more\"",
+        2,
+        "sign_off asks no question \"more\"",
     );
     refused(
         "mallory",
@@ -262,7 +262,7 @@ fn a_claimed_name_is_shown_with_its_account_and_makes_no_second_voter() {
     // A claimed name opens no group.
     lab.run_as("mallory", &["approve", "last", "--as", "bruno"])
         .exits(5)
-        .says("bruno (as ")
+        .says("bruno (account ")
         .says("with separation_of_duties the account of the operating system counts");
     lab.run_as("carla", &["approve", "last", "--as", "Carla Souza"])
         .exits(0);
@@ -279,13 +279,13 @@ fn a_claimed_name_is_shown_with_its_account_and_makes_no_second_voter() {
             done.all()
         );
     };
-    let started = format!("by ana (as {me})");
+    let started = format!("by ana (account {me})");
     shown(lab.run(&["show", "last"]), &started);
-    shown(lab.run(&["runs"]), &format!("ana (as {me})"));
+    shown(lab.run(&["runs"]), &format!("ana (account {me})"));
     shown(lab.run(&["audit"]), &format!("started {started}"));
     for format in ["markdown", "html"] {
         shown(lab.run(&["report", "--format", format]), &started);
-        let voter = format!("Carla Souza (as {})", account(1));
+        let voter = format!("Carla Souza (account {})", account(1));
         shown(lab.run(&["report", "--format", format]), &voter);
     }
     let report = lab.run(&["report", "--format", "json"]).exits(0);
@@ -298,7 +298,7 @@ fn a_claimed_name_is_shown_with_its_account_and_makes_no_second_voter() {
     assert_eq!(runs[0]["by"], "ana");
     assert_eq!(runs[0]["account"]["name"], me.as_str());
     let output = &lab.step("sign_off")["output"]["approved_by"];
-    assert_eq!(output[1], format!("Carla Souza (as {})", account(1)));
+    assert_eq!(output[1], format!("Carla Souza (account {})", account(1)));
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_name_that_could_pass_for_an_account_is_refused() {
     let lab = waiting("      expires: 1h");
     let long = "x".repeat(65);
     for name in [
-        "root (as root)",
+        "root (account root)",
         "a\nb",
         "a\u{1b}[2J",
         "a\u{202e}b",

@@ -64,6 +64,15 @@ pub(crate) fn reads_input(graph: &Graph, node: NodeId, input: &str) -> bool {
     reads(scope, &all, input)
 }
 
+/// Whether the gate of a node of the run's own playbook reads an input.
+pub(crate) fn gate_reads_input(graph: &Graph, node: NodeId, input: &str) -> bool {
+    let gate = match &graph.node(node).body {
+        Body::Step(step) => step.gate.as_ref(),
+        Body::Group { .. } | Body::Call(_) => None,
+    };
+    gate.is_some_and(|gate| reads(scope_of(graph, node), &[gate], input))
+}
+
 /// Whether what may still come of a node that has started reads an input: its undo, or the probe that settles a doubt about it.
 pub(crate) fn reads_input_later(graph: &Graph, node: NodeId, input: &str) -> bool {
     let scope = scope_of(graph, node);

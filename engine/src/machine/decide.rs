@@ -501,6 +501,14 @@ impl Machine {
         })
     }
 
+    /// Whether a probe can find out if an execution happened: that of its kind, or that of the playbook.
+    #[must_use]
+    pub fn can_be_asked(&self, id: InstanceId, phase: Phase) -> bool {
+        let action = self.action(id, phase);
+        self.redo(id, phase) != Redo::AskOperator
+            || action.is_some_and(|action| action.probe.is_some())
+    }
+
     pub(super) fn marks(&self, id: InstanceId, phase: Phase) -> bool {
         self.action(id, phase)
             .is_some_and(|action| action.traits.marks)

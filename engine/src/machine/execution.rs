@@ -521,6 +521,12 @@ impl Execution {
         }
     }
 
+    /// Whether its gate does not hold.
+    #[must_use]
+    pub fn is_gated(&self) -> bool {
+        self.at == At::Gated
+    }
+
     /// Why it is in doubt.
     #[must_use]
     pub fn doubt(&self) -> Option<&str> {

@@ -268,11 +268,25 @@ impl Machine {
         Ok(())
     }
 
+    /// What is said of a step that the end of its scope overtook.
+    fn overtaken(&self, id: InstanceId) -> String {
+        let forward = &self.get(id).forward;
+        match (forward.stage(), &forward.failure) {
+            // Another attempt was ordered, or follows by its `retry`.
+            (Stage::Idle | Stage::Backoff, Some(failure)) => format!(
+                "the run ended before its next attempt; the last one failed: {}",
+                failure.message
+            ),
+            (Stage::Idle | Stage::Backoff, None) => "the run ended before its turn".to_owned(),
+            _ => "the run ended before it was done".to_owned(),
+        }
+    }
+
     pub(super) fn on_skipped(&mut self, e: &Skipped, at: Timestamp) -> Result<(), IllegalEvent> {
         let id = self.find(&e.node)?;
         let words = match &e.why {
             SkipCause::When(fact) => format!("{} is {}", fact.expr, fact.value),
-            SkipCause::Ended => "the run ended before its turn".to_owned(),
+            SkipCause::Ended => self.overtaken(id),
             SkipCause::Operator { who, because, .. } => format!("by {who}: {because}"),
             SkipCause::NoEffect => "nothing to undo".to_owned(),
             SkipCause::Blocked => "what needs it cannot be undone".to_owned(),

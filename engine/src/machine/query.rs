@@ -8,7 +8,8 @@ use super::{
     tree::ROOT,
 };
 use crate::{
-    graph::Graph,
+    expr::Expr,
+    graph::{Body, Graph, readers},
     step::{Effect, Fidelity, Phase},
     value::{Timestamp, Value},
 };
@@ -162,6 +163,22 @@ impl Machine {
                         && id.is_some_and(|id| !self.begins_anew(id, *phase))
                 })
         })
+    }
+
+    /// The gate that does not hold for a step now, and the inputs of the run that it reads: `set` changes them.
+    #[must_use]
+    pub fn closed_gate(&self, id: InstanceId) -> Option<(&Expr, Vec<&str>)> {
+        let instance = self.get(id);
+        let def = instance.def.filter(|_| instance.forward.is_gated())?;
+        let gate = match &self.graph.node(def).body {
+            Body::Step(step) => step.gate.as_ref()?,
+            Body::Group { .. } | Body::Call(_) => return None,
+        };
+        let inputs = self.graph.root.inputs.keys().map(String::as_str);
+        let read = inputs.filter(|input| {
+            instance.scope == ROOT && readers::gate_reads_input(&self.graph, def, input)
+        });
+        Some((gate, read.collect()))
     }
 
     /// The instance at a path.

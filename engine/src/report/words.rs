@@ -153,7 +153,12 @@ pub fn votes(instance: &Instance, quorum: u32) -> String {
 
 /// What a sleeping execution waits for.
 #[must_use]
-pub fn waits_for(instance: &Instance, execution: &Execution, now: Timestamp) -> Option<String> {
+pub fn waits_for(
+    machine: &Machine,
+    instance: &Instance,
+    execution: &Execution,
+    now: Timestamp,
+) -> Option<String> {
     let until = |at: Timestamp| {
         let left = Duration::between(now, at);
         if left > Duration::ZERO {
@@ -168,7 +173,11 @@ pub fn waits_for(instance: &Instance, execution: &Execution, now: Timestamp) -> 
     if execution.stage() == Stage::Backoff {
         return Some(match execution.not_before() {
             Some(at) => format!("attempt {} at {}", execution.attempt + 1, until(at)),
-            None => "waits for its gate".to_owned(),
+            None => {
+                let id = machine.id_of(&instance.path)?;
+                let (gate, _) = machine.closed_gate(id)?;
+                format!("for its gate: {}", one_line(gate.source()))
+            }
         });
     }
     let wait = execution.wait()?;
@@ -189,6 +198,11 @@ pub fn waits_for(instance: &Instance, execution: &Execution, now: Timestamp) -> 
         text.push_str(&format!(", at most until {}", until(deadline)));
     }
     Some(text)
+}
+
+fn can_be_asked(machine: &Machine, node: &str, phase: Phase) -> bool {
+    let id = machine.id_of(node);
+    id.is_some_and(|id| machine.can_be_asked(id, phase))
 }
 
 fn took(machine: &Machine, node: &str, phase: Phase) -> String {
@@ -281,8 +295,9 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
                 StartCause::Retry => format!(", attempt {}", started.attempt),
                 StartCause::Interrupted => {
                     format!(
-                        ", attempt {}: the process that ran it is gone, and the step can safely be repeated",
-                        started.attempt
+                        ", attempt {}: attempt {} had no effect, or can safely be repeated",
+                        started.attempt,
+                        started.attempt.saturating_sub(1)
                     )
                 }
                 StartCause::Operator => {
@@ -297,7 +312,7 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
         }
         EventBody::Suspended(suspended) => {
             let instance = machine.instance(&suspended.node)?;
-            let waits = waits_for(instance, instance.execution(suspended.phase), now)?;
+            let waits = waits_for(machine, instance, instance.execution(suspended.phase), now)?;
             let tone = if matches!(suspended.wait.on, WaitOn::Approval(_)) {
                 S::AwaitingApproval
             } else {
@@ -437,8 +452,13 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             &doubted.node,
             S::InDoubt,
             format!(
-                "in doubt whether it happened: {}; asking its probe",
-                doubted.why
+                "in doubt whether it happened: {}{}",
+                doubted.why,
+                if can_be_asked(machine, &doubted.node, doubted.phase) {
+                    "; asking its probe"
+                } else {
+                    ""
+                }
             ),
         ),
         EventBody::Probed(probed) => match &probed.in_doubt {
@@ -450,7 +470,11 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
             Some(why) => line(
                 &probed.node,
                 S::InDoubt,
-                format!("its probe cannot tell: {why}"),
+                if can_be_asked(machine, &probed.node, probed.phase) {
+                    format!("its probe cannot tell: {why}")
+                } else {
+                    format!("still in doubt: {why}")
+                },
             ),
         },
         EventBody::Voted(voted) => {

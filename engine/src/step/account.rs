@@ -25,11 +25,11 @@ impl Account {
     }
 }
 
-/// A name as people read it: `root`, or `ana (as root)` if `ana` is only what the account root calls itself.
+/// A name as people read it: `root`, or `ana (account root)` if `ana` is only what the account root calls itself.
 #[must_use]
 pub fn shown(name: &str, account: Option<&Account>) -> String {
     match account {
-        Some(account) if account.name != name => format!("{name} (as {})", account.name),
+        Some(account) if account.name != name => format!("{name} (account {})", account.name),
         Some(_) | None => name.to_owned(),
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     fn a_claimed_name_is_shown_with_its_account() {
         let root = account("root", 0, "a");
         assert_eq!(shown("root", Some(&root)), "root");
-        assert_eq!(shown("ana", Some(&root)), "ana (as root)");
+        assert_eq!(shown("ana", Some(&root)), "ana (account root)");
         assert_eq!(shown("ana", None), "ana");
     }
 
@@ -110,7 +110,7 @@ mod tests {
             " ",
             " ana",
             "ana ",
-            "root (as root)",
+            "root (account root)",
             "a\nb",
             "a\u{1b}[31m",
             "a\u{202e}b",

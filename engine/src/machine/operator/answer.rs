@@ -20,6 +20,9 @@ impl Machine {
         let execution = instance.execution(phase);
         if let At::InDoubt { asked, .. } = &execution.at {
             return match asked {
+                Asked::InVain | Asked::Wanted if !self.can_be_asked(id, phase) => Err(format!(
+                    "only a person can say whether {node} happened: `resolve` it"
+                )),
                 // Wanted: whoever takes a run over asks at once, before it reads the order to ask.
                 Asked::InVain | Asked::Wanted => Ok(vec![self.ordered(id, phase, who)]),
                 Asked::NotDone => Err(format!(
@@ -30,8 +33,15 @@ impl Machine {
         if phase == Phase::Undo {
             return Ok(vec![self.ordered(id, phase, who)]);
         }
-        if let Some(inside) = self.failed_inside(id) {
-            return Err(format!("{node} failed because of {inside}: `retry` that"));
+        match self.failed_inside(id).as_slice() {
+            [] => {}
+            [inside] => return Err(format!("{node} failed because of {inside}: `retry` that")),
+            [inside, others @ ..] => {
+                return Err(format!(
+                    "{node} failed because of {inside} and {} more in it: `retry` each of them",
+                    others.len()
+                ));
+            }
         }
         let mut doing = self.forward_again(id, who)?;
         if !self.runs_again_with_the_run(id) {
@@ -58,13 +68,15 @@ impl Machine {
         })
     }
 
-    /// The step inside a container for which the container failed.
-    fn failed_inside(&self, container: InstanceId) -> Option<&str> {
+    /// The steps inside a container for which the container failed.
+    fn failed_inside(&self, container: InstanceId) -> Vec<&str> {
         let failed = |id: &InstanceId| self.tree.stage(*id, Phase::Do) == Stage::Failed;
         let inside = self.tree.inside(container).into_iter().filter(failed);
         // The innermost: what is around it failed because of it.
-        let mut inside = inside.filter(|id| !self.tree.inside(*id).iter().any(failed));
-        inside.next().map(|id| &*self.get(id).path)
+        inside
+            .filter(|id| !self.tree.inside(*id).iter().any(failed))
+            .map(|id| &*self.get(id).path)
+            .collect()
     }
 
     /// A retry that would fail at once without having run is no help: whoever orders it is told why instead.
@@ -115,7 +127,7 @@ impl Machine {
             }
         }
         Err(format!(
-            "{node} is {}: there is nothing to settle",
+            "{node} has not failed and is not in doubt: its state is {}",
             instance.state.as_str()
         ))
     }
@@ -257,6 +269,11 @@ impl Machine {
         if is_undoing && (undo == Stage::Failed || undo.is_asleep()) {
             return Ok(vec![skipped(Phase::Undo)]);
         }
+        if is_undoing && undo == Stage::InDoubt {
+            return Err(format!(
+                "it is in doubt whether {node} is undone: `resolve` that first"
+            ));
+        }
         if is_undoing && undo.is_active() {
             return Err(format!("the undo of {node} runs; it cannot be skipped now"));
         }
@@ -382,9 +399,12 @@ impl Machine {
             let of_node = |id: &InstanceId| self.get(*id).def == Some(*node);
             // What is in what was skipped does not run.
             let passed = |at: InstanceId| self.tree.stage(at, Phase::Do) == Stage::Skipped;
+            // A run that never goes forward again runs only what is in a `finally`.
+            let is_ending = self.cancelled.is_some() || self.undo_ordered.is_some();
             let runs = |other: InstanceId| {
                 !self.tree.stage(other, Phase::Do).is_settled()
                     && !self.tree.around(other).any(passed)
+                    && (!is_ending || self.comes_in_finally(other))
             };
             // Another item of a loop reads what is in itself.
             let sees = |other: &InstanceId| {

@@ -123,7 +123,16 @@ impl Machine {
                 only_finally: false,
             })]);
         }
-        self.judge_cancel(who, true, false, None)
+        let doing = self.judge_cancel(who, true, false, None)?;
+        // What runs, waits or is in doubt may leave something behind that can be undone.
+        let is_at_rest = self
+            .steps()
+            .all(|id| !self.tree.stage(id, Phase::Do).is_active());
+        if is_at_rest {
+            self.something_to_undo()
+                .map_err(|why| format!("{why}; `cancel --leave` ends the run as it is"))?;
+        }
+        Ok(doing)
     }
 
     /// Whether an undo would undo anything.

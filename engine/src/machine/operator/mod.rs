@@ -23,7 +23,7 @@ use super::{
     tree::ROOT,
 };
 use crate::{
-    graph::{NodeId, readers},
+    graph::{InputDecl, NodeId, readers},
     step::Phase,
     value::Timestamp,
 };
@@ -149,9 +149,13 @@ impl Machine {
         let sender = submitted.sender();
         let who = sender.as_str();
         if let Some(finished) = &self.finished {
-            let may_reopen = match &submitted.command {
+            let may_follow = match &submitted.command {
                 Command::Undo | Command::Close { .. } => true,
-                Command::Retry { .. } | Command::Skip { .. } | Command::Resolve { .. } => {
+                // With another input a retry may succeed.
+                Command::Retry { .. }
+                | Command::Skip { .. }
+                | Command::Resolve { .. }
+                | Command::SetInput { .. } => {
                     if let Some(closed) = &self.closed {
                         return Err(format!("{} has closed the run", closed.who));
                     }
@@ -161,11 +165,16 @@ impl Machine {
                 | Command::Signal { .. }
                 | Command::Pause { .. }
                 | Command::Unpause
-                | Command::Cancel { .. }
-                | Command::SetInput { .. } => false,
+                | Command::Cancel { .. } => false,
             };
-            if !may_reopen {
-                return Err(format!("the run is over: {}", self.word()));
+            if !may_follow {
+                let is_undo = matches!(&submitted.command, Command::Cancel { undo: true, .. });
+                let undoes = if is_undo && self.something_to_undo().is_ok() {
+                    "; `undo` undoes what it did"
+                } else {
+                    ""
+                };
+                return Err(format!("the run is over: {}{undoes}", self.word()));
             }
         }
         match &submitted.command {
@@ -199,17 +208,49 @@ impl Machine {
         }
     }
 
-    fn named(&self, node: &str) -> Result<InstanceId, String> {
+    /// The step, group, call or loop at a path that a person typed.
+    ///
+    /// # Errors
+    /// That it is not there, and what is spelled alike.
+    pub fn named(&self, node: &str) -> Result<InstanceId, String> {
         // What a loop no longer has among its items is out of the run.
         let listed = |id: &InstanceId| *id != ROOT && self.is_listed(*id);
         self.id_of(node).filter(listed).ok_or_else(|| {
-            let near = self
-                .instances()
-                .map(|instance| instance.path.to_string())
-                .min_by_key(|path| strsim::levenshtein(path, node));
-            match near {
+            let paths = self.instances().map(|instance| instance.path.as_ref());
+            match crate::diagnostic::nearest(node, paths) {
                 Some(near) => format!("there is no step {node:?}; did you mean {near:?}?"),
                 None => format!("there is no step {node:?}"),
+            }
+        })
+    }
+
+    /// Whether the step or input that a command names is there.
+    ///
+    /// # Errors
+    /// That it is not, and what is spelled alike.
+    pub fn names(&self, command: &Command) -> Result<(), String> {
+        match command {
+            Command::Retry { node }
+            | Command::Skip { node, .. }
+            | Command::Resolve { node, .. }
+            | Command::Vote { node, .. } => self.named(node).map(drop),
+            Command::SetInput { name, .. } => self.input_named(name).map(drop),
+            Command::Signal { .. }
+            | Command::Pause { .. }
+            | Command::Unpause
+            | Command::Cancel { .. }
+            | Command::Undo
+            | Command::Close { .. } => Ok(()),
+        }
+    }
+
+    fn input_named(&self, name: &str) -> Result<&InputDecl, String> {
+        let inputs = &self.graph.root.inputs;
+        inputs.get(name).ok_or_else(|| {
+            let near = crate::diagnostic::nearest(name, inputs.keys().map(String::as_str));
+            match near {
+                Some(near) => format!("there is no input {name:?}; did you mean {near:?}?"),
+                None => format!("there is no input {name:?}"),
             }
         })
     }
@@ -304,9 +345,7 @@ impl Machine {
     }
 
     fn judge_input(&self, name: &str, value: &str, who: &str) -> Verdict {
-        let Some(decl) = self.graph.root.inputs.get(name) else {
-            return Err(format!("there is no input {name:?}"));
-        };
+        let decl = self.input_named(name)?;
         self.no_approval_covers(name)?;
         self.nothing_acted_by(name)?;
         let decls: IndexMap<_, _> = [(name.to_owned(), decl.clone())].into();

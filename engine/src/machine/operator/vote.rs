@@ -389,7 +389,10 @@ mod tests {
         );
         let separated = request(&["dba"], 1, true);
         let refused = may_vote(&run, &separated, person("ana", Some(&account(3)))).unwrap_err();
-        assert!(refused.contains("ana (as user3) may not vote"), "{refused}");
+        assert!(
+            refused.contains("ana (account user3) may not vote"),
+            "{refused}"
+        );
         assert_eq!(
             may_vote(&run, &separated, person("anything", Some(&two))),
             Ok(())
