@@ -172,13 +172,11 @@ impl Machine {
             if instance.in_finally {
                 continue;
             }
-            let is_ended = instance.forward.at == At::Ended;
-            if instance.scope != scope {
-                // A playbook inside that was ending with this scope had not come to its end yet.
-                if is_ended && self.goes_forward(instance.scope) {
-                    self.reopen_ended(id)?;
-                }
-            } else if is_ended {
+            // A playbook inside that was ending with this scope had not come to its end yet.
+            if instance.scope != scope && !self.goes_forward(instance.scope) {
+                continue;
+            }
+            if instance.forward.at == At::Ended {
                 self.reopen_ended(id)?;
             } else if instance.forward.stage() == Stage::Failed && self.ended_with_outer(id) {
                 // A playbook that ended only since this scope did goes forward with it.
@@ -191,7 +189,7 @@ impl Machine {
     }
 
     /// Whether a step is done whose undo has begun, did not come to its end, and may have taken something away.
-    fn may_be_half_undone(&self, id: InstanceId) -> bool {
+    pub(super) fn may_be_half_undone(&self, id: InstanceId) -> bool {
         let instance = self.get(id);
         let undo = &instance.undo;
         let left = undo.stage() != Stage::Succeeded;

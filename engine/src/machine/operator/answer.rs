@@ -50,11 +50,13 @@ impl Machine {
         Ok(doing)
     }
 
-    /// A group or playbook that ended only because the run did, or of which the run has undone something: it continues as soon as the
-    /// run does.
+    /// A group or playbook that ended only because the run did, or of which the run has undone something, or begun to: it continues as
+    /// soon as the run does.
     fn runs_again_with_the_run(&self, id: InstanceId) -> bool {
         let state = self.scopes.get(&id);
-        let undone = |inner: &InstanceId| self.get(*inner).undone_by == Some(ROOT);
+        let undone = |inner: &InstanceId| {
+            self.get(*inner).undone_by == Some(ROOT) || self.may_be_half_undone(*inner)
+        };
         self.finished.is_some()
             && (state.is_some_and(|state| state.outer_end)
                 || self.tree.inside(id).iter().any(undone))

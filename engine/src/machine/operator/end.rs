@@ -55,7 +55,9 @@ impl Machine {
                 }
             ));
         }
-        if self.scope_phase(ROOT) == ScopePhase::Finally && undo {
+        // One that turns back already may be left with nothing to undo, and still sleeps in a `finally`.
+        let turns_back = self.scopes.get(&ROOT).is_some_and(|root| root.turns_back);
+        if self.scope_phase(ROOT) == ScopePhase::Finally && undo && !turns_back {
             self.something_to_undo()?;
         }
         let mut doing = vec![EventBody::Cancelled(Cancelled {

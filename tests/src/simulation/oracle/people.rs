@@ -211,6 +211,10 @@ impl Oracle {
         }
         let mut at = path.to_owned();
         while let Some(up) = parent(&at).map(str::to_owned) {
+            // What is around a `finally` that runs does not turn for it.
+            if self.is_finally_step(&at) {
+                break;
+            }
             if self.breaks(&up).is_some() {
                 for inner in self.inside(&up) {
                     let breaks = matches!(self.reaction(&inner), Reaction::Break | Reaction::Count);

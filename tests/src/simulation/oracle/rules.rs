@@ -189,6 +189,9 @@ impl Oracle {
                 if before == Stand::Failed {
                     // A life of its own: what a person left of the one before is not of this one.
                     rec.undo.started = false;
+                    if rec.undo.stand == Stand::Succeeded {
+                        rec.undo.stand = Stand::Pending;
+                    }
                     rec.leave_no_more();
                 }
                 if before == Stand::Failed {
@@ -212,6 +215,7 @@ impl Oracle {
                 }
                 self.exec_mut(&e.node, e.phase).stand = Stand::Ordered;
                 if e.phase == Phase::Do {
+                    self.rec_mut(&e.node).outer_end = false;
                     self.ask_about_others(&e.node);
                 }
                 Ok(())

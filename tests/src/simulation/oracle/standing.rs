@@ -253,10 +253,11 @@ impl Oracle {
         )
     }
 
-    /// A container in an item of a loop that is open again waits for a slot with it, and is pending until then.
+    /// A container in an item of a loop that is open again waits for a slot with it, and one in a container that was ordered waits for
+    /// that: it is pending until then.
     pub(super) fn is_pending_container(&self, path: &str) -> bool {
         let mut around = std::iter::successors(Some(path), |at| parent(at));
-        self.shape(path) != Shape::Step && around.any(is_item)
+        self.shape(path) != Shape::Step && (around.any(is_item) || self.rec(path).reopened)
     }
 
     pub(super) fn is_repeatable(&self, path: &str) -> bool {

@@ -92,9 +92,10 @@ impl Oracle {
             }
         }
         let mut at = path;
-        let mut in_finally = false;
+        // A `finally`, and a playbook that is called, run to their end, whatever runs again around them.
+        let mut goes_on = false;
         while let Some(up) = parent(at) {
-            in_finally |= self.is_finally_step(at);
+            goes_on |= self.is_finally_step(at) || self.shape(up) == Shape::Call;
             if self.shape(up) != Shape::Root {
                 let rec = self.rec(up);
                 if rec.forward.stand != Stand::Running {
@@ -106,10 +107,8 @@ impl Oracle {
                         ),
                     );
                 }
-                // A playbook that is called runs to its end, whatever runs again around it.
                 if rec.reopened
-                    && !in_finally
-                    && self.shape(up) != Shape::Call
+                    && !goes_on
                     && let Some(need) = self.needs(up).iter().find(|need| !self.passed(need))
                 {
                     return wrong(

@@ -154,9 +154,11 @@ impl Oracle {
                 for item in self.inside(&up).iter().filter(|item| ***item != *at) {
                     // An item that was opened again has steps from before and after others.
                     let again = |at: &str| self.rec(at).forward.attempt > 1;
-                    // Where items ran side by side, one in which an undo failed, or is tried again since, holds up no other.
+                    // Where items ran side by side, one in which an undo failed, or is tried again since, holds up no other, and is
+                    // held up by none.
                     let failed = |step: &Path| self.rec(step).undo_failed;
-                    if side_by_side && self.steps_in(item).iter().any(failed) {
+                    let mut both = [at.as_str(), item].into_iter();
+                    if side_by_side && both.any(|item| self.steps_in(item).iter().any(failed)) {
                         continue;
                     }
                     let later = self.rec(item).order > order && !again(&at) && !again(item);

@@ -96,7 +96,8 @@ impl Oracle {
             },
             ScopePhase::Finally if undo => {
                 let any = self.recs.values().any(|rec| rec.effect);
-                if any {
+                // One that turns back already ends what sleeps in it.
+                if any || root.turns_back && self.sleeps_in_finally() {
                     Either
                 } else {
                     Refuse("nothing can be undone")
@@ -214,20 +215,28 @@ impl Oracle {
 
     /// A step that reads the output of a node and has not run.
     fn reader(&self, path: &str) -> Option<super::Path> {
-        self.reader_that(path, |stand| {
-            matches!(stand, Stand::Pending | Stand::Gated | Stand::Shut)
+        self.reader_that(path, |reader| {
+            matches!(
+                self.stand(reader),
+                Stand::Pending | Stand::Gated | Stand::Shut
+            )
         })
     }
 
     /// A loop that runs, or failed before its last item, reads it with each item that has not started: only the machine knows whether
     /// one is left.
     fn loop_may_read(&self, path: &str) -> bool {
-        let may = |stand| matches!(stand, Stand::Running | Stand::Failed | Stand::Ended);
-        let running = self.reader_that(path, may);
-        running.is_some_and(|reader| self.shape(&reader) == Shape::Foreach)
+        self.reader_that(path, |reader| {
+            let may = matches!(
+                self.stand(reader),
+                Stand::Running | Stand::Failed | Stand::Ended
+            );
+            may && self.shape(reader) == Shape::Foreach
+        })
+        .is_some()
     }
 
-    fn reader_that(&self, path: &str, is: impl Fn(Stand) -> bool) -> Option<super::Path> {
+    fn reader_that(&self, path: &str, is: impl Fn(&str) -> bool) -> Option<super::Path> {
         let up = super::parent(path)?;
         let id = &self.node(path)?.id;
         // What is in what was passed over does not run.
@@ -240,7 +249,7 @@ impl Oracle {
         }
         let reads = |expr: &Expr| expr.source().contains(&format!("steps.{id}.output"));
         self.inside(up).into_iter().find(|sibling| {
-            is(self.stand(sibling))
+            is(sibling)
                 && matches!(
                     self.node(sibling).map(|node| &node.body),
                     Some(Body::Step(step)) if match &step.action.with {
