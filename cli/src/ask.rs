@@ -270,11 +270,11 @@ pub(crate) fn word(command: &Command) -> String {
         Command::Pause { .. } => "the run starts nothing new".to_owned(),
         Command::Unpause => "the run starts steps again".to_owned(),
         Command::Cancel { undo: true, .. } => {
-            "the run ends: what it did is undone as soon as what runs has ended (`--force` ends it on its server), and then its `finally` runs"
+            "the run ends: what it did is undone as soon as what runs has ended (`--force` ends it at once), and then its `finally` runs"
                 .to_owned()
         }
         Command::Cancel { undo: false, .. } => {
-            "the run ends as soon as what runs has ended and its `finally` has run, and what it did stays".to_owned()
+            "the run ends as soon as what runs has ended (`--force` ends it at once) and its `finally` has run, and what it did stays".to_owned()
         }
         Command::Resolve { node, .. } => format!("{node} is settled"),
         Command::Retry { node } => format!("{node} runs again"),

@@ -108,7 +108,7 @@ pub(crate) async fn follow(
     let ended = handle.ended().await;
     match (ended, broken) {
         (Err(error), _) => {
-            reporter.settle();
+            reporter.let_go();
             Err(CliError::from(error.as_ref()))
         }
         (Ok(_), Some(error)) => {
@@ -116,7 +116,7 @@ pub(crate) async fn follow(
             Err(error)
         }
         (Ok(ended), None) => {
-            reporter.settle();
+            reporter.let_go();
             sum_up(session, journal.as_ref(), reporter, &ended).await?;
             Ok(exit_of(&ended))
         }
@@ -182,7 +182,7 @@ fn leave(reporter: &mut Reporter<'_>, run: &str) -> ! {
         "leaving at once: {what}; {} asks what became of it, and continues",
         resume_command(run)
     ));
-    reporter.settle();
+    reporter.let_go();
     std::process::exit(i32::from(Exit::Interrupted.code()))
 }
 

@@ -367,6 +367,12 @@ impl<'s> Reporter<'s> {
         }
     }
 
+    /// As `settle`, of a run that no process drives any more.
+    pub(crate) fn let_go(&mut self) {
+        self.since = None;
+        self.settle();
+    }
+
     /// Takes the tree away, before an error is said.
     pub(crate) fn clear(&mut self) {
         if let Mode::Live(live) = &mut self.mode {

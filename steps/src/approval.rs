@@ -572,7 +572,7 @@ impl Step for Approval {
                 Err(
                     Failure::new("approval.expired", "no approver decided in time")
                         .cause(cause)
-                        .help(format!("`windlass retry` asks again: step {}", cx.node)),
+                        .help(format!("`windlass retry RUN {}` asks again", cx.node)),
                 )
             }
             Some(Woken::Deadline | Woken::Timer | Woken::Signal(_)) | None => {

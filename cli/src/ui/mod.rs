@@ -178,10 +178,6 @@ impl Ui {
 
     /// Shows what is asked about, if anything, and asks on standard error, without a line break, so that the answer stands behind
     /// the question. Anything but yes is no, the end of the input too; Ctrl-C ends the command. A person reads it: it is never JSON.
-    #[expect(
-        clippy::unused_self,
-        reason = "all output goes by the one object that owns the terminal"
-    )]
     pub(crate) async fn confirm(&self, page: &str, question: &str) -> Result<bool, CliError> {
         if !page.is_empty() {
             write_err(&again::in_text(page.trim_end_matches('\n')));

@@ -115,12 +115,11 @@ const OF_RUN: &str = "# States of a run";
 const OF_STEP: &str = "# States of a step, group, call or loop";
 
 fn runs() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let all = RUNS.into_iter().flat_map(|state| {
+    RUNS.into_iter().flat_map(|state| {
         let closed = state == Some(RunState::Finished(Outcome::Stopped));
         let word = state.map_or(INTERRUPTED, RunState::as_str);
         std::iter::once((word, of_run(state))).chain(closed.then_some((CLOSED, IS_CLOSED)))
-    });
-    all
+    })
 }
 
 fn steps() -> impl Iterator<Item = (&'static str, &'static str)> {

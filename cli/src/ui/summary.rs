@@ -8,6 +8,7 @@ use super::{
     words::{not_retried, place_of, standing},
 };
 use indexmap::IndexMap;
+use std::collections::HashSet;
 use windlass_engine::{
     machine::{Holder, Instance, Machine, Outcome, Role, RunState, Stage},
     report::{output::LastLines, progress::long_loop},
@@ -174,11 +175,20 @@ pub(crate) fn undo_part(machine: &Machine, instance: &Instance, phase: Phase) ->
     (phase == Phase::Undo && of > 1).then(|| format!("step {} of {of}", instance.undo.part + 1))
 }
 
+/// What failed in one long loop.
+#[derive(Default)]
+struct Alike<'m> {
+    /// Why, forward or as it was undone.
+    said: HashSet<(bool, Option<&'m str>)>,
+    /// How many are not shown.
+    more: usize,
+}
+
 /// Failures and doubts that still stand.
 pub(crate) fn troubles(machine: &Machine, output: &LastLines, style: Style) -> String {
     let mut text = String::new();
     // Of a loop in which hundreds fail, the first are enough to see why.
-    let mut of_loop: IndexMap<&str, usize> = IndexMap::new();
+    let mut of_loop: IndexMap<&str, Alike<'_>> = IndexMap::new();
     for instance in machine.instances() {
         if let Some(doubt) = doubt(machine, instance, output, style) {
             text.push_str(&doubt);
@@ -196,19 +206,25 @@ pub(crate) fn troubles(machine: &Machine, output: &LastLines, style: Style) -> S
         if forward || undo {
             if let Some(around) = long_loop(machine, instance) {
                 let seen = of_loop.entry(&around.path).or_default();
-                *seen += 1;
-                if *seen > MOST_FAILED {
+                let execution = if undo {
+                    &instance.undo
+                } else {
+                    &instance.forward
+                };
+                let why = execution.failure.as_ref().map(|why| why.message.as_str());
+                // One of those that fail alike is enough to see why.
+                if !seen.said.insert((undo, why)) || seen.said.len() > MOST_FAILED {
+                    seen.more += 1;
                     continue;
                 }
             }
             text.push_str(&failure(machine, instance, output, style));
         }
     }
-    for (path, failed) in of_loop {
-        if let Some(more) = failed.checked_sub(MOST_FAILED + 1) {
+    for (path, Alike { more, .. }) in of_loop {
+        if more > 0 {
             text.push_str(&format!(
-                "  … and {} more in {path}: {}\n",
-                more + 1,
+                "  … and {more} more in {path} failed: {}\n",
                 again::command(&format!("windlass show {} --json", run_of(machine)))
             ));
         }

@@ -12,7 +12,7 @@ use windlass_engine::{
         figures,
         output::LastLines,
         progress::{self, is_long, stands_out},
-        standing::standing,
+        standing::{INTERRUPTED, standing},
     },
     step::{Phase, Registry, WaitOn},
     value::{Duration, Timestamp},
@@ -75,10 +75,11 @@ pub(crate) fn tree(
         style.bold(&started.run.playbook),
         started.run.short_id,
         style.dim(&started.run.environment),
-        style.run(standing(seen.machine, true).word),
+        style.run(standing(seen.machine, seen.since.is_some()).word),
         style.dim(&elapsed(started.run.started_at, end)),
     );
     let mut rows = rows(seen, known, tick);
+    wrap(&mut rows, width);
     let room = height.saturating_sub(2);
     trim(&mut rows, room);
     let (rows, hidden) = fit(rows, room);
@@ -130,7 +131,7 @@ fn line(row: &Row, style: Style, widest: usize, width: usize, into: &mut Vec<Str
         .trim_end()
         .to_owned(),
     );
-    let room = width.saturating_sub(row.depth * 2 + 7);
+    let room = room_below(row, width);
     for below in &row.below {
         into.push(match below {
             Below::Command(text) => format!(
@@ -146,6 +147,29 @@ fn line(row: &Row, style: Style, widest: usize, width: usize, into: &mut Vec<Str
                 )
             }
         });
+    }
+}
+
+/// Columns for what stands below a row.
+fn room_below(row: &Row, width: usize) -> usize {
+    width.saturating_sub(row.depth * 2 + 7)
+}
+
+/// A question is read to its end: what is longer than a line goes on in the next.
+fn wrap(rows: &mut [Row], width: usize) {
+    for row in rows {
+        let room = room_below(row, width).max(1);
+        let below = std::mem::take(&mut row.below);
+        row.below = below
+            .into_iter()
+            .flat_map(|below| match below {
+                Below::Question(text) => textwrap::wrap(&text, room)
+                    .into_iter()
+                    .map(|line| Below::Question(line.into_owned()))
+                    .collect(),
+                Below::Command(_) | Below::Output(_) => vec![below],
+            })
+            .collect();
     }
 }
 
@@ -314,6 +338,9 @@ fn row(seen: &Seen<'_>, instance: &Instance, known: &mut Figures, tick: usize) -
             execution.doubt().map(one_line).unwrap_or_default()
         )),
         Stage::Skipped | Stage::Ended => more.extend(instance.skipped.as_deref().map(one_line)),
+        Stage::Running if seen.since.is_none() && instance.role == Role::Step => {
+            more.push(INTERRUPTED.to_owned());
+        }
         Stage::Running if phase == Phase::Do && instance.role == Role::Step => {
             more.push(kind_of(seen.machine, instance).to_owned());
         }

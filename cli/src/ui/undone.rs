@@ -109,7 +109,12 @@ pub(crate) fn why_not(machine: &Machine, instance: &Instance) -> Option<String> 
         });
     }
     let is_over = matches!(machine.state(), RunState::Finished(_));
-    is_over.then(|| match in_the_way(machine, instance) {
+    // Where nothing was to be undone, nothing was in the way.
+    let in_the_way = machine
+        .is_to_be_undone()
+        .then(|| in_the_way(machine, instance))
+        .flatten();
+    is_over.then(|| match in_the_way {
         Some(other) => format!("{other} needs it, and is not undone"),
         None => {
             let by = if machine.cancelled().is_some_and(|cancelled| !cancelled.undo) {

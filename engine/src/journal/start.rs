@@ -40,10 +40,10 @@ impl StartOf {
     #[must_use]
     pub fn differs(&self, first: &Self) -> Option<&'static str> {
         [
-            ("another playbook", self.playbook == first.playbook),
-            ("other inputs", self.inputs == first.inputs),
+            ("with another playbook", self.playbook == first.playbook),
+            ("with other inputs", self.inputs == first.inputs),
             (
-                "another environment or other targets",
+                "in another environment or with other targets",
                 self.place == first.place,
             ),
         ]

@@ -78,6 +78,16 @@ pub fn kind_of<'m>(machine: &'m Machine, instance: &Instance) -> &'m str {
     }
 }
 
+/// The kind of what an execution of a step does: an undo may be of another kind than its step.
+#[must_use]
+pub fn kind_in<'m>(machine: &'m Machine, instance: &Instance, phase: Phase) -> &'m str {
+    let action = machine
+        .id_of(&instance.path)
+        .filter(|_| phase == Phase::Undo)
+        .and_then(|id| machine.action(id, phase));
+    action.map_or_else(|| kind_of(machine, instance), |action| &action.kind)
+}
+
 /// `playbook.yaml:12`.
 #[must_use]
 pub fn place_of(machine: &Machine, instance: &Instance) -> Option<String> {

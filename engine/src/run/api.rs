@@ -99,7 +99,7 @@ pub enum RunError {
         why: String,
     },
     /// The key has started a run. Where nothing differs, that is the run that was asked for.
-    #[error("key {key:?} has started run {run}{}", differs.map(|what| format!(", of {what}")).unwrap_or_default())]
+    #[error("key {key:?} has started run {run}{}", differs.map(|what| format!(", {what}")).unwrap_or_default())]
     KeyUsed {
         /// The key.
         key: String,

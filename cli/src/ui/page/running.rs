@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     activity::Now,
-    ui::words::{current, is_impossible, kind_of, node_of, place_of},
+    ui::words::{current, is_impossible, kind_in, node_of, place_of},
 };
 use windlass_engine::{
     graph::Body,
@@ -44,7 +44,7 @@ pub(super) fn running(
                 (_, false) => INTERRUPTED,
             }),
             style.bold(&instance.path),
-            kind_of(machine, instance),
+            kind_in(machine, instance, phase),
         ));
         if let Some(place) = place_of(machine, instance) {
             text.push_str(&format!("    {} {place}\n", style.blue("-->")));

@@ -48,9 +48,8 @@ impl Machine {
                 "it was cancelled by {} already{}",
                 before.who,
                 match (runs, self.agenda.has(Rank::Told)) {
-                    (true, _) =>
-                        "; what runs comes to its end first: `--force` ends it on its server",
-                    (false, true) => "; what runs is being ended on its server",
+                    (true, _) => "; what runs comes to its end first: `--force` ends it at once",
+                    (false, true) => "; what runs is being ended",
                     (false, false) => "",
                 }
             ));

@@ -275,7 +275,7 @@ impl Machine {
         }
         match self.questions().next() {
             Some(failed) => Err(format!(
-                "{0} failed, and the run waits for an answer: `retry` it, `skip` it, or `cancel` the run",
+                "{0} failed, and the run waits for an answer: `retry`, `resolve` or `skip` it, or `cancel` the run",
                 failed.path
             )),
             None => Err("it is not paused".to_owned()),

@@ -35,6 +35,16 @@ fn reads(id: &str) -> Json {
     node
 }
 
+fn call(id: &str, steps: &[u32]) -> Json {
+    json!({
+        "id": id, "place": {"source": 0, "line": 1, "column": 1}, "needs": [],
+        "body": {"call": {
+            "path": "other.yaml", "inputs": {}, "targets": {}, "on_failure": "pause",
+            "scope": {"playbook": "other", "steps": steps, "finally": []},
+        }},
+    })
+}
+
 fn stage(run: &Machine, node: &str) -> Stage {
     run.instance(node).unwrap().forward.stage()
 }
@@ -77,16 +87,9 @@ fn a_loop_in_finally_that_fails_leaves_nothing_open() {
 /// The call comes before the step whose failure ended the run: both are looked at as the failure is answered.
 #[test]
 fn what_the_end_overtook_in_a_playbook_that_still_ran_is_pending_again() {
-    let call = json!({
-        "id": "call", "place": {"source": 0, "line": 1, "column": 1}, "needs": [],
-        "body": {"call": {
-            "path": "other.yaml", "inputs": {}, "targets": {}, "on_failure": "pause",
-            "scope": {"playbook": "other", "steps": [1, 2], "finally": []},
-        }},
-    });
     let inside = |node: Json| with(node, "parent", json!(0));
     let nodes = [
-        call,
+        call("call", &[1, 2]),
         inside(reads("waits")),
         inside(step("runs", &[], "repeatable")),
         stops(step("fatal", &[], "repeatable")),
@@ -103,6 +106,30 @@ fn what_the_end_overtook_in_a_playbook_that_still_ran_is_pending_again() {
     assert_eq!(
         settle(&mut run, FRIDAY),
         ["Do fatal Operator", "Do call/waits First"]
+    );
+}
+
+/// So is a playbook that had come to its end in one that still ran.
+#[test]
+fn a_playbook_in_one_that_still_ran_runs_again() {
+    let nodes = [
+        call("outer", &[1, 3]),
+        with(call("inner", &[2]), "parent", json!(0)),
+        with(reads("waits"), "parent", json!(1)),
+        with(step("runs", &[], "repeatable"), "parent", json!(0)),
+        stops(step("fatal", &[], "repeatable")),
+    ];
+    let mut run = with_finally(&nodes, &[0, 4], &[]);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "outer/inner/waits", waits_until(MONDAY), FRIDAY);
+    report(&mut run, "fatal", fails(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    assert_eq!(stage(&run, "outer/inner"), Stage::Failed);
+    assert_eq!(stage(&run, "outer"), Stage::Running);
+    orders(&mut run, retry("fatal"), FRIDAY).unwrap();
+    assert_eq!(
+        settle(&mut run, FRIDAY),
+        ["Do fatal Operator", "Do outer/inner/waits First"]
     );
 }
 
@@ -154,16 +181,9 @@ fn a_cancel_in_finally_leaves_the_outcome_and_says_so() {
 fn a_retry_that_would_not_run_is_refused() {
     let in_finally = |node: Json| with(node, "in_finally", json!(true));
     let inside = |node: Json| with(node, "parent", json!(1));
-    let call = json!({
-        "id": "f", "place": {"source": 0, "line": 1, "column": 1}, "needs": [],
-        "body": {"call": {
-            "path": "other.yaml", "inputs": {}, "targets": {}, "on_failure": "pause",
-            "scope": {"playbook": "other", "steps": [2, 3], "finally": []},
-        }},
-    });
     let nodes = [
         step("one", &[], "repeatable"),
-        in_finally(call),
+        in_finally(call("f", &[2, 3])),
         inside(with(reads("x"), "on_failure", json!("continue"))),
         inside(with(step("y", &[], "ask_operator"), "cleanup", json!(true))),
         in_finally(reads("g")),
