@@ -442,6 +442,8 @@ pub struct Execution {
     pub done_attempt: u32,
     /// Whether an attempt started since it was pending: its condition is decided.
     pub(super) begun: bool,
+    /// An attempt before the last one failed, or was lost, and may have acted: of an undo, which may have taken something away.
+    pub(super) acted_before: bool,
     /// A person left this undo as it is: no later compensation looks at it again.
     pub(super) left: bool,
     /// Attempts that count against `retry`.

@@ -71,6 +71,13 @@ impl Machine {
         if e.phase == Phase::Do && self.may_have_acted(id) {
             self.tree.get_mut(id).took_effect = true;
         }
+        let was_lost = self.tree.stage(id, e.phase) == Stage::Running;
+        if e.phase == Phase::Undo && was_lost {
+            // An undo that is the kind's own leaves no mark.
+            let is_marked = self.marks(id, e.phase) && !self.undo_is_auto(id);
+            let may_have = !is_marked || self.get(id).undo.mark.is_some();
+            self.execution_mut(id, e.phase).acted_before |= may_have;
+        }
         let epoch = self.epoch;
         self.shift(id, e.phase, Change::Start { epoch })?;
         self.starts += 1;
@@ -240,8 +247,12 @@ impl Machine {
             // A doubt is settled first; "not done" leaves nothing to undo. What may be repeated is never in doubt.
             Certainty::Unknown => e.is_final || self.redo(id, e.phase) == Redo::Repeatable,
         };
-        if e.phase == Phase::Do && may_have_acted && self.writes(id) {
-            self.tree.get_mut(id).took_effect = true;
+        match e.phase {
+            Phase::Do if may_have_acted && self.writes(id) => {
+                self.tree.get_mut(id).took_effect = true;
+            }
+            Phase::Do => {}
+            Phase::Undo => self.execution_mut(id, Phase::Undo).acted_before |= may_have_acted,
         }
         if !e.is_final {
             return self.shift(id, e.phase, Change::FailAttempt);

@@ -129,12 +129,7 @@ impl Machine {
         if self.scope_phase(scope) != ScopePhase::Forward {
             self.set_phase(scope, ScopePhase::Forward)?;
             for id in self.tree.inside(scope) {
-                let between = self.tree.around(id).take_while(|at| *at != scope);
-                // What is in a container that a person skipped is passed over with it.
-                let is_skipped = between
-                    .into_iter()
-                    .any(|at| self.tree.stage(at, Phase::Do) == Stage::Skipped);
-                if is_skipped {
+                if self.is_passed_over(id, scope) {
                     continue;
                 }
                 if self.get(id).undone_by != Some(scope) {
@@ -169,7 +164,7 @@ impl Machine {
         }
         for id in self.tree.inside(scope) {
             let instance = self.get(id);
-            if instance.in_finally {
+            if instance.in_finally || self.is_passed_over(id, scope) {
                 continue;
             }
             // A playbook inside that was ending with this scope had not come to its end yet.
@@ -188,6 +183,12 @@ impl Machine {
         Ok(())
     }
 
+    /// Whether it is in a container of a scope that a person skipped: it is passed over with that.
+    fn is_passed_over(&self, id: InstanceId, scope: InstanceId) -> bool {
+        let mut between = self.tree.around(id).take_while(|at| *at != scope);
+        between.any(|at| self.tree.stage(at, Phase::Do) == Stage::Skipped)
+    }
+
     /// Whether a step is done whose undo has begun, did not come to its end, and may have taken something away.
     pub(super) fn may_be_half_undone(&self, id: InstanceId) -> bool {
         let instance = self.get(id);
@@ -196,7 +197,7 @@ impl Machine {
         let no_effect = undo
             .own_failure()
             .is_some_and(|failure| failure.certainty == Certainty::NoEffect);
-        let may_have_acted = undo.part > 0 || !no_effect;
+        let may_have_acted = undo.part > 0 || undo.acted_before || !no_effect;
         let is_done = instance.forward.stage() == Stage::Succeeded && instance.took_effect;
         is_done && left && undo.begun && may_have_acted
     }

@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Something of it may be there: a new life, of which no part is undone.
-    fn begin(&mut self, path: &Arc<str>) {
+    pub(super) fn begin(&mut self, path: &Arc<str>) {
         let effect = self.effects.entry(path.clone()).or_default();
         effect.maybe = true;
         effect.parts.clear();

@@ -220,3 +220,62 @@ fn a_retry_that_would_not_run_is_refused() {
         "{refused}"
     );
 }
+
+/// The loop was between two items as its group failed; a step of the group that is passed over opens nothing of it.
+#[test]
+fn a_loop_in_a_group_that_is_passed_over_takes_up_no_more_items() {
+    let group = json!({
+        "id": "g", "place": {"source": 0, "line": 1, "column": 1}, "needs": [],
+        "body": {"group": {"steps": [1, 2]}},
+    });
+    let inside = |node: Json| with(node, "parent", json!(0));
+    let nodes = [
+        group,
+        inside(each(step("loop", &[], "repeatable"), 1)),
+        inside(step("x", &[], "repeatable")),
+        step("last", &[0], "repeatable"),
+    ];
+    let mut run = machine(&nodes, &[0, 3], json!({"on_failure": "ignore"}));
+    settle(&mut run, FRIDAY);
+    report(&mut run, "g/x", fails(), FRIDAY);
+    report(&mut run, "g/loop[0]", done(), FRIDAY);
+    assert_eq!(settle(&mut run, FRIDAY), ["failed g", "Do last First"]);
+    for node in ["g", "g/x"] {
+        let skip = Command::Skip {
+            node: node.to_owned(),
+            output: Value::Null,
+            because: "not needed".to_owned(),
+        };
+        orders(&mut run, skip, FRIDAY).unwrap();
+    }
+    assert_eq!(settle(&mut run, FRIDAY), [""; 0]);
+    assert_eq!(stage(&run, "g/loop"), Stage::Ended);
+}
+
+/// The first attempt of the undo was lost and may have acted; that the second one fails without an effect says nothing of it.
+#[test]
+fn an_undo_of_which_an_attempt_was_lost_is_half_done() {
+    let nodes = [
+        step("made", &[], "repeatable"),
+        step("fatal", &[0], "repeatable"),
+    ];
+    let mut run = machine(&nodes, &[0, 1], json!({"on_failure": "undo"}));
+    settle(&mut run, FRIDAY);
+    report(&mut run, "made", done(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "fatal", fails(), FRIDAY);
+    assert_eq!(settle(&mut run, FRIDAY), ["Undo made First"]);
+    taken_over(&mut run, FRIDAY);
+    assert_eq!(settle(&mut run, FRIDAY), ["Undo made Interrupted"]);
+    report(&mut run, "made", fails(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    let skip = Command::Skip {
+        node: "made".to_owned(),
+        output: Value::Null,
+        because: "left".to_owned(),
+    };
+    orders(&mut run, skip, FRIDAY).unwrap();
+    settle(&mut run, FRIDAY);
+    orders(&mut run, retry("fatal"), FRIDAY).unwrap();
+    assert_eq!(settle(&mut run, FRIDAY), ["Do made First"]);
+}

@@ -66,7 +66,13 @@ impl Oracle {
         let path: &str = &e.node;
         let shape = self.shape(path);
         if e.phase == Phase::Undo {
+            let acted = match e.failure.certainty {
+                Certainty::NoEffect => false,
+                Certainty::Partial => true,
+                Certainty::Unknown => e.is_final || self.undo_is_repeatable(path),
+            };
             let rec = self.rec_mut(path);
+            rec.undo.acted |= acted;
             rec.undo.failure = Some(e.failure.clone());
             if e.is_final {
                 rec.undo.stand = Stand::Failed;

@@ -59,6 +59,8 @@ pub(crate) struct Exec {
     pub marked: bool,
     pub started: bool,
     pub failure: Option<Failure>,
+    /// Of an undo: an attempt that failed or was lost may have taken something away.
+    pub acted: bool,
     pub votes: Vec<Vote>,
     /// What the last decision on it was.
     pub approved: Option<bool>,
@@ -112,7 +114,7 @@ impl Rec {
             && self.effect
             && self.undo.started
             && left
-            && (self.undo.part > 0 || !nothing)
+            && (self.undo.part > 0 || self.undo.acted || !nothing)
     }
 }
 

@@ -26,6 +26,7 @@ impl Oracle {
                     | EventBody::CommandRefused(_)
                     | EventBody::LeaseTaken(_)
                     | EventBody::Reopened(_)
+                    | EventBody::InputEdited(_)
             )
         {
             return wrong("P11", format!("after the end of the run: {body:?}"));
@@ -116,7 +117,7 @@ impl Oracle {
                         && self.is_repeatable(&e.node)
                     {
                         // Nobody asks about it: an undo of nothing does nothing.
-                        world.effects.entry(e.node.clone()).or_default().maybe = true;
+                        world.begin(&e.node);
                     }
                     self.on_skipped(e)
                 }
@@ -189,6 +190,7 @@ impl Oracle {
                 if before == Stand::Failed {
                     // A life of its own: what a person left of the one before is not of this one.
                     rec.undo.started = false;
+                    rec.undo.acted = false;
                     if rec.undo.stand == Stand::Succeeded {
                         rec.undo.stand = Stand::Pending;
                     }
@@ -301,7 +303,7 @@ impl Oracle {
             && self.writes(path)
             && (!self.marks(path) || self.rec(path).forward.marked);
         if may_have {
-            world.effects.entry(path.clone()).or_default().maybe = true;
+            world.begin(path);
             self.rec_mut(path).effect = true;
         }
     }

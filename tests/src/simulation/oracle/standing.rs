@@ -5,8 +5,8 @@ use super::{
     within,
 };
 use windlass_engine::{
-    graph::{Body, OnFailure, Undo},
-    step::{Effect, Redo},
+    graph::{Action, Body, OnFailure, Undo},
+    step::{Effect, Phase, Redo},
 };
 
 /// What a failure leads to.
@@ -265,6 +265,43 @@ impl Oracle {
             self.node(path).map(|node| &node.body),
             Some(Body::Step(step)) if step.action.traits.redo == Redo::Repeatable
         )
+    }
+
+    /// What the undo of a step does next, by an action of its own.
+    fn undo_action(&self, path: &str) -> Option<&Action> {
+        match self.undo_of(path)? {
+            Undo::Steps(actions) => actions.get(self.rec(path).undo.part as usize),
+            Undo::Auto { .. } | Undo::None | Undo::Impossible => None,
+        }
+    }
+
+    /// Whether its undo says when it is about to act: one that only restores does not.
+    pub(super) fn undo_marks(&self, path: &str) -> bool {
+        let own = self.undo_action(path);
+        own.is_some_and(|action| action.traits.marks)
+    }
+
+    /// An undo that restores what the step read before it acted is as good twice as once.
+    pub(super) fn undo_is_repeatable(&self, path: &str) -> bool {
+        let own = self.undo_action(path);
+        own.is_none_or(|action| {
+            action.traits.redo == Redo::Repeatable || action.traits.effect == Effect::ReadOnly
+        })
+    }
+
+    /// Whether neither the kind of what it does in a phase nor a probe can find out if it happened.
+    pub(super) fn only_a_person_can_say(&self, path: &str, phase: Phase) -> bool {
+        let action = match (phase, self.node(path).map(|node| &node.body)) {
+            (Phase::Do, Some(Body::Step(step))) => Some(&step.action),
+            (Phase::Do, _) => None,
+            (Phase::Undo, _) => self.undo_action(path),
+        };
+        action.is_some_and(|action| {
+            let traits = action.traits;
+            traits.redo == Redo::AskOperator
+                && traits.effect != Effect::ReadOnly
+                && action.probe.is_none()
+        })
     }
 
     pub(super) fn is_skippable(&self, path: &str) -> bool {

@@ -275,6 +275,7 @@ impl Oracle {
             rec.order = order;
         }
         rec.undo.started = false;
+        rec.undo.acted = false;
         rec.leave_no_more();
         if rec.undo.stand == Stand::Succeeded || !rec.effect {
             // A new life: what was undone is not undone of this one.

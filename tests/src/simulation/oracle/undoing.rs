@@ -105,7 +105,9 @@ impl Oracle {
         if fresh {
             self.check_order(path, &scope, &state.phase, scratch)?;
         }
+        let marks = self.undo_marks(path);
         let rec = self.rec_mut(path);
+        rec.undo.acted |= prev == Stand::Running && (!marks || rec.undo.marked);
         rec.undo_failed &= !fresh;
         rec.undo.stand = Stand::Running;
         rec.undo.attempt = e.attempt;

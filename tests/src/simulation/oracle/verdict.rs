@@ -39,6 +39,10 @@ impl Oracle {
                 node, done, output, ..
             } => self.verdict_resolve(node, *done, output),
             _ if *command == Command::Undo => self.verdict_undo(),
+            // With another input a retry may succeed.
+            Command::SetInput { .. } if self.finished == Some(Outcome::Stopped) && !self.closed => {
+                self.verdict_set(command)
+            }
             _ if self.finished.is_some() => Refuse("the run is over"),
             Command::Vote { node, .. } => self.verdict_vote(submitted, node),
             Command::Signal { .. } => Accept,
@@ -46,17 +50,21 @@ impl Oracle {
             Command::Pause { .. } => Accept,
             Command::Unpause if self.paused => Accept,
             Command::Unpause => Refuse("no person paused it"),
-            Command::SetInput { name, value } => {
-                if matches!(name.as_str(), "open" | "flag")
-                    && matches!(value.as_str(), "true" | "false")
-                {
-                    self.verdict_input()
-                } else {
-                    Refuse("no such input, or no such value")
-                }
-            }
+            Command::SetInput { .. } => self.verdict_set(command),
             Command::Cancel { undo, force, .. } => self.verdict_cancel(*undo, *force),
             _ => Either,
+        }
+    }
+
+    fn verdict_set(&self, command: &Command) -> Verdict {
+        match command {
+            Command::SetInput { name, value }
+                if matches!(name.as_str(), "open" | "flag")
+                    && matches!(value.as_str(), "true" | "false") =>
+            {
+                self.verdict_input()
+            }
+            _ => Refuse("no such input, or no such value"),
         }
     }
 
@@ -126,10 +134,15 @@ impl Oracle {
     fn verdict_undo(&self) -> Verdict {
         let Some(outcome) = self.finished else {
             let root = self.scope("");
-            return if root.phase == ScopePhase::Forward && root.ending.is_none() {
-                Accept
-            } else {
+            let mut steps = self.steps_in("").into_iter();
+            return if root.phase != ScopePhase::Forward || root.ending.is_some() {
                 Either
+            } else if steps.any(|step| self.stand(&step).is_active()) {
+                Accept
+            } else if !self.recs.values().any(|rec| rec.effect) {
+                Refuse("nothing can be undone")
+            } else {
+                self.something_to_undo()
             };
         };
         if !self.recs.values().any(|rec| rec.effect) {
@@ -351,9 +364,15 @@ impl Oracle {
             return Refuse("there is no such step");
         }
         let rec = self.rec(path);
-        for exec in [&rec.undo, &rec.forward] {
+        for (phase, exec) in [(Phase::Undo, &rec.undo), (Phase::Do, &rec.forward)] {
             if exec.stand == Stand::Doubt && self.finished.is_none() {
-                return if exec.not_done { Either } else { Accept };
+                return if exec.not_done {
+                    Either
+                } else if self.only_a_person_can_say(path, phase) {
+                    Refuse("no probe can find out whether it happened")
+                } else {
+                    Accept
+                };
             }
         }
         if self

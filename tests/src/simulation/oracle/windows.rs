@@ -62,7 +62,10 @@ impl Oracle {
             | Stand::Gated
             | Stand::Shut
             | Stand::Ended => {
-                self.check_needs(&e.node)?;
+                // An attempt that was interrupted, or failed, is followed by another, whatever runs again before it.
+                if stand != Stand::Backoff {
+                    self.check_needs(&e.node)?;
+                }
                 let rec = self.rec_mut(&e.node);
                 rec.ordered |= stand == Stand::Ordered;
                 rec.forward.stand = Stand::Shut;
