@@ -210,6 +210,12 @@ fn answers(machine: &Machine, instance: &Instance, phase: Phase) -> Vec<Next> {
             "",
             "continue without it",
         ),
+        (Phase::Undo, false) if part.is_some() => (
+            "try this step of its undo again",
+            "this step of its undo was done by hand; those after it follow",
+            "",
+            "leave it as it is, and what it needs",
+        ),
         (Phase::Undo, false) => (
             "try its undo again",
             "it was undone by hand",

@@ -104,8 +104,12 @@ pub(crate) fn failure(
         let Some(failure) = &execution.failure else {
             continue;
         };
+        let part = undo_part(machine, instance, phase);
+        let step = part
+            .as_ref()
+            .map_or(String::new(), |part| format!(", {part}"));
         text.push_str(&format!(
-            "  {} {what}{}: {} {}\n",
+            "  {} {what}{}{step}: {} {}\n",
             style.red("failed"),
             style.bold(&instance.path),
             super::one_line(&failure.message),
@@ -114,7 +118,11 @@ pub(crate) fn failure(
         if let Some(place) = place_of(machine, instance) {
             text.push_str(&format!("    {} {place}\n", style.blue("-->")));
         }
-        text.push_str(&format!("    = {}\n", failure.certainty));
+        let before = match (&part, instance.undo.part) {
+            (Some(_), 1..) => "; the steps of its undo before this one are done",
+            _ => "",
+        };
+        text.push_str(&format!("    = {}{before}\n", failure.certainty));
         if let Some(why) = not_retried(machine, &instance.path, phase, failure) {
             text.push_str(&format!("    = {why}\n"));
         }
@@ -147,11 +155,18 @@ pub(crate) fn doubt(
     let part = undo_part(machine, instance, phase)
         .map(|part| format!(", {part}"))
         .unwrap_or_default();
+    let not_known = if execution.unexplained {
+        "what it does is there, and the journal does not say that this run did it".to_owned()
+    } else {
+        format!(
+            "it is not known whether attempt {} took effect",
+            execution.attempt
+        )
+    };
     let mut text = format!(
-        "  {} {what}{}{part}: it is not known whether attempt {} took effect\n",
+        "  {} {what}{}{part}: {not_known}\n",
         style.magenta("in doubt"),
         style.bold(&instance.path),
-        execution.attempt,
     );
     if let Some(place) = place_of(machine, instance) {
         text.push_str(&format!("    {} {place}\n", style.blue("-->")));

@@ -100,6 +100,9 @@ impl Machine {
             EventBody::Probed(e) => {
                 let id = self.find(&e.node)?;
                 self.shift(id, e.phase, Change::Probe(e.in_doubt.clone()))?;
+                let execution = self.execution_mut(id, e.phase);
+                execution.unexplained = e.unexplained;
+                execution.not_done_by = e.in_doubt.is_none().then_some(SettledBy::Probe);
             }
             EventBody::Voted(e) => {
                 let id = self.find(&e.node)?;
@@ -301,6 +304,7 @@ impl Machine {
         self.recount_failed()?;
         self.undo_ordered = e.undo.then(|| e.who.clone());
         if e.undo {
+            self.take_up_left();
             return self.set_phase(ROOT, ScopePhase::Forward);
         }
         self.go_forward(ROOT)

@@ -503,6 +503,9 @@ pub struct Probed {
     pub attempt: u32,
     /// `None`: it did not happen and cannot any more. Otherwise why it still is not known.
     pub in_doubt: Option<String>,
+    /// The target has it, and the run does not know how: it cannot be settled as not done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unexplained: bool,
 }
 
 /// See [`EventBody::Voted`].

@@ -1,5 +1,5 @@
 //! One execution of a node, forward or undo: where it is, and the one setter, which is the table of all transitions.
-use super::event::StartCause;
+use super::event::{SettledBy, StartCause};
 use crate::{
     step::{Failure, Mark, Target, Wait, WaitOn, Woken},
     value::{Timestamp, Value},
@@ -324,7 +324,11 @@ impl At {
             // Idle, Backoff: the last undo step has nothing to do, and those before it have done theirs.
             (Self::Idle | Self::Backoff { .. }, C::Succeed) => Self::Succeeded,
             (
-                Self::Running { .. } | Self::InDoubt { .. } | Self::Idle | Self::Backoff { .. },
+                Self::Running { .. }
+                | Self::InDoubt { .. }
+                | Self::Idle
+                | Self::Backoff { .. }
+                | Self::Failed { .. },
                 C::NextPart { until },
             ) => Self::Backoff { until, shut: None },
             // Idle → Failed: an expression that is needed to start fails. Asleep → Failed: a cancel in `finally`.
@@ -444,6 +448,10 @@ pub struct Execution {
     pub(super) begun: bool,
     /// An attempt before the last one failed, or was lost, and may have acted: of an undo, which may have taken something away.
     pub(super) acted_before: bool,
+    /// What it is in doubt about is on the target, and the run does not know how.
+    pub unexplained: bool,
+    /// Who found that the last attempt did not happen; none if it was lost, or failed.
+    pub not_done_by: Option<SettledBy>,
     /// A person left this undo as it is: no later compensation looks at it again.
     pub(super) left: bool,
     /// Attempts that count against `retry`.

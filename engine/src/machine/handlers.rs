@@ -72,6 +72,9 @@ impl Machine {
             self.tree.get_mut(id).took_effect = true;
         }
         let was_lost = self.tree.stage(id, e.phase) == Stage::Running;
+        if was_lost || e.cause != StartCause::Interrupted {
+            self.execution_mut(id, e.phase).not_done_by = None;
+        }
         if e.phase == Phase::Undo && was_lost {
             // An undo that is the kind's own leaves no mark.
             let is_marked = self.marks(id, e.phase) && !self.undo_is_auto(id);
@@ -100,6 +103,7 @@ impl Machine {
             execution.capture = None;
             execution.mark = None;
             execution.next_cause = None;
+            execution.unexplained = false;
         }
         if e.cause != StartCause::Interrupted {
             // The question is asked anew. One that only looks at the clock, or pages somebody else, keeps its votes.
@@ -382,6 +386,7 @@ impl Machine {
     pub(super) fn on_resolved(&mut self, e: &Resolved, at: Timestamp) -> Result<(), IllegalEvent> {
         let id = self.find(&e.node)?;
         if !e.done {
+            self.execution_mut(id, e.phase).not_done_by = Some(SettledBy::Operator);
             return self.shift(id, e.phase, Change::ResolveNotDone);
         }
         let execution = self.execution_mut(id, e.phase);

@@ -187,6 +187,7 @@ impl Machine {
                     phase,
                     attempt,
                     in_doubt: None,
+                    unexplained: false,
                 })]
             }
             Report::Probed(ProbeAnswer::InDoubt(why)) => {
@@ -195,6 +196,16 @@ impl Machine {
                     phase,
                     attempt,
                     in_doubt: Some(why),
+                    unexplained: false,
+                })]
+            }
+            Report::Probed(ProbeAnswer::Unexplained(why)) => {
+                vec![EventBody::Probed(Probed {
+                    node,
+                    phase,
+                    attempt,
+                    in_doubt: Some(why),
+                    unexplained: true,
                 })]
             }
         }

@@ -8,6 +8,7 @@ use super::{
     execution::{Change, Stage},
     scope::{Ending, Reason},
     state::{InstanceId, Role},
+    tree::ROOT,
 };
 use crate::{
     graph::{Body, StepDef, Undo},
@@ -75,6 +76,16 @@ impl Machine {
         let mut work = Vec::new();
         self.open_undo_children(scope, &mut work);
         self.advance_undo(work)
+    }
+
+    /// Who orders a run that is over to be undone means what a person left before, too: what held its undo up may be gone.
+    pub(super) fn take_up_left(&mut self) {
+        for id in self.tree.inside(ROOT) {
+            if self.get(id).undo.left {
+                self.execution_mut(id, Phase::Undo).left = false;
+                self.tree.get_mut(id).skipped = None;
+            }
+        }
     }
 
     /// An undo is done, or left (`left`).

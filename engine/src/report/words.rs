@@ -304,11 +304,17 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
                 StartCause::First => String::new(),
                 StartCause::Retry => format!(", attempt {}", started.attempt),
                 StartCause::Interrupted => {
-                    format!(
-                        ", attempt {}: attempt {} had no effect, or can safely be repeated",
-                        started.attempt,
-                        started.attempt.saturating_sub(1)
-                    )
+                    let by = instance.and_then(|at| at.execution(started.phase).not_done_by);
+                    let why = match by {
+                        Some(SettledBy::Operator) => {
+                            "a person says that the one before did not happen"
+                        }
+                        Some(SettledBy::Probe | SettledBy::Step) => {
+                            "its probe found that the one before did not happen"
+                        }
+                        None => "the one before was interrupted, and can safely be repeated",
+                    };
+                    format!(", attempt {}: {why}", started.attempt)
                 }
                 StartCause::Operator => {
                     format!(", attempt {}, by a person's order", started.attempt)
@@ -370,11 +376,21 @@ pub fn describe(body: &EventBody, machine: &Machine, registry: &Registry) -> Opt
                     S::Succeeded,
                     format!("succeeded{took}{who}{did}{but}"),
                 ),
-                Phase::Undo => line(
-                    &done.node,
-                    S::Undone,
-                    format!("undone{took}{who}{did}{but}"),
-                ),
+                Phase::Undo => {
+                    let parts = machine
+                        .id_of(&done.node)
+                        .map_or(1, |id| machine.undo_parts(id));
+                    let number = done.part + 1;
+                    let (tone, what) = if number < parts {
+                        (
+                            S::Undoing,
+                            format!("step {number} of {parts} of its undo is done"),
+                        )
+                    } else {
+                        (S::Undone, "undone".to_owned())
+                    };
+                    line(&done.node, tone, format!("{what}{took}{who}{did}{but}"))
+                }
             }
         }
         EventBody::Failed(failed) => {

@@ -133,6 +133,9 @@ pub(super) fn report(redactor: &Redactor, report: Report) -> Report {
         Report::Probed(Probed::InDoubt(why)) => {
             Report::Probed(Probed::InDoubt(redactor.string(why)))
         }
+        Report::Probed(Probed::Unexplained(why)) => {
+            Report::Probed(Probed::Unexplained(redactor.string(why)))
+        }
         Report::Probed(Probed::NotDone) => Report::Probed(Probed::NotDone),
     }
 }

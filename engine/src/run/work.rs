@@ -449,13 +449,18 @@ impl Assignment {
             (Ok(Probed::InDoubt(_)), Some(question)) => {
                 self.answer(question).await.unwrap_or_else(unsure)
             }
+            // What the target has is no longer open to "not done".
+            (Ok(Probed::Unexplained(why)), Some(question)) => match self.answer(question).await {
+                Ok(Probed::Done(output)) => Probed::Done(output),
+                Ok(_) | Err(_) => Probed::Unexplained(why),
+            },
             (Err(failure), Some(question)) => match self.answer(question).await {
                 Ok(Probed::Done(output)) => Probed::Done(output),
                 Ok(Probed::NotDone) => Probed::InDoubt(format!(
                     "its probe says that it was not done, which does not settle it: {}",
                     failure.message
                 )),
-                Ok(in_doubt @ Probed::InDoubt(_)) => in_doubt,
+                Ok(in_doubt @ (Probed::InDoubt(_) | Probed::Unexplained(_))) => in_doubt,
                 Err(_) => unsure(failure),
             },
             (own, _) => own.unwrap_or_else(unsure),

@@ -152,6 +152,8 @@ pub enum Probed<O> {
     NotDone,
     /// It cannot be told, and why.
     InDoubt(String),
+    /// The target has it, and the history of this run does not say how: a person may only settle it as done. Why.
+    Unexplained(String),
 }
 
 /// What a step would do, for `windlass plan`.
@@ -522,6 +524,7 @@ impl<S: Step> DynStep for S {
                 Probed::Done(None) => Probed::Done(None),
                 Probed::NotDone => Probed::NotDone,
                 Probed::InDoubt(why) => Probed::InDoubt(why),
+                Probed::Unexplained(why) => Probed::Unexplained(why),
             })
         })
     }

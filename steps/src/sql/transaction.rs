@@ -119,13 +119,17 @@ impl Transaction {
 fn lost_history(ledger: &str, attempt: i64) -> Failure {
     Failure::new(
         "sql.already_done",
-        format!(
-            "the ledger {ledger} says that attempt {attempt} of this step was committed, and this journal does not know of it: \
-             the journal was put back from a backup, or another one drives the same run"
-        ),
+        lost_words(ledger, attempt),
     )
     .certainty(Certainty::Unknown)
     .help("if the target has what the step does, resolve it as done; a step that reads its output needs `--output`")
+}
+
+fn lost_words(ledger: &str, attempt: i64) -> String {
+    format!(
+        "the ledger {ledger} says that attempt {attempt} of this step was committed, and the journal does not say so: that attempt was \
+         in doubt or was declared not done, or the journal was put back from a backup, or another journal drives the same run"
+    )
 }
 
 /// Whether the transaction behind a mark was committed.
@@ -185,12 +189,11 @@ async fn without_mark<O>(cx: &StepContext, target: &Target) -> Result<Probed<O>,
     session.begin(&until).await?;
     let state = session.ledger_ask(ledger, &key, &until).await;
     session.rollback().await?;
-    // An error, not a doubt: a probe of the playbook's own that says "not done" settles nothing against the ledger.
-    match state? {
-        LedgerState::Absent | LedgerState::Void => Ok(Probed::NotDone),
-        LedgerState::Done => Err(lost_history(ledger, i64::from(cx.attempt))),
-        LedgerState::Unknown(attempt) => Err(lost_history(ledger, attempt)),
-    }
+    Ok(match state? {
+        LedgerState::Absent | LedgerState::Void => Probed::NotDone,
+        LedgerState::Done => Probed::Unexplained(lost_words(ledger, i64::from(cx.attempt))),
+        LedgerState::Unknown(attempt) => Probed::Unexplained(lost_words(ledger, attempt)),
+    })
 }
 
 async fn asked_of_ledger<O>(
@@ -205,7 +208,7 @@ async fn asked_of_ledger<O>(
     let answer = match session.ledger_ask(ledger, key, until).await? {
         LedgerState::Done => Probed::Done(None),
         LedgerState::Void => Probed::NotDone,
-        LedgerState::Unknown(attempt) => return Err(lost_history(ledger, attempt)),
+        LedgerState::Unknown(attempt) => Probed::Unexplained(lost_words(ledger, attempt)),
         // From here on a COMMIT that is late meets this row and fails.
         LedgerState::Absent => {
             session

@@ -354,6 +354,10 @@ impl Machine {
                 instance.state.as_str()
             ));
         }
+        if !done && instance.execution(phase).unexplained {
+            let why = instance.execution(phase).doubt().unwrap_or_default();
+            return Err(format!("{node} cannot be declared not done: {why}"));
+        }
         let mut doing = Vec::new();
         if phase == Phase::Do && !in_doubt {
             let acts = self
@@ -376,7 +380,8 @@ impl Machine {
             node: instance.path.clone(),
             phase,
             done,
-            part: (phase == Phase::Undo && in_doubt).then_some(instance.undo.part),
+            // Who says that it is done says so of the step of an undo that failed or is in doubt: those after it are still to be done.
+            part: (phase == Phase::Undo).then_some(instance.undo.part),
             output: output.clone(),
             who: who.to_owned(),
             because: because.to_owned(),
@@ -406,7 +411,9 @@ impl Machine {
             let runs = |other: InstanceId| {
                 !self.tree.stage(other, Phase::Do).is_settled()
                     && !self.tree.around(other).any(passed)
-                    && (!is_ending || self.comes_in_finally(other))
+                    && (!is_ending
+                        || self.comes_in_finally(other)
+                        || self.tree.around(other).any(|at| self.comes_in_finally(at)))
             };
             // Another item of a loop reads what is in itself.
             let sees = |other: &InstanceId| {

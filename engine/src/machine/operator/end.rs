@@ -148,6 +148,9 @@ impl Machine {
         tried.cancelled = None;
         tried.paused = None;
         tried.undo_ordered = Some(String::new());
+        if self.finished.is_some() {
+            tried.take_up_left();
+        }
         for state in tried.scopes.values_mut() {
             state.phase = ScopePhase::Over;
         }

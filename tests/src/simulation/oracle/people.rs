@@ -123,6 +123,9 @@ impl Oracle {
                 rec.ordered |= ordered;
                 rec.asks = false;
                 self.open_overtaken(&up);
+                if was == Stand::Skipped {
+                    self.counts_again(&up);
+                }
             }
             at = up;
         }
@@ -145,6 +148,30 @@ impl Oracle {
             state.phase = ScopePhase::Forward;
             state.ending = None;
             self.call_off(&scope, path, turned);
+        }
+    }
+
+    /// A container that was passed over is open again: what a scope around it had undone of it runs again.
+    fn counts_again(&mut self, container: &str) {
+        let around = self.scopes_around(container);
+        let undone: Vec<Path> = self
+            .recs
+            .iter()
+            .filter(|(at, _)| within(at, container) && ***at != *container)
+            .filter(|(_, rec)| {
+                let by = rec.undone_in.as_deref();
+                by.is_some_and(|by| around.iter().any(|scope| **scope == *by))
+            })
+            .map(|(at, _)| at.clone())
+            .collect();
+        for at in undone {
+            let rec = self.rec_mut(&at);
+            rec.undone_in = None;
+            rec.undo.stand = Stand::Pending;
+            if rec.forward.stand != Stand::Failed {
+                rec.forward.stand = Stand::Pending;
+                self.open_between(&at, container);
+            }
         }
     }
 
@@ -404,7 +431,7 @@ impl Oracle {
             .iter()
             .filter(|(_, rec)| {
                 rec.undo.stand == Stand::Succeeded
-                    && rec.forward.stand == Stand::Succeeded
+                    && matches!(rec.forward.stand, Stand::Succeeded | Stand::Skipped)
                     && rec.undone_in.as_deref() == Some(call)
             })
             .map(|(at, _)| at.clone())

@@ -157,16 +157,11 @@ impl Oracle {
                     self.exec_mut(path, e.phase).not_done = true;
                     return Ok(());
                 }
-                if e.phase == Phase::Undo && before == Stand::Doubt {
-                    // Who looked says so of what was in doubt, and of no more.
+                if e.phase == Phase::Undo {
+                    // Who looked says so of what failed or was in doubt, and of no more.
                     let part = self.exec(path, Phase::Undo).part;
                     world.part_by_hand(path, part);
                     self.part_undone(path, part);
-                    return Ok(());
-                }
-                if e.phase == Phase::Undo {
-                    world.by_hand(path, Phase::Undo);
-                    self.settle_undo(path);
                     return Ok(());
                 }
                 if !self.writes(path) {
@@ -269,6 +264,15 @@ impl Oracle {
                 }
                 self.cancelled = None;
                 self.undo_ordered = e.undo;
+                if e.undo {
+                    // What a person left is part of what a person orders to be undone now.
+                    for rec in self.recs.values_mut().filter(|rec| rec.left) {
+                        rec.left = false;
+                        if rec.undo.stand == Stand::Skipped {
+                            rec.undo.stand = Stand::Pending;
+                        }
+                    }
+                }
                 // A cancel is over with the run that it ended.
                 for state in self.scopes.values_mut() {
                     if state.ending.is_some_and(|ending| ending.cancelled) {
@@ -287,6 +291,19 @@ impl Oracle {
                 state.ending = ending;
                 if e.undo {
                     self.end("", true, false);
+                    // Whatever ended between: what a person orders to be undone is undone.
+                    let forward: Vec<Path> = self
+                        .scopes
+                        .iter()
+                        .filter(|(_, state)| state.phase == ScopePhase::Forward)
+                        .map(|(at, _)| at.clone())
+                        .filter(|at| !self.crosses_finally(at, ""))
+                        .collect();
+                    for at in forward {
+                        if let Some(ending) = &mut self.scope_mut(&at).ending {
+                            ending.undo = true;
+                        }
+                    }
                 } else {
                     self.call_off("", "", true);
                 }

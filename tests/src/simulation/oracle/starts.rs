@@ -283,7 +283,9 @@ impl Oracle {
             rec.undo.part = 0;
             rec.undone_in = None;
         }
-        if shape == Shape::Call && !reopened {
+        // One that a person ordered continues with what had ended it since.
+        let continues = prev == Stand::Ordered && self.scopes.contains_key(&e.node);
+        if shape == Shape::Call && !reopened && !continues {
             self.scopes.insert(e.node.clone(), Scope::default());
         }
         Ok(())

@@ -134,10 +134,13 @@ impl Oracle {
     fn verdict_undo(&self) -> Verdict {
         let Some(outcome) = self.finished else {
             let root = self.scope("");
-            let mut steps = self.steps_in("").into_iter();
+            let mut steps = self
+                .recs
+                .iter()
+                .filter(|(at, _)| self.shape(at) == Shape::Step);
             return if root.phase != ScopePhase::Forward || root.ending.is_some() {
                 Either
-            } else if steps.any(|step| self.stand(&step).is_active()) {
+            } else if steps.any(|(_, rec)| rec.forward.stand.is_active()) {
                 Accept
             } else if !self.recs.values().any(|rec| rec.effect) {
                 Refuse("nothing can be undone")
