@@ -132,8 +132,6 @@ pub(crate) async fn submit(
         return Ok(Exit::Succeeded);
     }
     let deadline = PATIENCE.after(clock::now());
-    let waits =
-        "the command waits in the run's inbox; the next process that drives the run takes it";
     loop {
         // Whoever drives the run answers: then neither the environment nor a target is needed here.
         let summary = session::summary(journal.as_ref(), run).await?;
@@ -150,7 +148,10 @@ pub(crate) async fn submit(
             }
             continue;
         }
-        let driver = drive::driver(session, &journal).map_err(|error| error.note(waits))?;
+        let driver = match drive::driver(session, &journal) {
+            Ok(driver) => driver,
+            Err(error) => return Err(taken_back(journal.as_ref(), &submitted, error).await),
+        };
         let options = DriveOptions {
             leave_when_waiting: true,
             ..DriveOptions::default()
@@ -159,7 +160,15 @@ pub(crate) async fn submit(
             Ok(handle) => {
                 let mut reporter = Reporter::new(session, run, args.json);
                 reporter.look_out(&submitted.id);
-                let exit = drive::follow(session, &journal, handle, &mut reporter).await?;
+                let followed = drive::follow(session, &journal, handle, &mut reporter).await;
+                let exit = match (followed, reporter.verdict()) {
+                    (Ok(exit), _) => exit,
+                    (Err(error), Some(_)) => return Err(error),
+                    // It could not drive the run far enough to take it.
+                    (Err(error), None) => {
+                        return Err(taken_back(journal.as_ref(), &submitted, error).await);
+                    }
+                };
                 return match reporter.verdict() {
                     Some(Err(reason)) => Err(refused(run, reason)),
                     Some(Ok(())) => Ok(exit),
@@ -172,12 +181,27 @@ pub(crate) async fn submit(
             Err(RunError::Over { .. }) => {
                 return answer(session, journal.as_ref(), &submitted, from, deadline).await;
             }
-            Err(error) => return Err(CliError::from(error).note(waits)),
+            Err(error) => {
+                return Err(taken_back(journal.as_ref(), &submitted, error.into()).await);
+            }
         }
         if clock::now() > deadline {
             return answer(session, journal.as_ref(), &submitted, from, deadline).await;
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What keeps this process from driving the run: the command that it gave is taken out of the inbox again, or it would act later
+/// although whoever gave it was told that it failed.
+async fn taken_back(journal: &dyn Journal, submitted: &Submitted, error: CliError) -> CliError {
+    match journal.withdraw(&submitted.run, &submitted.id).await {
+        Ok(true) => error.note("the command is not recorded: give it again once that is fixed"),
+        // Another process took it, or the journal fails, too.
+        Ok(false) | Err(_) => error.note(format!(
+            "the command may be recorded: `windlass show {}` says what became of it",
+            short(&submitted.run)
+        )),
     }
 }
 

@@ -12,16 +12,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use windlass_engine::{
     journal::Journal,
-    machine::Outcome,
+    machine::{Machine, Outcome},
     run::{Driver, Ended, RunHandle},
 };
 
 /// How often the live tree is redrawn.
 const FRAME: Duration = Duration::from_millis(100);
 
-/// With what the process ends.
-pub(crate) fn exit_of(ended: &Ended) -> Exit {
+/// With what the process ends. `is_closed`: a person has closed the run, so its exit code asks for none.
+pub(crate) fn exit_of(ended: &Ended, is_closed: bool) -> Exit {
     match ended {
+        Ended::Finished(Outcome::Stopped) if is_closed => Exit::Failed,
         Ended::Finished(Outcome::Succeeded) => Exit::Succeeded,
         Ended::Finished(Outcome::Failed | Outcome::Compensated | Outcome::Cancelled) => {
             Exit::Failed
@@ -118,7 +119,8 @@ pub(crate) async fn follow(
         (Ok(ended), None) => {
             reporter.let_go();
             sum_up(session, journal.as_ref(), reporter, &ended).await?;
-            Ok(exit_of(&ended))
+            let closed = reporter.machine().and_then(Machine::closed);
+            Ok(exit_of(&ended, closed.is_some()))
         }
     }
 }
@@ -207,10 +209,17 @@ async fn sum_up(
         return Ok(());
     }
     if *ended == Ended::Interrupted {
-        ui.line(
-            &ui.out
-                .yellow("interrupted: nothing of it runs any more, and it keeps its place"),
-        );
+        let left = running(reporter);
+        let what = if left.is_empty() {
+            "nothing of it runs any more, and it keeps its place".to_owned()
+        } else {
+            format!(
+                "{} may still run on a server, such as a COMMIT that was under way; the run keeps its place, and the process that \
+                 continues it asks what became of it",
+                left.join(", ")
+            )
+        };
+        ui.line(&ui.out.yellow(&format!("interrupted: {what}")));
     }
     let output = output::of_run(journal, machine).await?;
     ui.print(&summary::render(

@@ -175,8 +175,7 @@ impl From<&RunError> for CliError {
             RunError::Secret { help, .. } => {
                 let error = Self::new(Exit::Refused, message)
                     .note("no step was started: what the secret left on the servers could not be kept out of the journal")
-                    .note("the run keeps its place; what needs no step (a rejection, `windlass cancel RUN --leave`) is done without it")
-                    .note("a command that needs one is in the run's inbox, and stays there");
+                    .note("the run keeps its place; what needs no step (a rejection, `windlass cancel RUN --leave`) is done without it");
                 let gone = "where the secret is gone for good, let its source in windlass.yaml give anything of four or \
                             more characters, then `windlass resume`";
                 match help {

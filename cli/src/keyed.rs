@@ -56,7 +56,8 @@ pub(crate) async fn outcome(
             let output = output::of_run(journal.as_ref(), &machine).await?;
             let page = summary::render(&machine, None, &output, clock::now(), &session.ui);
             session.ui.print(&page);
-            return Ok(drive::exit_of(&Ended::Finished(outcome)));
+            let is_closed = machine.closed().is_some();
+            return Ok(drive::exit_of(&Ended::Finished(outcome), is_closed));
         }
         if machine.finished().is_none() {
             match driver.resume(run, options).await {

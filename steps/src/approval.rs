@@ -405,13 +405,13 @@ impl Approval {
         request: ApprovalRequest,
         cx: &StepContext,
     ) -> Outcome<ApprovalOutput, ApprovalState> {
-        let (deadline, wall) = gives_up(self.expires(&state, cx), cx);
+        let deadline = gives_up(self.expires(&state, cx), cx);
         Outcome::Suspend {
             state,
             wait: Wait {
                 on: WaitOn::Approval(Box::new(request)),
                 deadline,
-                wall,
+                wall: None,
             },
         }
     }

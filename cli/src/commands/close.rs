@@ -26,10 +26,11 @@ pub(crate) async fn run(session: &Session, args: &CloseArgs) -> Result<Exit, Cli
     let command = Command::Close {
         because: args.because.clone(),
     };
-    let exit = ask(session, journal, &run, command, args.ask).await?;
-    // A closed run has the outcome *stopped*, and that is what was asked for.
-    Ok(match exit {
-        Exit::Person => Exit::Succeeded,
-        exit => exit,
+    let exit = ask(session, journal.clone(), &run, command, args.ask).await?;
+    // Closed is what was asked for.
+    let machine = session::machine(journal.as_ref(), &run).await?;
+    Ok(match machine.closed() {
+        Some(_) => Exit::Succeeded,
+        None => exit,
     })
 }

@@ -79,11 +79,10 @@ async fn over(
             &session.ui,
         ));
     }
-    if machine.closed().is_some() {
-        // A person has closed it, so the exit code does not ask for one.
-        return Ok(Exit::Failed);
-    }
-    Ok(drive::exit_of(&Ended::Finished(finished.outcome)))
+    Ok(drive::exit_of(
+        &Ended::Finished(finished.outcome),
+        machine.closed().is_some(),
+    ))
 }
 
 /// What keeps a run from being resumed: it stays open, and what may be done about it.

@@ -13,7 +13,7 @@ use crate::{
 use std::path::PathBuf;
 use windlass_engine::{
     graph::{Body, Graph, Undo},
-    journal::{RefusedBy, RefusedStart},
+    journal::{JournalError, RefusedBy, RefusedStart},
     plan::Plan,
     run::{DriveOptions, NewRun, RunError, start_of},
     step::{Account, Effect},
@@ -83,6 +83,11 @@ pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<Exit, CliEr
         Err(RunError::KeyUsed {
             run, differs: None, ..
         }) => keyed::outcome(session, &journal, &run, options, args.json).await,
+        Err(RunError::Journal(error @ (JournalError::DiskFull { .. } | JournalError::Store(_)))) => {
+            Err(CliError::new(Exit::Broken, error.to_string())
+                .note("it is not known whether the run has begun; no step of it was started")
+                .help("once the journal can be written to, `windlass runs` shows whether it is there: `windlass resume RUN` continues it, and if it is not, start it again"))
+        }
         Err(error) => Err(error.into()),
     }
 }

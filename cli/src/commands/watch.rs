@@ -148,12 +148,13 @@ async fn news(
 
 /// As if this process had driven it.
 fn exit(machine: &Machine) -> Exit {
-    drive::exit_of(&match machine.state() {
+    let ended = match machine.state() {
         RunState::Finished(outcome) => Ended::Finished(outcome),
         RunState::Stuck => Ended::Stuck,
         RunState::Paused => Ended::Paused,
         RunState::Waiting => Ended::Waiting,
         // Left in the middle: whoever drove it is gone, and it can be resumed.
         RunState::Running | RunState::Compensating => return Exit::Broken,
-    })
+    };
+    drive::exit_of(&ended, machine.closed().is_some())
 }

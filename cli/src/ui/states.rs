@@ -27,14 +27,16 @@ fn of_run(state: Option<RunState>) -> &'static str {
              `resolve`, `skip`). `close` ends it as it is."
         }
         Some(RunState::Finished(Outcome::Succeeded)) => {
-            "It is over: every step succeeded, was skipped, or failed with `on_failure: ignore`."
+            "It is over: every step succeeded, was skipped, or failed where the playbook lets it (`on_failure: ignore`, items within \
+             `max_failures`). A step of `finally` that failed changes nothing of it: `windlass show RUN` names it."
         }
         Some(RunState::Finished(Outcome::Failed)) => {
             "It is over. Either it ran to its end with a failure that `on_failure: continue` let pass, or it failed before \
              anything was to be undone."
         }
         Some(RunState::Finished(Outcome::Compensated)) => {
-            "It is over, and what it did is undone: it failed, or a person ordered it (`windlass undo`)."
+            "It is over, and what it did is undone: it failed, or a person ordered it after its end (`windlass \
+             undo`)."
         }
         Some(RunState::Finished(Outcome::Stopped)) => {
             "It is over, and what it did is still there, in part or in full: a step cannot be undone, an undo failed and was \

@@ -370,3 +370,136 @@ fn an_output_is_filled_in_as_far_as_nobody_reads_it() {
     .exits(0);
     assert_eq!(lab.state(), "succeeded");
 }
+
+/// A driver that was stopped for a while finds the end of a step and an order at once: the order comes first.
+#[test]
+fn an_order_that_came_while_the_driver_was_stopped_comes_before_the_next_step() {
+    let lab = Lab::new();
+    lab.write(
+        "p.yaml",
+        "playbook: two\nsteps:\n  - id: one\n    uses: command\n    \
+         with: { argv: [sh, -c, 'until [ -e go ]; do sleep 0.05; done'] }\n    undo: none\n  - id: two\n    uses: command\n    \
+         with: { argv: [touch, two] }\n    undo: none\n",
+    );
+    let running = lab.spawn("ana", &["run", "p.yaml"]);
+    lab.until_step("one", "running");
+    running.signal(nix::sys::signal::Signal::SIGSTOP);
+    lab.run(&["pause", "last", "--queue"]).exits(0);
+    lab.write("go", "");
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    running.signal(nix::sys::signal::Signal::SIGCONT);
+    running.wait().exits(3);
+    assert_eq!(lab.state(), "paused");
+    assert!(!lab.path("two").exists());
+    lab.run(&["unpause", "last"]).exits(0);
+    assert!(lab.path("two").exists());
+}
+
+/// What keeps this process from driving the run keeps the command out of the run, too.
+#[test]
+fn a_command_that_cannot_be_driven_is_taken_back() {
+    let lab = Lab::new();
+    let locked = |id: &str, step: &str| {
+        format!(
+            "playbook: {id}\npolicy: {{ locks: [the.lock], on_failure: stop }}\nsteps:\n  - id: {id}\n    {step}\n"
+        )
+    };
+    lab.write(
+        "fails.yaml",
+        &locked(
+            "fails",
+            "uses: command\n    with: { argv: ['false'], effect: reads }",
+        ),
+    );
+    lab.write(
+        "waits.yaml",
+        &locked("waits", "uses: wait.signal\n    with: { name: end }"),
+    );
+    lab.run(&["run", "fails.yaml"]).exits(3);
+    let stopped = lab.run_id();
+    lab.run(&["run", "waits.yaml", "--no-wait"]).exits(4);
+    lab.run(&["retry", &stopped, "fails"])
+        .exits(5)
+        .says("the.lock")
+        .says("the command is not recorded");
+    let page = lab.run(&["show", &stopped, "--json"]).exits(0);
+    let page: serde_json::Value = serde_json::from_str(&page.stdout).unwrap();
+    assert_eq!(page["inbox"].as_array().unwrap().len(), 0);
+    assert_eq!(page["state"], "stopped");
+    // So nothing keeps it from being closed.
+    lab.run(&["close", &stopped, "--because", "x"]).exits(0);
+    assert_eq!(lab.run(&["resume", &stopped]).code, 1);
+}
+
+const GUARDED: &str = r#"
+playbook: guarded
+policy: { on_failure: pause }
+steps:
+  - id: g
+    steps:
+      - id: ask
+        uses: approval
+        with: { prompt: Go on? }
+  - id: acts
+    uses: command
+    with: { argv: [touch, acted] }
+    undo: none
+"#;
+
+/// What may not be skipped may not be skipped with what is around it.
+#[test]
+fn an_approval_is_not_skipped_with_its_group() {
+    let lab = Lab::new();
+    lab.write("p.yaml", GUARDED);
+    lab.run(&["run", "p.yaml", "--no-wait"]).exits(4);
+    lab.run_as("bruno", &["reject", "last", "--drive"]);
+    lab.run(&["skip", "last", "g", "--because", "x"])
+        .exits(5)
+        .says("g/ask, which is of kind approval and cannot be skipped");
+    assert!(!lab.path("acted").exists());
+}
+
+const SHOWN: &str = r#"
+playbook: shown
+steps:
+  - id: count
+    uses: command
+    with: { argv: [cat, rows], parse: text, effect: reads }
+    on_failure: continue
+  - id: ask
+    uses: approval
+    with: { prompt: "rows: ${{ steps.count.output?.value ?? '0' }}" }
+  - id: acts
+    uses: command
+    with: { argv: [touch, "acted-${{ steps.count.output?.value ?? '0' }}"] }
+    undo: none
+"#;
+
+/// What people were shown is what is done.
+#[test]
+fn an_output_that_people_were_shown_is_not_replaced() {
+    let lab = Lab::new();
+    lab.write("p.yaml", SHOWN);
+    lab.run(&["run", "p.yaml", "--no-wait"])
+        .exits(4)
+        .says("rows: 0");
+    lab.write("rows", "700");
+    lab.run(&["retry", "last", "count"])
+        .exits(5)
+        .says("ask shows the output of count");
+    let skip = [
+        "skip",
+        "last",
+        "count",
+        "--because",
+        "x",
+        "--output",
+        r#"{"value": "500"}"#,
+    ];
+    lab.run(&skip)
+        .exits(5)
+        .says("ask shows the output of count");
+    lab.run_as("bruno", &["approve", "last", "--drive"])
+        .exits(1);
+    assert!(lab.path("acted-0").exists());
+}

@@ -41,6 +41,15 @@ impl Graph {
             let parent = self.node(at).parent;
             around = parent.filter(|parent| self.scope(*parent).is_none());
         }
+        // The `finally` of its playbook comes after all.
+        if !self.node(id).in_finally {
+            let mut around = Some(id);
+            while let Some(at) = around.filter(|at| self.scope(*at).is_none()) {
+                around = self.node(at).parent;
+            }
+            let scope = around.and_then(|call| self.scope(call));
+            found.extend(&scope.unwrap_or(&self.root).finally);
+        }
         let mut inside = found.clone();
         while let Some(at) = inside.pop() {
             if let Body::Group { steps } = &self.node(at).body {
@@ -49,6 +58,24 @@ impl Graph {
             }
         }
         found
+    }
+
+    /// All that is inside a group or call, or inside the items of a loop, at any depth.
+    #[must_use]
+    pub fn inside(&self, id: NodeId) -> Vec<NodeId> {
+        let within = |node: &NodeId| {
+            let mut around = self.node(*node).parent;
+            while let Some(at) = around {
+                if at == id {
+                    return true;
+                }
+                around = self.node(at).parent;
+            }
+            false
+        };
+        let all =
+            (0..self.nodes.len()).map(|index| NodeId(u32::try_from(index).unwrap_or(u32::MAX)));
+        all.filter(within).collect()
     }
 
     /// Ids from the outermost to the node, joined by `/`: its path but for items.

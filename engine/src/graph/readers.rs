@@ -98,6 +98,32 @@ fn reads(scope: &Scope, exprs: &[&Expr], input: &str) -> bool {
         .any(|path| path.first().is_none_or(|name| name == input))
 }
 
+/// What the undo of a step reads of the step's own output.
+pub(crate) fn by_its_undo(graph: &Graph, node: NodeId) -> Vec<Reader> {
+    let scope = scope_of(graph, node);
+    let Body::Step(step) = &graph.node(node).body else {
+        return Vec::new();
+    };
+    let id = &graph.node(node).id;
+    let mut members = Vec::new();
+    for expr in undo_of(step) {
+        members.extend(through_lets(scope, "output", expr));
+        for path in through_lets(scope, "steps", expr) {
+            if let [name, member, rest @ ..] = path.as_slice()
+                && name == id
+                && member == "output"
+            {
+                members.push(rest.to_vec());
+            }
+        }
+    }
+    let reader = |member| Reader {
+        node: Some(node),
+        member,
+    };
+    members.into_iter().map(reader).collect()
+}
+
 /// What an output must hold at least, as JSON to be filled in.
 pub(crate) fn skeleton(readers: &[Reader]) -> String {
     let mut whole = serde_json::Value::Null;

@@ -33,6 +33,7 @@ macro_rules! journal_conformance {
             reads_back, loads_from_a_place, survives_reopening, refuses_a_taken_place,
             refuses_a_place_beyond_the_end, create_twice, unknown_runs, one_lease_at_a_time,
             a_superseded_lease_appends_nothing, a_dropped_lease_is_lost, commands_are_taken_once,
+            a_command_is_withdrawn_until_it_is_taken,
             the_same_command_twice_is_once, commands_of_other_runs_stay, a_refused_append_changes_nothing,
             finds_by_either_end, lists_runs, the_version_changes, locks_are_all_or_none,
             locks_outlive_their_driver, large_values, too_deep_values, empty_appends, audits,
@@ -488,6 +489,27 @@ pub async fn commands_are_taken_once(open: Open<'_>) {
     assert_eq!(ids(journal.as_ref(), None).await, [""; 0]);
     // One that was taken does not come back by being sent again.
     sender.submit(command("c3", "r1")).await.unwrap();
+    assert_eq!(ids(journal.as_ref(), None).await, [""; 0]);
+}
+
+/// A sender that learns that nothing can take its command now takes it back.
+pub async fn a_command_is_withdrawn_until_it_is_taken(open: Open<'_>) {
+    let (journal, sender) = (open(), open());
+    let lease = create(journal.as_ref(), "r1").await;
+    for id in ["c1", "c2"] {
+        sender.submit(command(id, "r1")).await.unwrap();
+    }
+    let appended = journal.append(lease.as_ref(), 2, vec![accepted("c1")], "running");
+    appended.await.unwrap();
+    for (run, id, was_there) in [
+        ("r1", "c1", false),
+        ("r2", "c2", false),
+        ("r1", "c2", true),
+        ("r1", "c2", false),
+    ] {
+        let withdrawn = sender.withdraw(run, id).await.unwrap();
+        assert_eq!(withdrawn, was_there, "{run} {id}");
+    }
     assert_eq!(ids(journal.as_ref(), None).await, [""; 0]);
 }
 

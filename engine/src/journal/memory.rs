@@ -608,6 +608,19 @@ impl Journal for MemoryJournal {
         Box::pin(async move { self.submit_now(command) })
     }
 
+    fn withdraw(&self, run: &str, id: &str) -> BoxFuture<'_, Result<bool, JournalError>> {
+        let (run, id) = (run.to_owned(), id.to_owned());
+        Box::pin(async move {
+            let mut store = self.store();
+            let inbox = &mut store.content.inbox;
+            let before = inbox.len();
+            inbox.retain(|entry| entry.taken || entry.command.run != run || entry.command.id != id);
+            let was_there = inbox.len() < before;
+            store.version += u64::from(was_there);
+            Ok(was_there)
+        })
+    }
+
     fn inbox(&self, run: Option<&str>) -> BoxFuture<'_, Result<Vec<Submitted>, JournalError>> {
         let run = run.map(str::to_owned);
         Box::pin(async move {

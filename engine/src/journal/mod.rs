@@ -268,6 +268,9 @@ pub trait Journal: Send + Sync + 'static {
     fn runs(&self) -> BoxFuture<'_, Result<Vec<RunSummary>, JournalError>>;
     /// Puts a command into a run's inbox, durably. The same id twice is once.
     fn submit(&self, command: Submitted) -> BoxFuture<'_, Result<(), JournalError>>;
+    /// Takes a command out of the inbox that no driver has taken; whether it was there. Who sent it has learned that nothing can take it
+    /// now: it must not act later, as if it had not been refused.
+    fn withdraw(&self, run: &str, id: &str) -> BoxFuture<'_, Result<bool, JournalError>>;
     /// Commands that no driver has taken yet, oldest first; of one run or of all. One that cannot be read is passed over, so that
     /// it keeps no run back: [`Journal::audit`] reports it.
     fn inbox(&self, run: Option<&str>) -> BoxFuture<'_, Result<Vec<Submitted>, JournalError>>;

@@ -240,17 +240,22 @@ impl Machine {
     /// has closed needs nobody any more.
     #[must_use]
     pub fn word(&self) -> &'static str {
-        let state = self.state();
-        let mut steps = self.tree.ids().map(|id| self.get(id));
-        if state == RunState::Finished(Outcome::Compensated)
-            && !steps.any(|one| one.undo.stage() == Stage::Succeeded)
-        {
-            return Outcome::Failed.as_str();
-        }
         if self.closed.is_some() && self.finished.is_some() {
             return CLOSED;
         }
-        state.as_str()
+        match self.state() {
+            RunState::Finished(outcome) => self.outcome_word(outcome),
+            state => state.as_str(),
+        }
+    }
+
+    pub(super) fn outcome_word(&self, outcome: Outcome) -> &'static str {
+        let mut steps = self.tree.ids().map(|id| self.get(id));
+        if outcome == Outcome::Compensated && !steps.any(|one| one.undo.stage() == Stage::Succeeded)
+        {
+            return Outcome::Failed.as_str();
+        }
+        outcome.as_str()
     }
 
     /// When the next timer is due.

@@ -72,8 +72,8 @@ impl View for Seen<'_> {
         let machine = self.machine;
         let root = machine.scopes.get(&ROOT);
         let outcome = match (&machine.finished, root.and_then(|scope| scope.outcome)) {
-            (Some(finished), _) => Value::from(finished.outcome.as_str()),
-            (None, Some(outcome)) => Value::from(outcome.as_str()),
+            (Some(finished), _) => Value::from(machine.outcome_word(finished.outcome)),
+            (None, Some(outcome)) => Value::from(machine.outcome_word(outcome)),
             (None, None) => Value::Null,
         };
         let failed = machine.ending_of(ROOT).is_some()

@@ -212,9 +212,10 @@ impl<'l> Drive<'l> {
         loop {
             if !self.is_stopping() {
                 let now = self.clock.now();
-                if self.machine.expires(now) {
-                    // A process that was stopped for a while has not seen what came in time.
+                // A process that was stopped for a while has not seen what came in time.
+                if self.machine.expires(now) || self.shared.is_late() {
                     Box::pin(self.read_inbox()).await?;
+                    self.shared.has_looked();
                 }
                 if !self.unlearned.is_empty() {
                     Box::pin(self.hold_without_secrets(now)).await?;

@@ -26,7 +26,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::oneshot;
@@ -34,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the inbox is looked at for commands of other processes, and what steps share is tidied up.
 const INBOX_POLL: Duration = Duration::from_millis(250);
+/// A look at the inbox that has not come for so many times that is late.
+const LATE: u64 = 3;
 
 /// How often in a row the journal may fail before the run is given back.
 const FAILURES: u32 = 6;
@@ -54,9 +56,25 @@ pub(super) struct Shared {
     secrets: Secrets,
     runs: Mutex<HashMap<String, mpsc::UnboundedSender<Message>>>,
     polling: AtomicBool,
+    /// When the inbox was looked at last, in milliseconds of [`Clock::elapsed`].
+    looked: AtomicU64,
 }
 
 impl Shared {
+    /// Whether the look at the inbox is late: this process was stopped, and what wakes it first must not start what an order that
+    /// waits there forbids.
+    pub(super) fn is_late(&self) -> bool {
+        let late = u64::try_from(INBOX_POLL.as_millis())
+            .unwrap_or_default()
+            .saturating_mul(LATE);
+        millis(self.clock.as_ref()).saturating_sub(self.looked.load(Ordering::Relaxed)) > late
+    }
+
+    pub(super) fn has_looked(&self) {
+        let now = millis(self.clock.as_ref());
+        self.looked.store(now, Ordering::Relaxed);
+    }
+
     /// This process, as the journal names it from now on.
     pub(super) fn holder_now(&self) -> Holder {
         Holder {
@@ -119,6 +137,7 @@ impl Driver {
             resources: Resources::default(),
             runs: Mutex::default(),
             polling: AtomicBool::new(false),
+            looked: AtomicU64::new(0),
         }))
     }
 
@@ -350,11 +369,16 @@ impl Driver {
                         }
                     }
                 }
+                shared.has_looked();
                 drop(shared);
                 clock.sleep(INBOX_POLL).await;
             }
         });
     }
+}
+
+fn millis(clock: &dyn Clock) -> u64 {
+    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Drives a run under one lease after another: where an append has an unknown result, nothing is known of the machine any more,

@@ -12,7 +12,7 @@ pub struct Wait {
     /// When it gives up ([`Woken::Deadline`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// The instant of the wall clock that it is about, if it is about one (wait until 02:00, an approval expires): the timer or
+    /// The instant of the wall clock that it is about, if it is about one (wait until 02:00): the timer or
     /// the deadline is where that instant was in the time of the run, and is set anew if the wall clock is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall: Option<Timestamp>,

@@ -134,24 +134,15 @@ pub(crate) fn timer(
     })
 }
 
-/// When a wait for people or a signal gives up: as it expires, which is an instant of the wall clock, or by the timeout of the
-/// step, whichever comes first; and the instant, where that is what it is.
-pub(crate) fn gives_up(
-    expires: Option<Timestamp>,
-    cx: &StepContext,
-) -> (Option<Timestamp>, Option<Timestamp>) {
-    let at = expires.map(|expires| cx.of_wall(expires));
-    match (at, cx.deadline) {
-        (Some(at), Some(deadline)) if deadline < at => (Some(deadline), None),
-        (Some(at), _) => (Some(at), expires),
-        (None, deadline) => (deadline, None),
-    }
+/// When a wait for people or a signal gives up: as it expires, or by the timeout of the step, whichever comes first. Both are spans:
+/// a clock that is set does not move them.
+pub(crate) fn gives_up(expires: Option<Timestamp>, cx: &StepContext) -> Option<Timestamp> {
+    expires.into_iter().chain(cx.deadline).min()
 }
 
-/// Whether a wait that was woken by its deadline is not over: the clock was set back, and it has not expired.
+/// Whether a wait that was woken by its deadline is not over: runs of before were woken by the wall clock.
 pub(crate) fn waits_on(expires: Option<Timestamp>, cx: &StepContext) -> bool {
-    let (at, wall) = gives_up(expires, cx);
-    wall.is_some() && at.is_some_and(|at| at > cx.now())
+    gives_up(expires, cx).is_some_and(|at| at > cx.now())
 }
 
 /// The failure of a wait whose time is over.

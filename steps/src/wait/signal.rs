@@ -102,13 +102,13 @@ impl Step for Signal {
                 )
             }
             Some(Woken::Deadline | Woken::Timer | Woken::Decision(_)) | None => {
-                let (deadline, wall) = gives_up(expires, cx);
+                let deadline = gives_up(expires, cx);
                 Ok(Outcome::Suspend {
                     state: (),
                     wait: Wait {
                         on: WaitOn::Signal(self.0.name.0.clone()),
                         deadline,
-                        wall,
+                        wall: None,
                     },
                 })
             }

@@ -231,7 +231,9 @@ impl SqliteJournal {
     async fn take_lease(&self, request: Request) -> Result<Box<dyn Lease>, JournalError> {
         match self.ask(request).await? {
             Reply::Leased(lease) => Ok(Box::new(lease)),
-            Reply::Done | Reply::Taken { .. } | Reply::KeyUsed(_) => Err(no_lease()),
+            Reply::Done | Reply::Withdrawn(_) | Reply::Taken { .. } | Reply::KeyUsed(_) => {
+                Err(no_lease())
+            }
         }
     }
 
@@ -289,7 +291,7 @@ impl SqliteJournal {
                 let key = key.unwrap_or_default();
                 return Err(NotBegun::KeyUsed { key, first });
             }
-            Reply::Done => return Err(no_lease().into()),
+            Reply::Done | Reply::Withdrawn(_) => return Err(no_lease().into()),
         };
         if let Some((hash, graph)) = graph {
             self.0.graphs.remember(hash, &graph);
@@ -474,6 +476,14 @@ impl Journal for SqliteJournal {
         })
     }
 
+    fn withdraw(&self, run: &str, id: &str) -> BoxFuture<'_, Result<bool, JournalError>> {
+        let (run, id) = (run.to_owned(), id.to_owned());
+        Box::pin(async move {
+            let reply = self.ask(Request::Withdraw { run, id }).await?;
+            Ok(matches!(reply, Reply::Withdrawn(true)))
+        })
+    }
+
     fn inbox(&self, run: Option<&str>) -> BoxFuture<'_, Result<Vec<Submitted>, JournalError>> {
         let run = run.map(str::to_owned);
         Box::pin(self.ask_to_read(move |reader, _| reader.inbox(run.as_deref())))
@@ -510,7 +520,7 @@ impl Journal for SqliteJournal {
             };
             match self.ask(request).await? {
                 Reply::Taken { name, run } => Err(LockHeld::Held { name, run }),
-                Reply::Done | Reply::Leased(_) | Reply::KeyUsed(_) => Ok(()),
+                Reply::Done | Reply::Withdrawn(_) | Reply::Leased(_) | Reply::KeyUsed(_) => Ok(()),
             }
         })
     }

@@ -47,6 +47,10 @@ pub(super) enum Request {
         body: String,
         account: Option<String>,
     },
+    Withdraw {
+        run: String,
+        id: String,
+    },
     Lock {
         run: String,
         epoch: u64,
@@ -78,6 +82,8 @@ pub(super) struct Create {
 
 pub(super) enum Reply {
     Done,
+    /// Whether it was in the inbox.
+    Withdrawn(bool),
     Leased(SqliteLease),
     /// The key of a start has started a run.
     KeyUsed(Keyed),
@@ -258,6 +264,7 @@ impl Writer {
                 body,
                 account,
             } => self.submit([id, run, who, at, body], account.as_deref()),
+            Request::Withdraw { run, id } => self.withdraw(run, id),
             Request::Lock {
                 run,
                 epoch,
@@ -479,6 +486,14 @@ impl Writer {
         )?;
         insert.execute(params![id, run, who, at, body, account])?;
         Ok(Ok(Reply::Done))
+    }
+
+    fn withdraw(&self, run: &str, id: &str) -> Tried<Reply> {
+        let mut delete = self
+            .conn
+            .prepare_cached("DELETE FROM inbox WHERE id = ?1 AND run = ?2 AND taken_by IS NULL")?;
+        let was_there = delete.execute(params![id, run])? > 0;
+        Ok(Ok(Reply::Withdrawn(was_there)))
     }
 
     fn lock(&self, run: &str, epoch: u64, no: i64, names: &[String]) -> Tried<Reply> {

@@ -6,7 +6,7 @@ use crate::{
         core::{Machine, ScopePhase},
         event::*,
         execution::{Asked, At, Stage},
-        state::InstanceId,
+        state::{InstanceId, Role},
         tree::ROOT,
     },
     step::{Effect, Phase},
@@ -43,6 +43,7 @@ impl Machine {
                 ));
             }
         }
+        self.not_shown(id)?;
         let mut doing = self.forward_again(id, who)?;
         if !self.runs_again_with_the_run(id) {
             doing.push(self.ordered(id, phase, who));
@@ -287,6 +288,11 @@ impl Machine {
                 step.action.kind
             ));
         }
+        if let Some((inside, kind)) = self.unskippable_inside(id) {
+            return Err(format!(
+                "{node} holds {inside}, which is of kind {kind} and cannot be skipped: skip the other steps in it, or `cancel` the run"
+            ));
+        }
         let settled = |at: &InstanceId| self.tree.stage(*at, Phase::Do).is_settled();
         let closed = self.tree.around(id).find(settled);
         let mut doing = match instance.forward.stage() {
@@ -308,7 +314,10 @@ impl Machine {
                     "{node} runs again as soon as the run does, so it cannot be skipped: `retry` it, or `skip` the steps in it"
                 ));
             }
-            Stage::Failed => self.forward_again(id, who)?,
+            Stage::Failed => {
+                self.not_shown(id)?;
+                self.forward_again(id, who)?
+            }
             Stage::Running => {
                 return Err(format!(
                     "{node} runs: it can be skipped if it fails; `cancel` ends the run"
@@ -320,10 +329,45 @@ impl Machine {
             }
         };
         if output.is_null() {
-            self.output_is_not_read(id, "skip")?;
+            self.output_is_not_read(id, "skip", false)?;
         }
         doing.push(skipped(Phase::Do));
         Ok(doing)
+    }
+
+    /// What has not passed inside a group, call or loop and may not be passed over, and its kind: an approval, a check.
+    fn unskippable_inside(&self, container: InstanceId) -> Option<(String, &str)> {
+        let def = self.get(container).def?;
+        if self.get(container).role == Role::Step {
+            return None;
+        }
+        let inside: Vec<InstanceId> = self.tree.inside(container);
+        let passed = |node: NodeId| {
+            let of_node = |id: &&InstanceId| self.get(**id).def == Some(node);
+            let mut all = inside.iter().filter(of_node).peekable();
+            let done = |id: &InstanceId| {
+                matches!(
+                    self.tree.stage(*id, Phase::Do),
+                    Stage::Succeeded | Stage::Skipped
+                )
+            };
+            all.peek().is_some() && all.all(done)
+        };
+        let counts = |node: &NodeId| {
+            // The `finally` of a playbook in it guards nothing that comes after it.
+            !self.graph.node(*node).in_finally || self.graph.node(def).in_finally
+        };
+        self.graph
+            .inside(def)
+            .into_iter()
+            .filter(counts)
+            .find_map(|node| {
+                let Body::Step(step) = &self.graph.node(node).body else {
+                    return None;
+                };
+                let kind = step.action.kind.as_str();
+                (!step.skippable && !passed(node)).then(|| (self.graph.static_path(node), kind))
+            })
     }
 
     /// A pending step of a `finally` that is still to come.
@@ -369,12 +413,13 @@ impl Machine {
                     "{node} only reads: there is nothing in it that a person could have done by hand"
                 ));
             }
+            self.not_shown(id)?;
             doing = self.forward_again(id, who)?;
         }
         let marked = instance.forward.mark.as_ref();
         let known = !output.is_null() || marked.is_some_and(|mark| !mark.output.is_null());
         if phase == Phase::Do && done && !known {
-            self.output_is_not_read(id, "resolve")?;
+            self.output_is_not_read(id, "resolve", true)?;
         }
         doing.push(EventBody::Resolved(Box::new(Resolved {
             node: instance.path.clone(),
@@ -390,8 +435,8 @@ impl Machine {
     }
 
     /// What reads the output of a step later would fail without it, and undo what was declared done.
-    fn output_is_not_read(&self, id: InstanceId, verb: &str) -> Result<(), String> {
-        let Some((reader, skeleton)) = self.reader_of(id) else {
+    fn output_is_not_read(&self, id: InstanceId, verb: &str, is_done: bool) -> Result<(), String> {
+        let Some((reader, skeleton)) = self.reader_of(id, is_done) else {
             return Ok(());
         };
         let path = &self.get(id).path;
@@ -400,8 +445,9 @@ impl Machine {
         ))
     }
 
-    /// The first step that has not run yet and reads the output of this one, and what the output must hold for all readers.
-    fn reader_of(&self, id: InstanceId) -> Option<(String, String)> {
+    /// The first that has not run yet and reads the output of this step, and what the output must hold for all readers. `is_done`: the
+    /// step counts as done, so that its own undo may run.
+    fn reader_of(&self, id: InstanceId, is_done: bool) -> Option<(String, String)> {
         let pending = |node: &NodeId| {
             let of_node = |id: &InstanceId| self.get(*id).def == Some(*node);
             // What is in what was skipped does not run.
@@ -423,9 +469,20 @@ impl Machine {
             };
             self.tree.ids().filter(of_node).filter(sees).any(runs)
         };
-        let read = readers::of(&self.graph, self.get(id).def?);
-        let reader = read.iter().filter_map(|reader| reader.node).find(pending)?;
-        Some((self.graph.static_path(reader), readers::skeleton(&read)))
+        let def = self.get(id).def?;
+        let mut read = readers::of(&self.graph, def);
+        if is_done {
+            read.extend(readers::by_its_undo(&self.graph, def));
+        }
+        let ends_by_order = self.cancelled.is_some() || self.undo_ordered.is_some();
+        let reader = read.iter().find_map(|reader| match reader.node {
+            Some(node) if node == def => {
+                Some(format!("the undo of {}", self.graph.static_path(def)))
+            }
+            Some(node) => pending(&node).then(|| self.graph.static_path(node)),
+            None => (!ends_by_order).then(|| "an output of the playbook".to_owned()),
+        })?;
+        Some((reader, readers::skeleton(&read)))
     }
 
     /// What `--output` must hold where a person settles or skips a step: JSON to be filled in. `None` if no step that has not
@@ -437,6 +494,6 @@ impl Machine {
         if marked.is_some_and(|mark| !mark.output.is_null()) {
             return None;
         }
-        self.reader_of(id).map(|(_, skeleton)| skeleton)
+        self.reader_of(id, true).map(|(_, skeleton)| skeleton)
     }
 }

@@ -286,8 +286,13 @@ impl Machine {
     /// something behind it that is not done.
     fn no_approval_covers(&self, input: &str) -> Result<(), String> {
         for approval in self.tree.ids() {
-            let asks = self.tree.stage(approval, Phase::Do) == Stage::AwaitingApproval;
             let at = self.get(approval);
+            // What may not be passed over is asked, or checked, with the values that it started with.
+            let judges = self
+                .tree
+                .step(approval)
+                .is_some_and(|step| !step.action.traits.skippable);
+            let asks = judges && self.tree.stage(approval, Phase::Do).is_active();
             let Some(def) = at.def.filter(|_| asks || !at.votes.is_empty()) else {
                 continue;
             };
@@ -303,8 +308,33 @@ impl Machine {
             if let Some(reader) = readers.next() {
                 let (asked, reader) = (&at.path, self.graph.static_path(reader));
                 return Err(format!(
-                    "{reader} reads {input}, and the approval {asked} was asked for with its value: a change would not be what \
-                     people approved; `cancel` the run and start it with the other value"
+                    "{reader} reads {input}, and {asked} was asked for with its value: a change would not be what was approved; \
+                     `cancel` the run and start it with the other value"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What people were shown of a step's output, and are asked about or have approved, stays as it was shown.
+    pub(super) fn not_shown(&self, id: InstanceId) -> Result<(), String> {
+        let Some(def) = self.get(id).def else {
+            return Ok(());
+        };
+        let read = readers::of(&self.graph, def);
+        for approval in self.tree.ids() {
+            let at = self.get(approval);
+            let asks = self.tree.stage(approval, Phase::Do) == Stage::AwaitingApproval;
+            let (Some(asked), true) = (at.def, asks || !at.votes.is_empty()) else {
+                continue;
+            };
+            let shows = read.iter().any(|reader| reader.node == Some(asked));
+            let acts = |node: &NodeId| !self.is_done(*node);
+            if shows && (asks || self.graph.behind(asked).iter().any(acts)) {
+                return Err(format!(
+                    "{} shows the output of {}: another one would not be what was approved; `reject` it, or `cancel` the run",
+                    at.path,
+                    self.get(id).path
                 ));
             }
         }

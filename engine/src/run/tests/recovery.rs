@@ -219,6 +219,9 @@ impl Journal for Late {
     fn submit(&self, command: Submitted) -> BoxFuture<'_, Result<(), JournalError>> {
         self.journal.submit(command)
     }
+    fn withdraw(&self, run: &str, id: &str) -> BoxFuture<'_, Result<bool, JournalError>> {
+        self.journal.withdraw(run, id)
+    }
     fn inbox(&self, run: Option<&str>) -> BoxFuture<'_, Result<Vec<Submitted>, JournalError>> {
         let run = run.map(str::to_owned);
         Box::pin(async move {

@@ -198,6 +198,12 @@ impl Oracle {
                 if !self.is_skippable(path) {
                     return wrong("P12", format!("{path} is skipped, and cannot be"));
                 }
+                if let Some(left) = self.unskippable_left(path) {
+                    return wrong(
+                        "P12",
+                        format!("{path} is skipped, and {left} in it cannot be"),
+                    );
+                }
                 match stand {
                     Stand::Failed => {
                         self.rec_mut(path).forward.stand = Stand::Skipped;

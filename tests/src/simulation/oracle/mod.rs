@@ -132,6 +132,11 @@ impl Oracle {
     // ---- the definition ------------------------------------------------------------------------------
 
     pub(super) fn node(&self, path: &str) -> Option<&Node> {
+        self.def(path).map(|id| self.graph.node(id))
+    }
+
+    /// The graph's node of a path, whatever items are in it.
+    pub(super) fn def(&self, path: &str) -> Option<NodeId> {
         let mut plain = String::with_capacity(path.len());
         let mut inside = false;
         for c in path.chars() {
@@ -142,7 +147,7 @@ impl Oracle {
                 c => plain.push(c),
             }
         }
-        self.definitions.get(&plain).map(|id| self.graph.node(*id))
+        self.definitions.get(&plain).copied()
     }
 
     pub(super) fn shape(&self, path: &str) -> Shape {

@@ -381,6 +381,24 @@ impl Oracle {
             })
             .map(|(at, _)| at.clone())
             .collect();
+        for at in &inside {
+            // One that ends with a playbook between them undoes what that says.
+            let between = self.scopes_around(at);
+            let own: Vec<bool> = between
+                .iter()
+                .take_while(|around| ***around != *scope)
+                .filter_map(|around| self.scope(around).ending)
+                .filter(|ending| !ending.outer && !ending.cancelled)
+                .map(|ending| ending.own)
+                .collect();
+            if let Some(ending) = &mut self.scope_mut(at).ending
+                && ending.outer
+                && !ending.cancelled
+                && !own.is_empty()
+            {
+                ending.undo = own.into_iter().all(|own| own);
+            }
+        }
         for at in inside {
             let between = self.scopes_around(&at);
             let mut between = between.iter().take_while(|around| ***around != *scope);

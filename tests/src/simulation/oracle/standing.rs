@@ -304,6 +304,33 @@ impl Oracle {
         })
     }
 
+    /// Whether a group, call or loop holds an approval or a check that may not be passed over.
+    pub(super) fn holds_unskippable(&self, path: &str) -> bool {
+        let Some(def) = self.def(path).filter(|_| self.shape(path) != Shape::Step) else {
+            return false;
+        };
+        self.graph
+            .inside(def)
+            .into_iter()
+            .any(|node| matches!(&self.graph.node(node).body, Body::Step(step) if !step.skippable))
+    }
+
+    /// One that has not passed.
+    pub(super) fn unskippable_left(&self, path: &str) -> Option<Path> {
+        let mut inside = self
+            .recs
+            .iter()
+            .filter(|(at, _)| within(at, path) && ***at != *path);
+        let left = inside.find(|(at, rec)| {
+            let passed = matches!(rec.forward.stand, Stand::Succeeded | Stand::Skipped);
+            self.shape(at) == Shape::Step
+                && !self.is_skippable(at)
+                && !passed
+                && !self.in_finally(at)
+        });
+        left.map(|(at, _)| at.clone())
+    }
+
     pub(super) fn is_skippable(&self, path: &str) -> bool {
         match self.node(path).map(|node| &node.body) {
             Some(Body::Step(step)) => step.skippable,

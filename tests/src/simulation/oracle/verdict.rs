@@ -70,10 +70,12 @@ impl Oracle {
 
     /// An input that is read behind an approval stays as it was shown.
     fn verdict_input(&self) -> Verdict {
-        let asked = self
-            .recs
-            .values()
-            .any(|rec| rec.forward.stand == Stand::Asking || !rec.forward.votes.is_empty());
+        // What is asked, or checked, started with the values that are.
+        let asked = self.recs.iter().any(|(at, rec)| {
+            let judges = matches!(self.kind(at), "sim.approval" | "sim.verify");
+            let voted = !rec.forward.votes.is_empty() || !rec.undo.votes.is_empty();
+            judges && rec.forward.stand.is_active() || voted
+        });
         if asked { Either } else { Accept }
     }
 
@@ -252,6 +254,16 @@ impl Oracle {
         .is_some()
     }
 
+    /// Whether an approval that is asked, or was given, shows the output of a node.
+    fn is_shown(&self, path: &str) -> bool {
+        self.reader_that(path, |reader| {
+            let rec = self.rec(reader);
+            self.kind(reader) == "sim.approval"
+                && (rec.forward.stand == Stand::Asking || !rec.forward.votes.is_empty())
+        })
+        .is_some()
+    }
+
     fn reader_that(&self, path: &str, is: impl Fn(&str) -> bool) -> Option<super::Path> {
         let up = super::parent(path)?;
         let id = &self.node(path)?.id;
@@ -278,6 +290,9 @@ impl Oracle {
 
     /// The answer to whoever wants to go on with a failed node, by `retry`, `skip` or `resolve`.
     fn verdict_failed(&self, path: &str) -> Verdict {
+        if self.is_shown(path) {
+            return Either;
+        }
         if self.closed && self.finished.is_some() {
             return Refuse("the run is closed");
         }
@@ -452,7 +467,7 @@ impl Oracle {
         if !self.is_skippable(path) {
             return Refuse("its kind cannot be skipped");
         }
-        if output.is_null() && self.loop_may_read(path) {
+        if output.is_null() && self.loop_may_read(path) || self.holds_unskippable(path) {
             return Either;
         }
         match rec.forward.stand {
