@@ -10,7 +10,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use windlass_engine::{
     journal::{Journal, JournalError},
-    machine::{Command, Event, EventBody, Machine, Submitted},
+    machine::{Command, Event, EventBody, Machine, Role, Stage, Submitted},
     run::{DriveOptions, RunError},
     value::Timestamp,
 };
@@ -65,7 +65,10 @@ pub(crate) async fn ask(
     let machine = session::machine(journal.as_ref(), run).await?;
     names(&machine, &submitted.command)?;
     if summary.holder.is_none() && !args.queue {
-        check(journal.as_ref(), &machine, &submitted).await?;
+        let again = check(journal.as_ref(), &machine, &submitted).await?;
+        if let Some(again) = again.filter(|_| !args.json) {
+            session.ui.say(&again);
+        }
     }
     submit(session, journal, submitted, summary.events + 1, args).await
 }
@@ -90,13 +93,13 @@ fn shows(run: &str) -> String {
     )
 }
 
-/// Refuses what the next process that drives the run would refuse. To take the run over for it would ask probes, write to the
+/// Refuses what the next process that drives the run would refuse; else what it lets run again, in words. To take the run over for it would ask probes, write to the
 /// journal and reach the targets, and a refused command changes nothing.
 async fn check(
     journal: &dyn Journal,
     machine: &Machine,
     submitted: &Submitted,
-) -> Result<(), CliError> {
+) -> Result<Option<String>, CliError> {
     let waiting = journal.inbox(Some(&submitted.run)).await?;
     let ahead = machine
         .taken_over()
@@ -104,7 +107,39 @@ async fn check(
         .map_err(|error| vote::replay(machine, error))?;
     ahead
         .accepts(submitted, submitted.at)
-        .map_err(|reason| not_taken(&submitted.run, &reason))
+        .map_err(|reason| not_taken(&submitted.run, &reason))?;
+    let after = ahead
+        .after_orders([submitted])
+        .map_err(|error| vote::replay(machine, error))?;
+    Ok(again(&ahead, &after))
+}
+
+/// Names that are listed one by one.
+const MOST: usize = 12;
+
+/// The steps that a command lets run again beside the one that it names: who orders one step must know of the others.
+fn again(before: &Machine, after: &Machine) -> Option<String> {
+    let pending = |machine: &Machine, path: &str| {
+        let stage = machine.instance(path).map(|at| at.forward.stage());
+        stage.is_none_or(|stage| stage == Stage::Idle)
+    };
+    let again: Vec<&str> = after
+        .instances()
+        .filter(|at| at.role == Role::Step && at.forward.attempt > 0)
+        .map(|at| at.path.as_ref())
+        .filter(|path| pending(after, path) && !pending(before, path))
+        .collect();
+    let shown = again.iter().take(MOST).copied().collect::<Vec<_>>();
+    let more = match again.len().saturating_sub(MOST) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    (again.len() > 1).then(|| {
+        format!(
+            "runs again, with what was undone or ended since: {}{more}",
+            shown.join(", ")
+        )
+    })
 }
 
 /// A command that is refused before it is recorded.
@@ -293,12 +328,16 @@ pub(crate) fn word(command: &Command) -> String {
         Command::Signal { name, .. } => format!("signal {name}"),
         Command::Pause { .. } => "the run starts nothing new".to_owned(),
         Command::Unpause => "the run starts steps again".to_owned(),
-        Command::Cancel { undo: true, .. } => {
-            "the run ends: what it did is undone as soon as what runs has ended (`--force` ends it at once), and then its `finally` runs"
-                .to_owned()
-        }
-        Command::Cancel { undo: false, .. } => {
-            "the run ends as soon as what runs has ended (`--force` ends it at once) and its `finally` has run, and what it did stays".to_owned()
+        Command::Cancel { undo, force, .. } => {
+            let once = match force {
+                true => "at once",
+                false => "as soon as what runs has ended (`--force` ends it at once)",
+            };
+            let what = match undo {
+                true => "what it did is undone",
+                false => "what it did stays",
+            };
+            format!("the run ends {once}: {what}, and then its `finally` runs")
         }
         Command::Resolve { node, .. } => format!("{node} is settled"),
         Command::Retry { node } => format!("{node} runs again"),

@@ -96,9 +96,11 @@ pub(crate) async fn follow(
                 }
             }
             _ = terminations.recv() => {
+                if stops == 0 {
+                    reporter.note(&stopping(reporter, &handle.id));
+                }
                 stops = stops.max(1);
                 handle.stop();
-                reporter.note(&stopping(reporter, &handle.id));
             }
             _ = hangups.recv() => {
                 stops = stops.max(1);

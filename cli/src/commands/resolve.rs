@@ -44,7 +44,7 @@ pub(crate) async fn run(session: &Session, args: &ResolveArgs) -> Result<Exit, C
     let output = output(
         &machine,
         session.registry(),
-        &args.step,
+        (&args.step, true),
         args.output.as_deref(),
     )?;
     let command = Command::Resolve {
@@ -61,7 +61,7 @@ pub(crate) async fn run(session: &Session, args: &ResolveArgs) -> Result<Exit, C
 pub(crate) fn output(
     machine: &Machine,
     registry: &Registry,
-    step: &str,
+    (step, is_done): (&str, bool),
     given: Option<&str>,
 ) -> Result<Value, CliError> {
     use windlass_engine::graph::Body;
@@ -96,7 +96,7 @@ pub(crate) fn output(
             kind.name
         )));
     }
-    if let Some(needed) = machine.needed_output(step)
+    if let Some(needed) = machine.needed_output(step, is_done)
         && let Ok(needed) = serde_json::from_str(&needed)
         && let Some(missing) = not_given(&json, &needed)
     {

@@ -32,7 +32,7 @@ pub(crate) async fn run(session: &Session, args: &SkipArgs) -> Result<Exit, CliE
     let output = super::resolve::output(
         &machine,
         session.registry(),
-        &args.step,
+        (&args.step, false),
         args.output.as_deref(),
     )?;
     let command = Command::Skip {

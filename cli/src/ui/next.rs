@@ -78,7 +78,7 @@ fn example(question: &Question) -> String {
 const MANY: usize = 6;
 
 /// Whether the machine would take a command now.
-fn takes(machine: &Machine, command: Command) -> bool {
+pub(crate) fn takes(machine: &Machine, command: Command) -> bool {
     let submitted = Submitted {
         id: String::new(),
         run: machine.started().run.id.clone(),
@@ -165,15 +165,21 @@ fn answers(machine: &Machine, instance: &Instance, phase: Phase) -> Vec<Next> {
     let run = run_of(machine);
     let node = quoted(&instance.path);
     let in_doubt = current(instance).1.stage() == Stage::InDoubt;
-    let needed = (phase == Phase::Do)
-        .then(|| machine.needed_output(&instance.path))
-        .flatten();
-    let given = needed.as_ref().map_or(Value::Null, |_| Value::from("…"));
-    let output = needed.map_or(String::new(), |skeleton| format!(" --output '{skeleton}'"));
+    // The output that each way needs, as a command and as it is typed.
+    let needed = |is_done| {
+        let skeleton = (phase == Phase::Do)
+            .then(|| machine.needed_output(&instance.path, is_done))
+            .flatten();
+        skeleton.map_or((Value::Null, String::new()), |skeleton| {
+            (Value::from("…"), format!(" --output '{skeleton}'"))
+        })
+    };
+    let (of_done, output) = needed(true);
+    let (of_skip, skip_output) = needed(false);
     let resolve = |done| Command::Resolve {
         node: instance.path.to_string(),
         done,
-        output: given.clone(),
+        output: of_done.clone(),
         because: String::new(),
     };
     let retry = Command::Retry {
@@ -181,7 +187,7 @@ fn answers(machine: &Machine, instance: &Instance, phase: Phase) -> Vec<Next> {
     };
     let skip = Command::Skip {
         node: instance.path.to_string(),
-        output: given.clone(),
+        output: of_skip,
         because: String::new(),
     };
     let part = undo_part(machine, instance, phase);
@@ -237,7 +243,7 @@ fn answers(machine: &Machine, instance: &Instance, phase: Phase) -> Vec<Next> {
         ),
         (
             skip,
-            format!("windlass skip {run} {node}{output} --because \"…\""),
+            format!("windlass skip {run} {node}{skip_output} --because \"…\""),
             skipped,
         ),
     ];

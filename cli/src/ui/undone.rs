@@ -93,8 +93,10 @@ fn names(all: &[&Instance]) -> String {
 pub(crate) fn why_not(machine: &Machine, instance: &Instance) -> Option<String> {
     if instance.state == NodeState::UndoFailed {
         let failure = instance.undo.failure.as_ref();
-        let why = failure.map(|failure| one_line(&failure.message));
-        return Some(format!("its undo failed: {}", why.unwrap_or_default()));
+        return Some(match failure {
+            Some(failure) => format!("its undo failed: {}", one_line(&failure.message)),
+            None => "its undo began and was given up".to_owned(),
+        });
     }
     if !remains(machine, instance) || instance.undo.stage().is_active() {
         return None;

@@ -186,7 +186,7 @@ fn a_run_that_a_process_drives_is_cancelled_from_an_account_without_the_environm
     let cancel = ["cancel", "last", "--undo", "--because", "wrong day"];
     lab.run_as("mallory", &[&cancel[..], &journal].concat())
         .exits(0)
-        .says("accepted: the run ends: what it did is undone as soon as what runs has ended");
+        .says("accepted: the run ends as soon as what runs has ended");
     running
         .wait()
         .exits(1)

@@ -1,12 +1,12 @@
 //! What is done so far, whether it can be undone, and how to end the run.
 use super::{
-    super::{Ui, cut, one_line},
+    super::{Ui, cut, next::takes, one_line},
     written::written,
 };
 use crate::ui::words::{current, is_impossible, node_of, remains, undo_of};
 use windlass_engine::{
     graph::{Body, Undo},
-    machine::{Holder, Instance, Machine, NodeState, Role, RunState, Stage},
+    machine::{Command, Holder, Instance, Machine, NodeState, Role, RunState, Stage},
 };
 
 /// `is_lost`: no process drives it, so that what ran is lost.
@@ -62,12 +62,7 @@ pub(super) fn done_so_far(ui: &Ui, machine: &Machine, is_lost: bool) -> String {
         };
         let how = undo_of(machine, instance).unwrap_or_default();
         let name = if group.len() > 1 {
-            format!(
-                "{} … {} ({} of them)",
-                instance.path,
-                last.path,
-                group.len()
-            )
+            format!("{} of {} … {}", group.len(), instance.path, last.path)
         } else {
             instance.path.to_string()
         };
@@ -156,12 +151,36 @@ pub(super) fn what_ends(ui: &Ui, machine: &Machine, holder: Option<&Holder>) -> 
             }
         ));
     }
-    text.push_str("  cancel --undo: lets running steps finish, undoes what was done in reverse order, runs finally\n");
-    text.push_str(
-        "  cancel --leave: lets running steps finish, leaves what was done, runs finally\n",
-    );
-    text.push_str(
-        "  --force with either: ends running steps, also on their server, instead of awaiting them\n",
-    );
+    let cancel = |undo| Command::Cancel {
+        undo,
+        force: false,
+        because: None,
+    };
+    let ways = [
+        (
+            takes(machine, Command::Undo),
+            "cancel --undo: lets running steps finish, undoes what was done in reverse order, runs finally",
+        ),
+        (
+            takes(machine, cancel(false)),
+            "cancel --leave: lets running steps finish, leaves what was done, runs finally",
+        ),
+    ];
+    let ways: Vec<&str> = ways
+        .iter()
+        .filter(|(is, _)| *is)
+        .map(|(_, way)| *way)
+        .collect();
+    for way in &ways {
+        text.push_str(&format!("  {way}\n"));
+    }
+    match ways.len() {
+        0 if holder.is_none() => return String::new(),
+        0 => {}
+        n => text.push_str(&format!(
+            "  --force with {}: ends running steps, also on their server, instead of awaiting them\n",
+            if n == 1 { "it" } else { "either" }
+        )),
+    }
     text
 }

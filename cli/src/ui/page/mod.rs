@@ -119,15 +119,15 @@ pub(crate) fn render(
         text.push_str(&format!("{}\n", style.bold("targets")));
         for (name, target) in &started.targets {
             let line = match started.unreachable.get(name) {
-                Some(why) => {
-                    let since = if target.identity.is_some() {
-                        "did not answer when the run was last taken up"
-                    } else {
-                        "has not answered yet"
-                    };
-                    format!("{}  {since}: {}", target_line(target), one_line(why))
+                // What has answered since the start has told who it is.
+                Some(why) if target.identity.is_none() => {
+                    format!(
+                        "{}  has not answered yet: {}",
+                        target_line(target),
+                        one_line(why)
+                    )
                 }
-                None => target_line(target),
+                Some(_) | None => target_line(target),
             };
             text.push_str(&format!("  {}  {line}\n", target.called()));
         }
@@ -200,7 +200,7 @@ fn target_line(target: &Target) -> String {
         without_password(&target.url.to_string())
     );
     if let Some(identity) = &target.identity {
-        line.push_str(&format!("  is {}", identity.instance));
+        line.push_str(&format!("  last seen as {}", identity.instance));
         if let Some(role) = &identity.role {
             line.push_str(&format!(", {role}"));
         }

@@ -408,6 +408,11 @@ impl Machine {
                 .tree
                 .step(id)
                 .is_some_and(|step| step.action.traits.effect != Effect::ReadOnly);
+            if instance.role != Role::Step {
+                return Err(format!(
+                    "{node} is a group, call or loop: `resolve` the step in it that a person has done"
+                ));
+            }
             if !acts {
                 return Err(format!(
                     "{node} only reads: there is nothing in it that a person could have done by hand"
@@ -480,20 +485,20 @@ impl Machine {
                 Some(format!("the undo of {}", self.graph.static_path(def)))
             }
             Some(node) => pending(&node).then(|| self.graph.static_path(node)),
-            None => (!ends_by_order).then(|| "an output of the playbook".to_owned()),
+            None => (is_done && !ends_by_order).then(|| "an output of the playbook".to_owned()),
         })?;
         Some((reader, readers::skeleton(&read)))
     }
 
-    /// What `--output` must hold where a person settles or skips a step: JSON to be filled in. `None` if no step that has not
-    /// run reads its output, or the mark of its attempt holds it.
+    /// What `--output` must hold where a person settles a step as done (`is_done`) or skips it: JSON to be filled in. `None` if nothing
+    /// that is still to come reads its output, or the mark of its attempt holds it.
     #[must_use]
-    pub fn needed_output(&self, path: &str) -> Option<String> {
+    pub fn needed_output(&self, path: &str, is_done: bool) -> Option<String> {
         let id = self.id_of(path)?;
         let marked = self.get(id).forward.mark.as_ref();
         if marked.is_some_and(|mark| !mark.output.is_null()) {
             return None;
         }
-        self.reader_of(id, true).map(|(_, skeleton)| skeleton)
+        self.reader_of(id, is_done).map(|(_, skeleton)| skeleton)
     }
 }
