@@ -215,7 +215,6 @@ impl<'l> Drive<'l> {
                 // A process that was stopped for a while has not seen what came in time.
                 if self.machine.expires(now) || self.shared.is_late() {
                     Box::pin(self.read_inbox()).await?;
-                    self.shared.has_looked();
                 }
                 if !self.unlearned.is_empty() {
                     Box::pin(self.hold_without_secrets(now)).await?;

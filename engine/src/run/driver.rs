@@ -70,11 +70,6 @@ impl Shared {
         millis(self.clock.as_ref()).saturating_sub(self.looked.load(Ordering::Relaxed)) > late
     }
 
-    pub(super) fn has_looked(&self) {
-        let now = millis(self.clock.as_ref());
-        self.looked.store(now, Ordering::Relaxed);
-    }
-
     /// This process, as the journal names it from now on.
     pub(super) fn holder_now(&self) -> Holder {
         Holder {
@@ -369,7 +364,9 @@ impl Driver {
                         }
                     }
                 }
-                shared.has_looked();
+                shared
+                    .looked
+                    .store(millis(clock.as_ref()), Ordering::Relaxed);
                 drop(shared);
                 clock.sleep(INBOX_POLL).await;
             }

@@ -51,7 +51,13 @@ pub(super) async fn probe_of_many<O>(
     target: &Target,
 ) -> Result<Probed<O>, Failure> {
     match probe(mark, cx, target).await? {
-        Probed::InDoubt(why) => Err(Failure::new("sql.partly_done", why)),
+        Probed::InDoubt(why) => Err(Failure::new(
+            "sql.partly_done",
+            format!(
+                "{why}; the statements before it are done. If it is resolved as done, the whole script counts as done; if as not done, \
+                 it runs again from its first statement"
+            ),
+        )),
         settled => Ok(settled),
     }
 }
