@@ -13,7 +13,7 @@ use windlass_engine::{
     step::{
         DynStep, Evidence, Failure, Identity, Mark, Outcome, ParamError, Phase, Preview,
         PreviewContext, Probed, Resources, Resume, Revealed, RunInfo, StepContext, StepHost,
-        Stream, Target, Woken,
+        Stream, Target, Undoes, Woken,
     },
     value::{Duration, SecretPart, SecretText, Timestamp, Value},
 };
@@ -119,6 +119,7 @@ pub(crate) struct Bench {
     pub(crate) timeout: Option<Duration>,
     pub(crate) attempt: u32,
     pub(crate) done_attempt: u32,
+    pub(crate) undoes: Option<Undoes>,
     pub(crate) phase: Phase,
 }
 
@@ -158,6 +159,7 @@ impl Bench {
             timeout: None,
             attempt: 1,
             done_attempt: 0,
+            undoes: None,
             phase: Phase::Do,
         };
         bench.connect().execute_batch(sql).unwrap();
@@ -231,6 +233,7 @@ impl Bench {
             phase: self.phase,
             attempt: self.attempt,
             done_attempt: self.done_attempt,
+            undoes: self.undoes.clone(),
             first_started_at: now(),
             deadline: self.timeout.map(|timeout| timeout.after(now())),
             cancel: self.cancel.clone(),

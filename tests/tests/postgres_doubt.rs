@@ -217,6 +217,65 @@ fn a_standby_that_lost_the_commit_is_not_believed() {
 }
 
 #[test]
+fn what_a_standby_lost_with_its_ledger_row_is_not_undone() {
+    let mut primary = Postgres::start(&["wal_level=replica"]);
+    primary.psql("CREATE TABLE acct AS SELECT 1 AS v");
+    primary.make_ledger();
+    let mut standby = primary.standby(&[]);
+    primary.wait_for(&standby);
+    // From here on nothing reaches it.
+    standby.crash();
+    let playbook = "
+playbook: lost
+targets: { db: { kind: postgres } }
+steps:
+  - id: add
+    uses: sql.execute
+    with: { target: db, sql: UPDATE acct SET v = v + 100, all_rows: true }
+    undo: { uses: sql.execute, with: { target: db, sql: UPDATE acct SET v = v - 100, all_rows: true } }
+  - id: alone
+    uses: sql.execute
+    with: { target: db, sql: UPDATE acct SET v = v + 1000, all_rows: true }
+    undo:
+      uses: sql.execute
+      with: { target: db, sql: UPDATE acct SET v = v - 1000, all_rows: true, transaction: none }
+      probe: { sql: SELECT v FROM acct, done: row.v < 1000 }
+";
+    let url = format!("{}', ledger: 'windlass_ledger", primary.url("postgres"));
+    let lab = Lab::at(&url, playbook);
+    lab.run(&["run", "p.yaml"], 0);
+    lab.run(&["undo", "last"], 0);
+    let there = primary.ask("SELECT v FROM acct");
+    assert_eq!(there, "1", "what the ledger holds is undone");
+    lab.run(&["run", "p.yaml"], 0);
+    assert_eq!(primary.ask("SELECT v FROM acct"), "1101");
+    primary.crash();
+    standby.take_place_of(&primary);
+    standby.start_again();
+    standby.promote();
+
+    let told = lab.run(&["undo", "last"], 3);
+    let lost = "the ledger windlass_ledger of db does not hold the row of attempt 1 of this step";
+    assert!(told.contains(lost), "{told}");
+    assert!(told.contains("windlass resolve"), "{told}");
+    assert_eq!(
+        standby.ask("SELECT v FROM acct"),
+        "1",
+        "it never had the 100"
+    );
+    let because = ["--because", "the new primary never had it"];
+    // An undo that comes later finds the same, and so does one that is asked again.
+    for (step, code) in [("alone", 3), ("add", 1)] {
+        let told = lab.run(&["retry", "last", step], 3);
+        assert!(told.contains(lost), "{told}");
+        assert_eq!(standby.ask("SELECT v FROM acct"), "1");
+        let settled = &["resolve", "last", step, "--done"][..];
+        lab.run(&[settled, &because].concat(), code);
+    }
+    assert_eq!(standby.ask("SELECT v FROM acct"), "1");
+}
+
+#[test]
 fn a_failover_in_the_midst_of_a_run_is_told() {
     let mut primary = Postgres::start(&["wal_level=replica"]);
     primary.psql("CREATE TABLE n (i int)");

@@ -444,6 +444,8 @@ pub struct Execution {
     pub attempt: u32,
     /// The last attempt that is known to have taken effect; 0 if none. It outlives an undo, as `attempt` does.
     pub done_attempt: u32,
+    /// Who found that it did; none if there is none.
+    pub(super) done_by: Option<SettledBy>,
     /// Whether an attempt started since it was pending: its condition is decided.
     pub(super) begun: bool,
     /// An attempt before the last one failed, or was lost, and may have acted: of an undo, which may have taken something away.
@@ -497,10 +499,25 @@ impl Execution {
             at: std::mem::take(&mut self.at),
             attempt: self.attempt,
             done_attempt: self.done_attempt,
+            done_by: self.done_by,
             input: std::mem::take(&mut self.input),
             targets: std::mem::take(&mut self.targets),
             ..Self::default()
         };
+    }
+
+    /// An attempt is known to have taken effect.
+    pub(super) fn took_effect(&mut self, attempt: u32, by: SettledBy) {
+        (self.done_attempt, self.done_by) = (attempt, Some(by));
+    }
+
+    /// The mark of the last attempt, if the step itself or a probe found that this one took effect. What a person says of it
+    /// is no word of the target's.
+    #[must_use]
+    pub fn mark_of_done(&self) -> Option<&Mark> {
+        let is_known = self.done_attempt == self.attempt
+            && matches!(self.done_by, Some(SettledBy::Step | SettledBy::Probe));
+        self.mark.as_deref().filter(|_| is_known)
     }
 
     /// The failure of the last attempt; none if only one before it failed.
@@ -691,6 +708,35 @@ mod tests {
             table += &(row.trim_end().to_owned() + "\n");
         }
         insta::assert_snapshot!(table);
+    }
+
+    /// An undo is told what it takes back only where the step or a probe found that the last attempt took effect.
+    #[test]
+    fn the_mark_of_what_took_effect() {
+        let mark = Mark {
+            token: Value::Int(1),
+            capture: None,
+            output: Value::Null,
+        };
+        let mut execution = Execution {
+            attempt: 2,
+            mark: Some(Box::new(mark.clone())),
+            ..Execution::default()
+        };
+        assert_eq!(execution.mark_of_done(), None, "it failed, or is in doubt");
+        for (attempt, by, known) in [
+            (1, SettledBy::Step, false),
+            (2, SettledBy::Step, true),
+            (2, SettledBy::Probe, true),
+            (2, SettledBy::Operator, false),
+        ] {
+            execution.took_effect(attempt, by);
+            let found = execution.mark_of_done();
+            assert_eq!(found, known.then_some(&mark), "{attempt} {by:?}");
+        }
+        execution.mark = None;
+        execution.took_effect(2, SettledBy::Step);
+        assert_eq!(execution.mark_of_done(), None, "it left none");
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Machine {
     ) -> Result<(), IllegalEvent> {
         let id = self.find(&e.node)?;
         self.attempt_is(id, e.phase, e.attempt)?;
-        self.execution_mut(id, e.phase).done_attempt = e.attempt;
+        self.execution_mut(id, e.phase).took_effect(e.attempt, e.by);
         if e.phase == Phase::Undo {
             return self.part_undone(id, e.part, Change::Succeed, at);
         }
@@ -390,7 +390,7 @@ impl Machine {
             return self.shift(id, e.phase, Change::ResolveNotDone);
         }
         let execution = self.execution_mut(id, e.phase);
-        execution.done_attempt = execution.attempt;
+        execution.took_effect(execution.attempt, SettledBy::Operator);
         if e.phase == Phase::Undo {
             return match e.part {
                 Some(part) => self.part_undone(id, part, Change::ResolveDone, at),

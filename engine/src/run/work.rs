@@ -14,7 +14,7 @@ use crate::{
     secret::RunSecrets,
     step::{
         Cause, Certainty, DynStep, Evidence, Failure, Identity, Mark, Outcome, Phase, Probed,
-        Resources, Resume, Revealed, StepContext, StepHost, Stream, Target, speaking,
+        Resources, Resume, Revealed, StepContext, StepHost, Stream, Target, Undoes, speaking,
     },
     value::{Duration, SecretText, Timestamp, Value},
 };
@@ -180,6 +180,18 @@ impl Assignment {
         } else {
             &execution.capture
         };
+        let undoes = match phase {
+            Phase::Do => None,
+            Phase::Undo => forward.mark_of_done().map(|mark| Undoes {
+                attempt: forward.done_attempt,
+                mark: mark.clone(),
+                targets: machine
+                    .target_names(&step.action, &forward.input)
+                    .iter()
+                    .filter_map(|name| machine.target(id, Phase::Do, name).cloned())
+                    .collect(),
+            }),
+        };
         let host = Arc::new(Host {
             wanted,
             who: Who {
@@ -222,6 +234,7 @@ impl Assignment {
                 phase,
                 attempt: wanted.attempt,
                 done_attempt: execution.done_attempt,
+                undoes,
                 first_started_at: execution.first_started_at.unwrap_or(machine.last_at()),
                 deadline: if wanted.work == Work::Probe {
                     None

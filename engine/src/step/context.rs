@@ -239,6 +239,27 @@ pub trait StepHost: Send + Sync {
     fn resources(&self) -> &Resources;
 }
 
+/// What an undo takes back: a forward action of which the step itself, or a probe, found that it took effect.
+#[derive(Debug, Clone)]
+pub struct Undoes {
+    /// The attempt that took effect.
+    pub attempt: u32,
+    /// What it had written down before it acted.
+    pub mark: Mark,
+    /// The targets that it named, as they were bound then.
+    pub targets: Vec<Target>,
+}
+
+impl Undoes {
+    /// Whether the forward action named this target, and it is the same place still.
+    #[must_use]
+    pub fn named(&self, target: &Target) -> bool {
+        self.targets
+            .iter()
+            .any(|acted| acted.name == target.name && acted.is_written_as(target))
+    }
+}
+
 /// What a step sees while it acts.
 pub struct StepContext {
     /// The run.
@@ -254,6 +275,8 @@ pub struct StepContext {
     /// The last attempt of this phase that the journal knows to have taken effect; 0 if none. What a target says of a later one
     /// comes from a history that the journal has lost.
     pub done_attempt: u32,
+    /// In an undo, the forward action that it takes back; none where that left no mark, or where a person settled it.
+    pub undoes: Option<Undoes>,
     /// When the first attempt of this execution started.
     pub first_started_at: Timestamp,
     /// When this attempt is over; a statement must end on the server by then.

@@ -18,7 +18,7 @@ pub use account::{Account, check_claimed, shown};
 pub(crate) use context::speaking;
 pub use context::{
     Evidence, PreviewContext, Resource, Resources, Revealed, RunInfo, StepContext, StepHost,
-    Stream, failed_over, overheard,
+    Stream, Undoes, failed_over, overheard,
 };
 pub use examine::{Examination, Finding, LedgerRecipe, LedgerStanding, Now, Severity};
 pub use failure::{Cause, Certainty, Failure};

@@ -42,7 +42,9 @@ pub(crate) enum TransactionMode {
 /// PostgreSQL is asked for the transaction itself; SQLite cannot tell, and the step is in doubt until a person settles
 /// it with `windlass resolve`.
 ///
-/// **Undo.** None of its own: give the step an `undo`, or it is `impossible`.
+/// **Undo.** None of its own: give the step an `undo`, or it is `impossible`. SQL that undoes a step on the step's own
+/// target asks its ledger first: where the step's row is not there any more (the server lost it, by a failover or a
+/// restore), nothing is undone, and a person tells.
 ///
 /// **`transaction: none`** runs the statement alone, for those that refuse a transaction. Then there are no guards and
 /// no ledger row, and the step needs a `probe`, in `undo` too. A server continues such a statement when its client is
@@ -301,6 +303,7 @@ impl Execute {
     ) -> Result<ExecuteOutput, Failure> {
         let until = Until::of(cx, &target, self.0.lock_timeout)?;
         let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
+        transaction::has_what_is_undone(cx, &mut session, &target, &until).await?;
         let shape = bound.shape.clone();
         let bound = bound.reveal(cx.host.as_ref()).await?;
         alone::mark(cx, &mut session, 1, &until).await?;

@@ -200,6 +200,12 @@ impl Script {
         let until = Until::of(cx, &target, self.0.lock_timeout)?;
         let mut session = target::open(cx.host.as_ref(), &target, Access::Write, &until).await?;
         let done = output.statements.len();
+        transaction::has_what_is_undone(cx, &mut session, &target, &until)
+            .await
+            .map_err(|failure| match done {
+                0 => failure,
+                _ => failure.certainty(Certainty::Partial),
+            })?;
         for (at, (statement, bound)) in all.into_iter().enumerate().skip(done) {
             let shape = bound.shape.clone();
             let before = output.clone();

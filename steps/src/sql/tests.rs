@@ -9,7 +9,7 @@ use std::{
     time::Duration as StdDuration,
 };
 use windlass_engine::{
-    step::{Cause, Certainty, Failure, Fidelity, Probed},
+    step::{Cause, Certainty, Failure, Fidelity, Phase, Probed, Undoes},
     value::{Duration, SecretText, Value},
 };
 
@@ -519,6 +519,182 @@ async fn a_row_that_the_journal_does_not_know_is_a_doubt() {
             Probed::Unexplained(why) => assert!(why.contains("backup"), "{what}: {why}"),
             other => panic!("{what}: {other:?}"),
         }
+    }
+}
+
+const ACCOUNT: &str = "CREATE TABLE acct (v INTEGER); INSERT INTO acct VALUES (1);";
+
+fn add(by: i64) -> Value {
+    with(
+        json!({"target": "db", "sql": "UPDATE acct SET v = v + :by", "params": {"by": by}, "all_rows": true}),
+    )
+}
+
+fn balance(bench: &Bench) -> i64 {
+    bench.value("SELECT v FROM acct")
+}
+
+/// A step that added 100, with the ledger that is given; what comes next is its undo.
+async fn added(ledger: Option<&str>) -> Bench {
+    let mut bench = Bench::new(ACCOUNT);
+    bench.target(|target| target.ledger = ledger.map(str::to_owned));
+    bench.execute("sql.execute", add(100)).await.unwrap();
+    assert_eq!(balance(&bench), 101);
+    bench.phase = Phase::Undo;
+    bench.undoes = Some(Undoes {
+        attempt: 1,
+        mark: bench.host.marks.lock().unwrap()[0].clone(),
+        targets: vec![bench.context().target("db").unwrap()],
+    });
+    bench
+}
+
+/// The three ways in which SQL may take back what the step added.
+fn takings() -> [(&'static str, Value); 3] {
+    let sql = "UPDATE acct SET v = v - 100";
+    let all = |more: serde_json::Value| {
+        let mut all = json!({"target": "db", "sql": sql, "all_rows": true});
+        all.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        with(all)
+    };
+    [
+        ("sql.execute", add(-100)),
+        ("sql.script", all(json!({}))),
+        ("sql.script", all(json!({"transaction": "none"}))),
+    ]
+}
+
+#[tokio::test]
+async fn what_the_ledger_has_lost_is_not_undone() {
+    for lost in [
+        // A state of before the step, and one in which the row is void.
+        "DELETE FROM ledger; UPDATE acct SET v = 1",
+        "UPDATE ledger SET state = 'void'; UPDATE acct SET v = 1",
+        "DROP TABLE ledger; UPDATE acct SET v = 1",
+        // An earlier attempt, of which the effect was taken back since.
+        "UPDATE ledger SET attempt = 0; UPDATE acct SET v = 1",
+    ] {
+        for (kind, undo) in takings() {
+            let bench = added(Some("ledger")).await;
+            bench.connect().execute_batch(lost).unwrap();
+            let before = bench.snapshot();
+            let failure = bench.execute(kind, undo).await.unwrap_err();
+            assert_eq!(
+                (failure.code.as_str(), failure.cause, failure.certainty),
+                ("sql.nothing_to_undo", Cause::Permanent, Certainty::NoEffect),
+                "{lost}: {failure:?}"
+            );
+            assert!(
+                failure.message.starts_with(
+                    "the ledger ledger of db does not hold the row of attempt 1 of this step"
+                ),
+                "{failure:?}"
+            );
+            let help = failure.help.unwrap();
+            assert!(
+                help.contains("`windlass resolve 000000-1 step --done --because …`"),
+                "{help}"
+            );
+            assert_eq!(bench.snapshot(), before, "{lost}");
+            assert_eq!(bench.host.marks.lock().unwrap().len(), 1, "{lost}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_put_back_from_a_copy_is_not_undone() {
+    let mut bench = Bench::new(ACCOUNT);
+    bench.target(|target| target.ledger = Some("ledger".to_owned()));
+    let copy = bench.folder.path().join("copy");
+    std::fs::copy(bench.path(), &copy).unwrap();
+    bench.execute("sql.execute", add(100)).await.unwrap();
+    std::fs::copy(&copy, bench.path()).unwrap();
+    bench.phase = Phase::Undo;
+    bench.undoes = Some(Undoes {
+        attempt: 1,
+        mark: bench.host.marks.lock().unwrap()[0].clone(),
+        targets: vec![bench.context().target("db").unwrap()],
+    });
+    let failure = bench.execute("sql.execute", add(-100)).await.unwrap_err();
+    assert_eq!(failure.code, "sql.nothing_to_undo");
+    assert_eq!(balance(&bench), 1);
+}
+
+#[tokio::test]
+async fn what_the_ledger_holds_is_undone() {
+    for (kind, undo) in takings() {
+        let mut bench = added(Some("ledger")).await;
+        // Crashed before the COMMIT: the probe takes its key, and another attempt undoes it.
+        *bench.host.on_mark.lock().unwrap() = Some(Box::new(|| Err(Failure::new("died", "died"))));
+        bench.execute(kind, undo.clone()).await.unwrap_err();
+        assert_eq!(balance(&bench), 101, "{kind}");
+        *bench.host.on_mark.lock().unwrap() = None;
+        bench.attempt = 2;
+        bench.execute(kind, undo).await.unwrap();
+        assert_eq!(balance(&bench), 1, "{kind}");
+    }
+}
+
+/// Crashed behind its COMMIT, and then the server lost what the step did together with its undo.
+#[tokio::test]
+async fn an_undo_that_the_ledger_has_lost_with_its_step_is_not_repeated() {
+    let mut bench = added(Some("ledger")).await;
+    bench.execute("sql.execute", add(-100)).await.unwrap();
+    let probed = bench.probe("sql.execute", add(-100)).await.unwrap();
+    assert_eq!(probed, Probed::Done(None));
+    bench.connect().execute_batch("DELETE FROM ledger").unwrap();
+    let probed = bench.probe("sql.execute", add(-100)).await.unwrap();
+    assert_eq!(probed, Probed::NotDone);
+    bench.attempt = 2;
+    let failure = bench.execute("sql.execute", add(-100)).await.unwrap_err();
+    assert_eq!(failure.code, "sql.nothing_to_undo");
+    assert_eq!(balance(&bench), 1);
+}
+
+#[tokio::test]
+async fn an_undo_asks_the_ledger_only_of_its_own_step_and_target() {
+    type Change = fn(&mut Bench);
+    let changes: [(&str, Option<&str>, Change); 5] = [
+        ("no ledger", None, |_| ()),
+        ("a person settled it", Some("ledger"), |bench| {
+            bench.undoes = None
+        }),
+        ("another target", Some("ledger"), |bench| {
+            bench.undoes.as_mut().unwrap().targets[0].name = "other".to_owned();
+        }),
+        ("the same name for another place", Some("ledger"), |bench| {
+            bench.undoes.as_mut().unwrap().targets[0].url = Value::from("sqlite:other.db");
+        }),
+        ("a mark of another attempt", Some("ledger"), |bench| {
+            bench.undoes.as_mut().unwrap().attempt = 2;
+        }),
+    ];
+    for (what, ledger, change) in changes {
+        let mut bench = added(ledger).await;
+        change(&mut bench);
+        if ledger.is_some() {
+            bench.connect().execute_batch("DELETE FROM ledger").unwrap();
+        }
+        let done = bench.execute("sql.execute", add(-100)).await;
+        assert!(done.is_ok(), "{what}: {done:?}");
+        assert_eq!(balance(&bench), 1, "{what}");
+    }
+}
+
+/// The ledger that the step wrote into is asked, whatever the environment names since.
+#[tokio::test]
+async fn an_undo_asks_the_ledger_that_its_step_wrote_into() {
+    for now in [None, Some("another")] {
+        let bench = added(Some("ledger")).await;
+        bench.target(|target| target.ledger = now.map(str::to_owned));
+        bench.execute("sql.execute", add(-100)).await.unwrap();
+        let bench = added(Some("ledger")).await;
+        bench.target(|target| target.ledger = now.map(str::to_owned));
+        bench.connect().execute_batch("DELETE FROM ledger").unwrap();
+        let failure = bench.execute("sql.execute", add(-100)).await.unwrap_err();
+        assert_eq!(failure.code, "sql.nothing_to_undo");
     }
 }
 

@@ -36,6 +36,11 @@ impl Transaction {
     }
 
     async fn enter(&mut self, cx: &StepContext) -> Result<(), Failure> {
+        if let Some(undone) = Undone::on(cx, &self.target) {
+            undone
+                .is_there(cx, &mut self.session, &self.target, &self.until)
+                .await?;
+        }
         let Some(ledger) = &self.target.ledger else {
             return Ok(());
         };
@@ -114,6 +119,90 @@ impl Transaction {
     }
 }
 
+/// What an undo takes back, where the ledger of its own target should know of it.
+struct Undone<'a> {
+    ledger: &'a str,
+    attempt: u32,
+}
+
+impl<'a> Undone<'a> {
+    /// None in a forward action, where that wrote no row into a ledger or wrote it elsewhere, and where a person settled it.
+    fn on(cx: &'a StepContext, target: &Target) -> Option<Self> {
+        let undoes = cx.undoes.as_ref()?;
+        let said = Said::of(&undoes.mark);
+        let is_here = said.target == Some(target.name.as_str()) && undoes.named(target);
+        let (ledger, attempt) = said.ledger.zip(said.attempt)?;
+        (is_here && attempt == undoes.attempt).then_some(Self { ledger, attempt })
+    }
+
+    /// Asks inside a transaction. A server that has lost what the step did must not lose it a second time.
+    async fn is_there(
+        &self,
+        cx: &StepContext,
+        session: &mut Box<dyn Session>,
+        target: &Target,
+        until: &Until,
+    ) -> Result<(), Failure> {
+        let key = LedgerKey::undone(cx, self.attempt);
+        match session.ledger_ask(self.ledger, &key, until).await? {
+            // A row of a later attempt is of a history that the journal has lost: the undo's own row tells.
+            LedgerState::Done | LedgerState::Unknown(_) => Ok(()),
+            LedgerState::Absent | LedgerState::Void => Err(self.is_lost(cx, target)),
+        }
+    }
+
+    fn is_lost(&self, cx: &StepContext, target: &Target) -> Failure {
+        let (place, run, node) = (target.called(), &cx.run.short_id, &cx.node);
+        Failure::new(
+            "sql.nothing_to_undo",
+            format!(
+                "the ledger {} of {place} does not hold the row of attempt {} of this step: the server has lost it, by a failover or \
+                 a restore, so there is nothing of it to undo",
+                self.ledger, self.attempt
+            ),
+        )
+        .help(format!(
+            "look at {place}: if it does not have what the step did, `windlass resolve {run} {node} --done --because …`; once it was \
+             repaired and has that row again, `windlass retry {run} {node}`"
+        ))
+    }
+}
+
+/// As a transaction does before it acts, for statements that run without one.
+pub(super) async fn has_what_is_undone(
+    cx: &StepContext,
+    session: &mut Box<dyn Session>,
+    target: &Target,
+    until: &Until,
+) -> Result<(), Failure> {
+    let Some(undone) = Undone::on(cx, target) else {
+        return Ok(());
+    };
+    session.begin(until).await?;
+    let asked = undone.is_there(cx, session, target, until).await;
+    let ended = session.rollback().await;
+    asked.and(ended)
+}
+
+/// What the mark of a transaction says.
+struct Said<'a> {
+    target: Option<&'a str>,
+    ledger: Option<&'a str>,
+    attempt: Option<u32>,
+}
+
+impl<'a> Said<'a> {
+    fn of(mark: &'a Mark) -> Self {
+        let text = |key| mark.token.get(key).and_then(Value::as_str);
+        let attempt = mark.token.get("attempt").and_then(Value::as_int);
+        Self {
+            target: text("target"),
+            ledger: text("ledger"),
+            attempt: attempt.and_then(|attempt| u32::try_from(attempt).ok()),
+        }
+    }
+}
+
 /// The ledger has a COMMIT that the journal does not know. The step does not act a second time: a person tells, since what
 /// it gave is lost with that history.
 fn lost_history(ledger: &str, attempt: i64) -> Failure {
@@ -141,12 +230,9 @@ pub(crate) async fn probe<O>(
     let Some(mark) = mark else {
         return without_mark(cx, &target).await;
     };
-    let ledger = mark.token.get("ledger").and_then(Value::as_str);
-    let attempt = mark
-        .token
-        .get("attempt")
-        .and_then(Value::as_int)
-        .and_then(|attempt| u32::try_from(attempt).ok());
+    let Said {
+        ledger, attempt, ..
+    } = Said::of(mark);
     // The transaction itself, where the database knows it again: that also ends a session that still holds the row.
     let until = Until::of(cx, &target, None)?;
     let url = target::url(cx.host.as_ref(), &target).await?;

@@ -160,6 +160,17 @@ impl LedgerKey {
         }
     }
 
+    /// The forward attempt that an undo takes back. The rows before it are of what was undone since.
+    pub(crate) fn undone(cx: &StepContext, attempt: u32) -> Self {
+        Self {
+            run: cx.run.id.clone(),
+            node: cx.node.to_string(),
+            phase: "do",
+            attempt,
+            known: attempt.saturating_sub(1),
+        }
+    }
+
     /// The attempt after which the rows of the ledger matter.
     pub(crate) fn after(&self) -> i64 {
         i64::from(self.known)
