@@ -754,6 +754,8 @@ mod tests {
                     change.trigger(),
                     Trigger::Skip
                         | Trigger::ResolveDone
+                        // Of a step of an undo: those after it follow.
+                        | Trigger::NextPart
                         | Trigger::OrderRetry
                         | Trigger::Announce
                         | Trigger::Ask

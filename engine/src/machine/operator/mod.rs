@@ -292,7 +292,8 @@ impl Machine {
                 .tree
                 .step(approval)
                 .is_some_and(|step| !step.action.traits.skippable);
-            let asks = judges && self.tree.stage(approval, Phase::Do).is_active();
+            let stage = self.tree.stage(approval, Phase::Do);
+            let asks = stage == Stage::AwaitingApproval || judges && stage.is_active();
             let Some(def) = at.def.filter(|_| asks || !at.votes.is_empty()) else {
                 continue;
             };
