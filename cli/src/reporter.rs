@@ -191,7 +191,7 @@ impl<'s> Reporter<'s> {
             return Ok(());
         };
         match &mut self.mode {
-            Mode::Json => self.ui.line(&json_line(&self.run, seq, event)?),
+            Mode::Json => self.ui.json(&json_line(&self.run, seq, event)?),
             Mode::Quiet => {}
             Mode::Lines => {
                 if let Some(line) = words::describe(&event.body, machine, self.registry) {

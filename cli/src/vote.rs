@@ -195,7 +195,7 @@ fn answer(
             "driven_by": holder,
             "next": again::command(&next),
         });
-        session.ui.line(&text.to_string());
+        session.ui.json(&text.to_string());
         return Ok(());
     }
     let word = if taken_now { "accepted" } else { "recorded" };

@@ -106,6 +106,9 @@ impl StepHost for TestHost {
     fn print(&self, stream: Stream, text: &str) {
         self.printed.lock().unwrap().push((stream, text.to_owned()));
     }
+    fn clean(&self, text: String) -> String {
+        text
+    }
     fn resources(&self) -> &Resources {
         &self.resources
     }

@@ -86,7 +86,7 @@ pub(crate) async fn run(session: &Session, args: &AuditArgs) -> Result<Exit, Cli
         let text = serde_json::to_string_pretty(&audits).map_err(|error| {
             CliError::new(Exit::Broken, format!("cannot write the audit: {error}"))
         })?;
-        session.ui.line(&text);
+        session.ui.json(&text);
     }
     if !all_hold {
         return Err(CliError::new(Exit::Failed, "the journal is not what was written")

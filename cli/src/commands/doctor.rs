@@ -72,7 +72,7 @@ pub(crate) async fn run(session: &Session, args: &DoctorArgs) -> Result<Exit, Cl
     let mut examined = join_all(checks).await;
     let journal = journal::examine(session)?;
     if args.json {
-        session.ui.line(&page(&environment, &journal, &examined)?);
+        session.ui.json(&page(&environment, &journal, &examined)?);
     } else {
         table(session, &environment, &journal, &examined);
     }

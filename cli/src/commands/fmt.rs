@@ -61,7 +61,7 @@ pub(crate) fn run(session: &Session, args: &FmtArgs) -> Result<Exit, CliError> {
         let name = path.display().to_string();
         let writes = !args.check && !args.diff;
         match formatted(session, path, &before) {
-            Formatted::AsItWas if from_stdin && writes => session.ui.print(&before),
+            Formatted::AsItWas if from_stdin && writes => session.ui.exactly(&before),
             Formatted::AsItWas => {}
             Formatted::Changed { text, .. } if !writes => {
                 would_change = true;
@@ -74,7 +74,7 @@ pub(crate) fn run(session: &Session, args: &FmtArgs) -> Result<Exit, CliError> {
                     session.ui.line(&format!("would change {name}"));
                 }
             }
-            Formatted::Changed { text, .. } if from_stdin => session.ui.print(&text),
+            Formatted::Changed { text, .. } if from_stdin => session.ui.exactly(&text),
             Formatted::Changed { text, mended } => {
                 files::replace(path, &text)?;
                 if !session.ui.quiet {

@@ -192,7 +192,7 @@ impl Printer<'_> {
             line.extend(fields);
         }
         let line = serde_json::to_string(&line).map_err(unwritable)?;
-        self.session.ui.line(&line);
+        self.session.ui.json(&line);
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_engine::{
     journal::RefusedBy,
     plan::{self, Plan, PlanRequest, Reveal},
+    report::human,
     run::{self, RunError},
     step::{Resources, RunInfo},
 };
@@ -66,7 +67,7 @@ pub(crate) async fn run(session: &Session, args: &PlanArgs) -> Result<Exit, CliE
     match args.format {
         Format::Text => session.ui.print(&painted(&plan.to_text(), session.ui.out)),
         Format::Markdown => session.ui.print(&plan.to_markdown()),
-        Format::Json => session.ui.line(&json(&plan)?),
+        Format::Json => session.ui.json(&json(&plan)?),
         Format::Mermaid => session.ui.print(&prepared.graph.to_mermaid()),
         Format::Dot => session.ui.print(&prepared.graph.to_dot()),
         Format::Html => session.ui.print(&plan.to_html()),
@@ -189,6 +190,7 @@ pub(crate) async fn make(
 
 fn json(plan: &Plan) -> Result<String, CliError> {
     serde_json::to_string_pretty(plan)
+        .map(|text| human::json(&text).into_owned())
         .map_err(|error| CliError::new(Exit::Broken, format!("cannot write the plan: {error}")))
 }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 use windlass_engine::{
-    report::{Aside, Report},
+    report::{Aside, Report, human::json},
     run::RunError,
 };
 
@@ -77,9 +77,10 @@ pub(crate) async fn run(session: &Session, args: &ReportArgs) -> Result<Exit, Cl
         Format::Markdown => report.to_markdown(),
         Format::Html => report.to_html(),
         Format::Json => {
-            serde_json::to_string_pretty(&report).map_err(|error| {
+            let text = serde_json::to_string_pretty(&report).map_err(|error| {
                 CliError::new(Exit::Broken, format!("cannot write the report: {error}"))
-            })? + "\n"
+            })?;
+            json(&text).into_owned() + "\n"
         }
     };
     match &args.output {

@@ -67,7 +67,7 @@ async fn over(
     if json {
         if let Some(last) = events.last() {
             let seq = u64::try_from(events.len()).unwrap_or(u64::MAX);
-            session.ui.line(&json_line(run, seq, last)?);
+            session.ui.json(&json_line(run, seq, last)?);
         }
     } else {
         let output = output::of_run(journal, &machine).await?;

@@ -110,7 +110,7 @@ async fn none(args: &RunsArgs, journal: &dyn Journal) -> Result<String, CliError
 fn json(session: &Session, what: &impl Serialize) -> Result<Exit, CliError> {
     let json = serde_json::to_string_pretty(what)
         .map_err(|error| CliError::new(Exit::Broken, format!("cannot write the runs: {error}")))?;
-    session.ui.line(&json);
+    session.ui.json(&json);
     Ok(Exit::Succeeded)
 }
 

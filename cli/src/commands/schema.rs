@@ -39,7 +39,7 @@ pub(crate) fn run(session: &Session, args: &SchemaArgs) -> Result<Exit, CliError
         CliError::new(Exit::Broken, format!("cannot write the schema: {error}"))
     })?;
     let Some(path) = &args.check else {
-        session.ui.line(&text);
+        session.ui.json(&text);
         return Ok(Exit::Succeeded);
     };
     if playbook::read(path)?.trim_end() == text {

@@ -44,7 +44,7 @@ pub(crate) async fn run(session: &Session, args: &ShowArgs) -> Result<Exit, CliE
         let text = serde_json::to_string_pretty(&page).map_err(|error| {
             CliError::new(Exit::Broken, format!("cannot write the run: {error}"))
         })?;
-        session.ui.line(&text);
+        session.ui.json(&text);
     } else {
         let page = page::render(
             &session.ui,

@@ -36,7 +36,7 @@ pub(crate) fn run(session: &Session, args: &StepsArgs) -> Result<Exit, CliError>
         let text = serde_json::to_string_pretty(&all).map_err(|error| {
             CliError::new(Exit::Broken, format!("cannot write the kinds: {error}"))
         })?;
-        session.ui.line(&text);
+        session.ui.json(&text);
         return Ok(Exit::Succeeded);
     }
     if let (Some(_), [kind]) = (&args.kind, kinds.as_slice()) {

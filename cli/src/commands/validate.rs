@@ -52,7 +52,7 @@ pub(crate) fn run(session: &Session, args: &ValidateArgs) -> Result<Exit, CliErr
                 format!("cannot write the diagnostics: {error}"),
             )
         })?;
-        session.ui.line(&json);
+        session.ui.json(&json);
     } else {
         text.push_str(&diagnostics::count(&all, session.ui.err));
         if !text.is_empty() {

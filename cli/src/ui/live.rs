@@ -3,6 +3,7 @@ use super::{
     Ui,
     tree::{Figures, Seen, tree},
 };
+use windlass_engine::report::human;
 
 /// What stands on the terminal now.
 #[derive(Default)]
@@ -35,16 +36,16 @@ impl Live {
         let mut text = String::from("\x1b[?2026h");
         self.clear_into(&mut text);
         for note in self.notes.drain(..) {
-            text.push_str(&note);
+            text.push_str(&human::page(&note));
             text.push('\n');
         }
         for line in &lines {
-            text.push_str(line);
+            text.push_str(&human::page(line));
             text.push('\n');
         }
         text.push_str("\x1b[?2026l");
         self.lines = u16::try_from(lines.len()).unwrap_or(u16::MAX);
-        ui.print(&text);
+        ui.exactly(&text);
     }
 
     fn clear_into(&self, text: &mut String) {
@@ -61,9 +62,9 @@ impl Live {
         self.clear_into(&mut text);
         self.lines = 0;
         for note in self.notes.drain(..) {
-            text.push_str(&note);
+            text.push_str(&human::page(&note));
             text.push('\n');
         }
-        ui.print(&text);
+        ui.exactly(&text);
     }
 }

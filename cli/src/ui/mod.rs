@@ -27,7 +27,10 @@ use std::{
     io::{BufRead, ErrorKind, IsTerminal, Write},
 };
 use tokio::signal::unix::{SignalKind, signal};
-use windlass_engine::diagnostic::{Diagnostic, ErrorLine, Line};
+use windlass_engine::{
+    diagnostic::{Diagnostic, ErrorLine, Line},
+    report::human,
+};
 
 /// Standard output and standard error.
 pub(crate) struct Ui {
@@ -74,12 +77,27 @@ impl Ui {
         Self { claimed, ..self }
     }
 
-    /// Prints to standard output. A reader that has gone is no error.
+    /// Prints a page to standard output: what others wrote in it neither moves the cursor nor hides anything.
     pub(crate) fn print(&self, text: &str) {
+        self.write(&human::page(&crate::hygiene::redactor().text(text)));
+    }
+
+    /// Prints JSON and a line break to standard output.
+    pub(crate) fn json(&self, text: &str) {
+        let text = crate::hygiene::redactor().text(text);
+        self.write(&format!("{}\n", human::json(&text)));
+    }
+
+    /// Prints to standard output what must stay as it is, such as a file, or what moves the cursor.
+    pub(crate) fn exactly(&self, text: &str) {
+        self.write(&crate::hygiene::redactor().text(text));
+    }
+
+    /// A reader that has gone is no error.
+    fn write(&self, text: &str) {
         if self.gone.get() {
             return;
         }
-        let text = crate::hygiene::redactor().text(text);
         let mut out = std::io::stdout().lock();
         if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             self.gone.set(true);
@@ -183,7 +201,7 @@ impl Ui {
             write_err(&again::in_text(page.trim_end_matches('\n')));
         }
         let mut err = std::io::stderr();
-        drop(write!(err, "{question}").and_then(|()| err.flush()));
+        drop(write!(err, "{}", human::page(question)).and_then(|()| err.flush()));
         // What came before, such as a plan, may have taken the signal from the system for good.
         let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| {
             CliError::new(Exit::Broken, format!("cannot listen for signals: {error}"))
@@ -219,7 +237,9 @@ impl Ui {
 /// A line of JSON on standard error.
 pub(crate) fn write_line(line: &Line) {
     // Texts alone: there is nothing in it that JSON cannot write.
-    write_err(&serde_json::to_string(line).unwrap_or_default());
+    write_err(&human::json(
+        &serde_json::to_string(line).unwrap_or_default(),
+    ));
 }
 
 fn write_err(text: &str) {
@@ -227,6 +247,6 @@ fn write_err(text: &str) {
     drop(writeln!(
         std::io::stderr(),
         "{}",
-        crate::hygiene::redactor().text(text)
+        human::page(&crate::hygiene::redactor().text(text))
     ));
 }

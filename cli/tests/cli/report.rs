@@ -199,3 +199,66 @@ fn every_command_has_a_manual_page() {
         assert!(lab.read(&format!("man/{page}")).contains(".SH"), "{page}");
     }
 }
+
+const PRINTS: &str = r#"
+playbook: prints
+description: "transfer \u202ESDNUOP\u202C\u200B now"
+steps:
+  - id: dump
+    uses: command
+    with:
+      argv: [sh, -c, 'printf "\033]0;owned\007\033[2J\033[31mred\033[0m 10%%\r20%%\000\302\233\342\200\256x\n"; exit 1']
+      effect: reads
+    on_failure: continue
+  - id: sign_off
+    uses: approval
+    with:
+      prompt: "Pay \u202E000,1\u202C to \uFEFFbob\u2066?"
+      show: { "na\u200Fme": "va\u202Dlue\u009b2J" }
+      groups: [dba]
+"#;
+
+/// What programs and playbooks say neither reaches the terminal as a command nor reads otherwise than it is, in any form.
+#[test]
+fn no_form_obeys_or_hides_what_others_wrote() {
+    let lab = Lab::new();
+    lab.write("p.yaml", PRINTS);
+    let plan = lab.run(&["plan", "p.yaml"]);
+    let run = lab.run(&["run", "p.yaml", "--no-wait"]).exits(4);
+    let mut all = vec![plan, run];
+    for args in [
+        &["show", "last"][..],
+        &["show", "last", "--json"],
+        &["logs"],
+        &["logs", "--json"],
+        &["logs", "last", "dump"],
+        &["report"],
+        &["report", "last", "--format", "json"],
+        &["report", "last", "--format", "html"],
+        &["plan", "p.yaml", "--format", "markdown"],
+        &["plan", "p.yaml", "--format", "html"],
+        &["plan", "p.yaml", "--format", "json"],
+        &["runs"],
+    ] {
+        all.push(lab.run(args).exits(0));
+    }
+    let question = lab.run_as("bruno", &["approve", "last", "sign_off", "--drive"]);
+    all.push(question);
+    for done in &all {
+        let bad = format!("{}{}", done.stdout, done.stderr)
+            .chars()
+            .find(|&c| {
+                c.is_control() && !matches!(c, '\n' | '\t')
+                    || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+            });
+        assert_eq!(bad, None, "{}", done.all().escape_debug());
+    }
+    let asked = "Pay \\u{202e}000,1\\u{202c} to \\u{feff}bob\\u{2066}?";
+    assert!(all[2].stdout.contains(asked), "{}", all[2].stdout);
+    // The journal keeps the text, and JSON says it.
+    let report: Json = json(&lab);
+    assert_eq!(
+        report["approvals"][0]["prompt"],
+        "Pay \u{202e}000,1\u{202c} to \u{feff}bob\u{2066}?"
+    );
+}

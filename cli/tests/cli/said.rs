@@ -302,6 +302,61 @@ fn a_secret_is_not_kept() {
     }
 }
 
+const FOLDED: &str = r#"
+playbook: folded
+steps:
+  - id: leak
+    uses: command
+    with:
+      argv: [sh, -c, 'printf %s "$PW" | fold -w 40; printf "\n%s" "$PW" | fold -w 53 | while read -r line || [ "$line" ]; do echo "$line"; sleep 0.3; done; printf %s "$PW" | fold -w 51 >&2; exit 1']
+      env: { PW: "${{ secret(\"pw\") }}" }
+      effect: reads
+    on_failure: continue
+  - id: lines
+    uses: command
+    with:
+      argv: [sh, -c, 'printf %s "$PW" | fold -w 57']
+      env: { PW: "${{ secret(\"pw\") }}" }
+      effect: reads
+      parse: lines
+"#;
+
+/// A secret that a program wraps is not kept, also where its last line has no end, lines come slowly, and a message says the last.
+#[test]
+fn a_wrapped_secret_is_not_kept() {
+    const PW: &str = "k3Jx9-Qz7.PwLm2vB8nYt5RcHd4sGf6aEu1iOo0TqWjXyZbNrMlKpVhCgFeDdSsAa-2q3w4e5r6t7y8u9i0o_PzXcVbNm.LkJhGfDsAqWeRtYuIoP0123";
+    let lab = Lab::new();
+    lab.write(
+        "windlass.yaml",
+        "environments:\n  local:\n    targets: {}\n    secrets:\n      pw: { file: pw }\n",
+    );
+    lab.write("pw", PW);
+    std::fs::set_permissions(lab.path("pw"), Permissions::from_mode(0o600)).unwrap();
+    lab.write("p.yaml", FOLDED);
+    let run = lab.run(&["run", "p.yaml"]);
+    let mut all = vec![run.all()];
+    for args in [
+        &["logs"][..],
+        &["logs", "--json"],
+        &["show", "last"],
+        &["show", "last", "--json"],
+        &["report"],
+    ] {
+        all.push(lab.run(args).exits(0).all());
+    }
+    for file in ["journal.db", "journal.db-wal"] {
+        if let Ok(bytes) = std::fs::read(lab.path(".windlass").join(file)) {
+            all.push(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+    for text in all {
+        for piece in PW.as_bytes().windows(5) {
+            let piece = std::str::from_utf8(piece).unwrap();
+            assert!(!text.contains(piece), "{piece} is in {text}");
+        }
+    }
+}
+
 const LOOP: &str = r#"
 playbook: loop
 targets:

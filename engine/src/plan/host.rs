@@ -86,6 +86,11 @@ impl StepHost for PlanHost {
 
     fn print(&self, _: Stream, _: &str) {}
 
+    /// A plan is cleaned as a whole.
+    fn clean(&self, text: String) -> String {
+        text
+    }
+
     fn resources(&self) -> &Resources {
         &self.resources
     }

@@ -1,9 +1,10 @@
 //! The graph of a run, drawn: who waited for whom, and how each ended.
 use super::{
+    html::escape,
+    human::one_line,
     model::{Report, StepReport},
     page::took,
 };
-use crate::plan::escape;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
@@ -164,7 +165,7 @@ pub(super) fn mermaid(report: &Report) -> String {
             text,
             "  s_{}[\"{}\"]",
             name(&step.path),
-            label.replace('"', "'")
+            one_line(&label).replace('"', "'")
         )
         .ok();
         for need in &step.needs {

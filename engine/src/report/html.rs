@@ -1,11 +1,12 @@
 //! A report as one page that needs nothing else: for a browser, a phone and paper.
 use super::{
     graph::{self, sign},
+    human::visible,
     model::{Report, StepReport},
     page::{Block, blocks, flat, took, word},
 };
 use crate::{
-    plan::escape,
+    plan,
     value::{Duration, Timestamp},
 };
 
@@ -13,6 +14,11 @@ const STYLE: &str = include_str!("page.css");
 
 /// Rows of the timeline; a `foreach` may have any number.
 const MOST_BARS: usize = 300;
+
+/// Text of others is no markup, and hides nothing.
+pub(super) fn escape(text: &str) -> String {
+    plan::escape(&visible(text))
+}
 
 /// The class of a cell that tells how something went.
 fn verdict(cell: &str) -> &'static str {

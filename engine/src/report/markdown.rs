@@ -1,6 +1,7 @@
 //! A report for a ticket.
 use super::{
     graph,
+    human::visible,
     model::Report,
     page::{Block, blocks, word},
 };
@@ -8,14 +9,13 @@ use super::{
 /// A cell: on one line, and no markup.
 fn cell(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in visible(&text.replace('\r', " ")).chars() {
         match c {
-            '\n' | '\r' | '\t' => safe.push(' '),
+            '\n' | '\t' => safe.push(' '),
             '\\' | '|' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '#' | '~' => {
                 safe.push('\\');
                 safe.push(c);
             }
-            c if c.is_control() => {}
             c => safe.push(c),
         }
     }
@@ -24,6 +24,7 @@ fn cell(text: &str) -> String {
 
 /// A fence that is longer than any in the text.
 fn fenced(language: &str, text: &str) -> String {
+    let text = visible(text);
     let longest = text
         .split(|c| c != '`')
         .map(str::len)

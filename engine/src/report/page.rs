@@ -1,5 +1,8 @@
 //! What a report says, in the order in which people read it; Markdown and HTML only write it differently.
-use super::{human::span, model::*};
+use super::{
+    human::{plain_lines, span},
+    model::*,
+};
 use crate::{step::shown, value::Duration};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
@@ -62,20 +65,17 @@ fn is_short(value: &Json) -> bool {
 }
 
 fn verbatim(label: impl Into<String>, value: &Json) -> Block {
-    let text = match value {
-        Json::String(text) => text.clone(),
-        other => serde_json::to_string_pretty(other).unwrap_or_default(),
+    let mut lines = match value {
+        // A program may have printed it.
+        Json::String(text) => plain_lines(text),
+        other => plain_lines(&serde_json::to_string_pretty(other).unwrap_or_default()),
     };
-    let lines: Vec<&str> = text.lines().collect();
-    let text = if lines.len() > MOST_LINES {
-        format!(
-            "{}\n… {} more lines, which the JSON report holds",
-            lines.get(..MOST_LINES).unwrap_or_default().join("\n"),
-            lines.len() - MOST_LINES
-        )
-    } else {
-        text
-    };
+    if lines.len() > MOST_LINES {
+        let more = lines.len() - MOST_LINES;
+        lines.truncate(MOST_LINES);
+        lines.push(format!("… {more} more lines, which the JSON report holds"));
+    }
+    let text = lines.join("\n");
     Block::Verbatim {
         label: label.into(),
         text,

@@ -19,8 +19,11 @@ use std::{
 
 /// How often what was printed is written.
 const PACE: Duration = Duration::from_millis(150);
-/// A program that printed nothing for this long is not in the middle of something that spans lines.
+/// A program that printed nothing for this long is not in the middle of something that spans lines, unless they look like a
+/// secret whose end has not come.
 const QUIET: Duration = Duration::from_millis(50);
+/// So long the end of a secret is waited for.
+const STILL: Duration = Duration::from_millis(10_000);
 /// Bytes of an execution that are kept from its beginning.
 const HEAD: usize = 64 << 10;
 /// Bytes of an execution that are kept from its end.
@@ -56,8 +59,10 @@ struct Piece {
 enum Take {
     /// More comes: a secret may be parted by the end of what is there.
     Busy,
-    /// All whole lines.
+    /// All whole lines, but for the last ones where a secret has begun in them.
     Quiet,
+    /// All whole lines.
+    Still,
     /// Everything.
     End,
 }
@@ -110,6 +115,16 @@ impl Raw {
         }
     }
 
+    /// How much may be taken now.
+    fn due(&self, now: Timestamp) -> Take {
+        let since = self.last_at.map(|last| Duration::between(last, now));
+        match since {
+            Some(quiet) if quiet < QUIET => Take::Busy,
+            Some(quiet) if quiet < STILL => Take::Quiet,
+            Some(_) | None => Take::Still,
+        }
+    }
+
     /// What may be cleaned now.
     fn take(&mut self, take: Take, redactor: &Redactor) -> Vec<Piece> {
         let mut taken = std::mem::take(&mut self.pieces);
@@ -122,29 +137,26 @@ impl Raw {
                     text,
                 }));
             }
-            Take::Quiet => {}
-            Take::Busy => {
-                let held = redactor.longest().min(MOST_HELD);
-                if held > 0
-                    && let Some(mut last) = taken.pop()
-                {
-                    let upto = last.text.len().saturating_sub(held);
-                    let end = redactor.parted(&last.text, upto);
-                    let end = last
-                        .text
-                        .get(..end)
-                        .and_then(|text| text.rfind(['\n', '\r']))
-                        .map_or(0, |end| end + 1);
-                    let later = last.text.split_off(end);
-                    let (stream, at) = (last.stream, last.at);
-                    if !last.text.is_empty() {
-                        taken.push(last);
+            Take::Still => {}
+            Take::Busy | Take::Quiet => {
+                let longest = redactor.longest().min(MOST_HELD);
+                if longest > 0 {
+                    let mut held: HashMap<Stream, usize> = HashMap::new();
+                    for piece in &taken {
+                        held.entry(piece.stream).or_default();
                     }
-                    self.pieces.push(Piece {
-                        stream,
-                        at,
-                        text: later,
-                    });
+                    for (stream, bytes) in &mut held {
+                        *bytes = begun(&taken, *stream, longest, redactor);
+                    }
+                    if take == Take::Busy
+                        && let Some(last) = taken.last()
+                    {
+                        let upto = last.text.len().saturating_sub(longest);
+                        let end = line_start(&last.text, redactor.parted(&last.text, upto));
+                        let bytes = held.entry(last.stream).or_default();
+                        *bytes = (*bytes).max(last.text.len() - end);
+                    }
+                    self.pieces = hold(&mut taken, held);
                 }
             }
         }
@@ -159,6 +171,51 @@ impl Raw {
     }
 }
 
+/// Where the line begins in which a place is.
+fn line_start(text: &str, at: usize) -> usize {
+    text.get(..at)
+        .and_then(|text| text.rfind(['\n', '\r']))
+        .map_or(0, |end| end + 1)
+}
+
+/// Bytes at the end of a stream, whole lines of them, in which a secret has begun whose end has not come.
+fn begun(pieces: &[Piece], stream: Stream, longest: usize, redactor: &Redactor) -> usize {
+    let mut texts: Vec<&str> = Vec::new();
+    let mut bytes = 0;
+    // Where it stands in lines, it is longer than by itself.
+    for piece in pieces.iter().rev().filter(|piece| piece.stream == stream) {
+        texts.push(&piece.text);
+        bytes += piece.text.len();
+        if bytes > longest * 2 {
+            break;
+        }
+    }
+    let tail: String = texts.into_iter().rev().collect();
+    let begins = redactor.begun(&tail);
+    if begins == tail.len() {
+        return 0;
+    }
+    let held = tail.len() - line_start(&tail, begins);
+    if held > MOST_HELD { 0 } else { held }
+}
+
+/// Takes so many bytes from the end of each stream.
+fn hold(pieces: &mut Vec<Piece>, mut bytes: HashMap<Stream, usize>) -> Vec<Piece> {
+    let mut held = Vec::new();
+    for piece in pieces.iter_mut().rev() {
+        let Some(left) = bytes.get_mut(&piece.stream).filter(|left| **left > 0) else {
+            continue;
+        };
+        let at = piece.text.len().saturating_sub(*left);
+        let text = piece.text.split_off(piece.text.floor_char_boundary(at));
+        *left = left.saturating_sub(text.len());
+        held.push(Piece { text, ..*piece });
+    }
+    pieces.retain(|piece| !piece.text.is_empty());
+    held.reverse();
+    held
+}
+
 /// What is kept of an execution: its beginning, its end, and how much is missing between them.
 #[derive(Default)]
 struct Kept {
@@ -168,8 +225,8 @@ struct Kept {
     /// Places and lengths of what is written of the end.
     tail: VecDeque<(u64, usize)>,
     tail_bytes: usize,
-    /// Places to empty.
-    forget: Vec<u64>,
+    /// Places to empty, and what stands there.
+    forget: Vec<(u64, usize)>,
     cut: u64,
     cut_said: u64,
     /// The place between beginning and end.
@@ -190,6 +247,8 @@ impl Kept {
             }
             return;
         }
+        // There is room again: what comes now is newer than these, which are counted as missing.
+        self.last.clear();
         let is_head = self.cut_no.is_none() && self.cut == 0 && self.head + len <= HEAD;
         if is_head {
             self.head += len;
@@ -201,7 +260,7 @@ impl Kept {
         self.unwritten.push_back((is_head, piece));
         while self.tail_bytes > TAIL {
             let gone = if let Some((no, len)) = self.tail.pop_front() {
-                self.forget.push(no);
+                self.forget.push((no, len));
                 len
             } else {
                 let Some(at) = self.unwritten.iter().position(|(is_head, _)| !is_head) else {
@@ -227,8 +286,8 @@ impl Kept {
         }
     }
 
-    /// Gives everything that is to be written its place.
-    fn write(&mut self, who: &Who, next: &mut u64, now: Timestamp, into: &mut Prints) {
+    /// Gives everything that is to be written its place. Returns how many bytes leave the journal.
+    fn write(&mut self, who: &Who, next: &mut u64, now: Timestamp, into: &mut Prints) -> u64 {
         let mut place = || {
             *next += 1;
             *next
@@ -243,7 +302,11 @@ impl Kept {
             cut,
             text,
         };
-        into.forget.append(&mut self.forget);
+        let mut freed = 0;
+        for (no, len) in std::mem::take(&mut self.forget) {
+            into.forget.push(no);
+            freed += len as u64;
+        }
         for (is_head, piece) in std::mem::take(&mut self.unwritten) {
             if !is_head && self.cut_no.is_none() {
                 self.cut_no = Some((place(), piece.at, piece.stream));
@@ -263,6 +326,16 @@ impl Kept {
             into.keep
                 .push(said(no, at, stream, self.cut, String::new()));
         }
+        freed
+    }
+
+    /// A piece could not be written: it is missing, and there is nothing to empty later.
+    fn lose(&mut self, no: u64, bytes: usize) {
+        self.cut += bytes as u64;
+        if let Some(at) = self.tail.iter().position(|(place, _)| *place == no) {
+            self.tail.remove(at);
+            self.tail_bytes -= bytes;
+        }
     }
 }
 
@@ -274,17 +347,86 @@ struct Source {
 
 impl Source {
     fn clean(&mut self, take: Take, redactor: &Redactor, run_is_full: bool) {
-        for piece in self.raw.take(take, redactor) {
-            let text = redactor.string(piece.text);
-            self.kept.push(Piece { text, ..piece }, run_is_full);
+        let mut pieces = self.raw.take(take, redactor);
+        let mut streams: HashMap<Stream, Vec<&mut Piece>> = HashMap::new();
+        for piece in &mut pieces {
+            streams.entry(piece.stream).or_default().push(piece);
+        }
+        // What another stream printed in between parts no line from the next.
+        for of_stream in streams.into_values() {
+            let texts: Vec<&str> = of_stream.iter().map(|piece| piece.text.as_str()).collect();
+            if let Some(clean) = redactor.in_row(&texts) {
+                for (piece, text) in of_stream.into_iter().zip(clean) {
+                    piece.text = text;
+                }
+            }
+        }
+        for piece in pieces {
+            if !piece.text.is_empty() {
+                self.kept.push(piece, run_is_full);
+            }
         }
     }
 }
 
 /// Where the next piece goes, and how much there is already.
+#[derive(Default)]
 struct Writing {
     last: u64,
+    /// What the journal holds, without what was written and emptied since.
     bytes: u64,
+    /// It is not known what the last write left: the journal says it.
+    is_stale: bool,
+}
+
+/// What is to be written, and what it adds to the journal and takes from it.
+struct Batch {
+    prints: Prints,
+    added: u64,
+    freed: u64,
+}
+
+impl Writing {
+    fn is_full(&self) -> bool {
+        self.bytes > OF_RUN
+    }
+
+    /// What there is to be written of all executions; of one that has ended, everything.
+    fn gather(
+        &mut self,
+        sources: &mut HashMap<Who, Source>,
+        ended: Option<(&Who, bool)>,
+        now: Timestamp,
+        redactor: &Redactor,
+    ) -> Batch {
+        let full = self.is_full();
+        let mut prints = Prints::default();
+        let mut freed = 0;
+        for (who, source) in sources.iter_mut() {
+            match ended {
+                Some((over, failed)) if over == who => {
+                    source.clean(Take::End, redactor, full);
+                    source.kept.end(failed);
+                }
+                Some(_) => continue,
+                None => source.clean(source.raw.due(now), redactor, full),
+            }
+            freed += source.kept.write(who, &mut self.last, now, &mut prints);
+        }
+        if let Some((who, _)) = ended {
+            sources.remove(who);
+        }
+        let added = prints.keep.iter().map(|one| one.text.len() as u64).sum();
+        Batch {
+            prints,
+            added,
+            freed,
+        }
+    }
+
+    fn wrote(&mut self, added: u64, freed: u64) {
+        self.bytes = (self.bytes + added).saturating_sub(freed);
+    }
 }
 
 /// Writes what the steps of one run print.
@@ -393,7 +535,7 @@ impl Printer {
     /// Writes what is there; of an execution that has ended, everything.
     async fn flush(&self, ended: Option<(&Who, bool)>) {
         let mut writing = self.writing.lock().await;
-        if writing.is_none() {
+        if writing.as_ref().is_none_or(|writing| writing.is_stale) {
             // A journal that cannot be read fails the run elsewhere.
             let size = self
                 .shared
@@ -401,47 +543,30 @@ impl Printer {
                 .printed_size(&self.run)
                 .await
                 .unwrap_or_default();
+            // Places that were given stay given, though nothing may stand there.
+            let given = writing.as_ref().map_or(0, |writing| writing.last);
             *writing = Some(Writing {
-                last: size.last,
+                last: size.last.max(given),
                 bytes: size.bytes,
+                is_stale: false,
             });
         }
         let Some(writing) = writing.as_mut() else {
             return;
         };
-        let now = self.clock.now();
-        let mut prints = Prints::default();
-        let full = writing.bytes > OF_RUN;
-        self.is_full.store(full, Ordering::Relaxed);
-        {
+        self.is_full.store(writing.is_full(), Ordering::Relaxed);
+        let Batch {
+            prints,
+            added,
+            freed,
+        } = {
             let mut sources = self.sources();
-            for (who, source) in sources.iter_mut() {
-                match ended {
-                    Some((over, failed)) if over == who => {
-                        source.clean(Take::End, &self.redactor, full);
-                        source.kept.end(failed);
-                    }
-                    Some(_) => continue,
-                    None => {
-                        let quiet = source
-                            .raw
-                            .last_at
-                            .is_none_or(|last| Duration::between(last, now) >= QUIET);
-                        let take = if quiet { Take::Quiet } else { Take::Busy };
-                        source.clean(take, &self.redactor, full);
-                    }
-                }
-                source.kept.write(who, &mut writing.last, now, &mut prints);
-            }
-            if let Some((who, _)) = ended {
-                sources.remove(who);
-            }
-        }
+            writing.gather(&mut sources, ended, self.clock.now(), &self.redactor)
+        };
         if prints == Prints::default() {
             return;
         }
-        let bytes: usize = prints.keep.iter().map(|one| one.text.len()).sum();
-        let lost: Vec<(Who, u64)> = prints
+        let lost: Vec<(Who, u64, usize)> = prints
             .keep
             .iter()
             .map(|one| {
@@ -450,7 +575,7 @@ impl Printer {
                     phase: one.phase,
                     attempt: one.attempt,
                 };
-                (who, one.text.len() as u64)
+                (who, one.no, one.text.len())
             })
             .collect();
         match self
@@ -459,17 +584,18 @@ impl Printer {
             .print(&self.run, self.epoch, prints)
             .await
         {
-            Ok(()) => writing.bytes += bytes as u64,
+            Ok(()) => writing.wrote(added, freed),
             Err(JournalError::LeaseLost { .. }) => {
                 self.is_over.store(true, Ordering::Relaxed);
                 self.sources().clear();
             }
             // What is printed decides nothing: the run goes on, and says how much is missing once it can be said.
             Err(_) => {
+                writing.is_stale = true;
                 let mut sources = self.sources();
-                for (who, bytes) in lost {
+                for (who, no, bytes) in lost {
                     if let Some(source) = sources.get_mut(&who) {
-                        source.kept.cut += bytes;
+                        source.kept.lose(no, bytes);
                     }
                 }
             }

@@ -636,6 +636,10 @@ impl StepHost for Host {
         self.printer.print(&self.who, stream, text);
     }
 
+    fn clean(&self, text: String) -> String {
+        self.secrets.redactor().string(text)
+    }
+
     fn resources(&self) -> &Resources {
         &self.shared.resources
     }

@@ -79,6 +79,18 @@ fn password_of_conninfo(text: &str) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
+/// Whether most of a text is no secret, since it is a URL, a connection string or JSON around one: what is inside is a part by itself.
+pub(super) fn is_frame(text: &str) -> bool {
+    let is_json = || {
+        let json = serde_json::from_str(text);
+        matches!(
+            json,
+            Ok(serde_json::Value::Object(_) | serde_json::Value::Array(_))
+        )
+    };
+    password_of_url(text).is_some() || password_of_conninfo(text).is_some() || is_json()
+}
+
 fn passwords_of_json(json: &serde_json::Value, parts: &mut Vec<String>) {
     match json {
         serde_json::Value::Object(map) => {

@@ -121,6 +121,103 @@ fn a_part_that_is_too_short_is_left_alone() {
     assert_eq!(redactor.text("table"), "table");
 }
 
+const LONG: &str = "k3Jx9/Qz7+PwLm2vB8nYt5RcHd4sGf6aEu1iOo0TqWjXyZbNrMlKpVhC\
+     gFeDdSsAa-2q3w4e5r6t7y8u9i0o_PzXcVbNm.LkJhGfDsAqWeRtYuIoP0123456";
+
+fn folded(text: &str, width: usize, end: &str) -> String {
+    let text: Vec<char> = text.chars().collect();
+    let lines = text.chunks(width).map(String::from_iter);
+    lines.collect::<Vec<_>>().join(end)
+}
+
+/// The longest piece of a secret that stands in a text.
+fn told(text: &str, content: &str) -> usize {
+    let squeeze = |text: &str| text.split_ascii_whitespace().collect::<String>();
+    let (text, content) = (squeeze(text), squeeze(content));
+    let at = |start: usize| {
+        let ends = (start..=content.len()).rev();
+        let piece = ends.filter_map(|end| content.get(start..end));
+        piece.map(str::len).find(|len| {
+            content
+                .get(start..start + len)
+                .is_some_and(|piece| text.contains(piece))
+        })
+    };
+    (0..content.len()).filter_map(at).max().unwrap_or(0)
+}
+
+/// A program that wraps its lines hides no secret, in one text, in texts in a row and in a list of lines.
+#[test]
+fn lines_of_any_width_are_found() {
+    let words = LONG.replace(['/', '+', '-'], " ");
+    for content in [LONG, words.as_str()] {
+        let redactor = knowing(content);
+        for width in 16..content.len() {
+            for end in ["\n", "\r\n"] {
+                for said in [
+                    content.to_owned(),
+                    format!("the password is {content}, as it was before and will be ever after"),
+                ] {
+                    let said = folded(&said, width, end);
+                    let clean = redactor.text(&said);
+                    assert!(told(&clean, content) < 4, "{width}: {clean:?}");
+                    let lines: Vec<&str> = said.split_inclusive('\n').collect();
+                    let clean = redactor.in_row(&lines).unwrap();
+                    assert_eq!(clean.len(), lines.len());
+                    assert!(told(&clean.concat(), content) < 4, "{width}: {clean:?}");
+                    let list = Value::list(said.lines().map(Value::from).collect());
+                    let clean = redactor.value(list).to_plain_json().to_string();
+                    let clean = clean.replace("\",\"", "");
+                    assert!(told(&clean, content) < 4, "{width}: {clean:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Of a wrapped secret, pieces are found as well: the end that is left of it, and a line alone.
+#[test]
+fn lines_that_are_left_of_it_are_found() {
+    let redactor = knowing(LONG);
+    let said = folded(LONG, 40, "\n");
+    let lines: Vec<&str> = said.lines().collect();
+    for said in [
+        lines[1].to_owned(),
+        format!("{}\n{}\nand more", lines[1], lines[2]),
+        format!("{}\n{}", lines[0], lines[1]),
+        format!("before\n\x1b[31m{}\x1b[0m\nafter", lines[1]),
+        format!("…{}\n{}\nand more", lines[0].get(20..).unwrap(), lines[1]),
+    ] {
+        let clean = redactor.text(&said);
+        assert!(told(&clean, LONG) < 4, "{said:?}: {clean:?}");
+    }
+    for (text, begun) in [
+        ("nothing\n".to_owned(), None),
+        (format!("pw: {}\n", LONG.get(..20).unwrap()), Some(4)),
+        (format!("pw:\n{}\r\n{}\r\n", lines[0], lines[1]), Some(4)),
+        (format!("x\n{}\n", lines[1]), Some(2)),
+        (format!("{said}\n"), None),
+    ] {
+        assert_eq!(
+            redactor.begun(&text),
+            begun.unwrap_or(text.len()),
+            "{text:?}"
+        );
+    }
+}
+
+/// A name inside a URL that is secret is none by itself.
+#[test]
+fn a_host_in_a_secret_url_is_no_secret() {
+    let redactor = knowing("postgres://app:hunter2222@orders-db.internal.example.com:5432/orders");
+    let host = "orders-db.internal.example.com:5432";
+    assert_eq!(redactor.text(host), host);
+    assert_eq!(
+        redactor.text(&format!("at\n{host}\nnow")),
+        format!("at\n{host}\nnow")
+    );
+}
+
 fn percent(bytes: &[u8], keep: impl Fn(u8) -> bool, upper: bool) -> String {
     bytes
         .iter()

@@ -177,18 +177,39 @@ fn escape(bytes: &[u8], at: usize) -> (usize, Option<char>) {
     }
 }
 
-/// Without white space: encoders break long lines.
-pub(super) fn squeezed(view: &View) -> Option<View> {
-    if !view.bytes.iter().any(u8::is_ascii_whitespace) {
-        return None;
-    }
-    let mut squeezed = View::empty(view.bytes.len());
-    for (byte, place) in view.bytes.iter().zip(&view.places) {
-        if !byte.is_ascii_whitespace() {
-            squeezed.push(*byte, *place);
+/// A text without white space, since programs break long lines, and the ranges of its lines.
+pub(super) struct Squeezed {
+    pub(super) view: View,
+    /// Lines that hold anything, as ranges of the view.
+    pub(super) lines: Vec<(usize, usize)>,
+}
+
+impl Squeezed {
+    /// Of a text, or of what is shown of it.
+    pub(super) fn of(text: &str, shown: Option<&View>) -> Self {
+        match shown {
+            Some(view) => Self::gather(view.bytes.iter().copied().zip(view.places.iter().copied())),
+            None => Self::gather(text.bytes().zip((0..).map(|at| (at, at + 1)))),
         }
     }
-    Some(squeezed)
+
+    fn gather(bytes: impl Iterator<Item = (u8, (usize, usize))>) -> Self {
+        let mut view = View::empty(bytes.size_hint().0);
+        let mut lines = Vec::new();
+        let mut start = 0;
+        for (byte, place) in bytes {
+            if !byte.is_ascii_whitespace() {
+                view.push(byte, place);
+            } else if matches!(byte, b'\n' | b'\r') && view.bytes.len() > start {
+                lines.push((start, view.bytes.len()));
+                start = view.bytes.len();
+            }
+        }
+        if view.bytes.len() > start {
+            lines.push((start, view.bytes.len()));
+        }
+        Self { view, lines }
+    }
 }
 
 #[cfg(test)]
@@ -215,7 +236,10 @@ mod tests {
             .as_deref(),
             Some("a\"b\\c\né😀😀A/\\")
         );
-        assert_eq!(text(squeezed(&of("a b\nc"))).as_deref(), Some("abc"));
+        let squeezed = Squeezed::of("a b\r\nc\n\nde", None);
+        assert_eq!(squeezed.lines, [(0, 2), (2, 3), (3, 5)]);
+        assert_eq!(squeezed.view.original(2, 4), Some((5, 9)));
+        assert_eq!(text(Some(squeezed.view)).as_deref(), Some("abcde"));
         let view = percent(&of("xy%41z"), false).unwrap();
         assert_eq!(view.original(2, 3), Some((2, 5)));
         assert_eq!(view.original(3, 4), Some((5, 6)));

@@ -235,6 +235,8 @@ pub trait StepHost: Send + Sync {
     /// Keeps what a program or a server printed, for `windlass logs`: soon, without the content of secrets, and within a
     /// cap. Never fails, and never slows the step by more than reading the text.
     fn print(&self, stream: Stream, text: &str);
+    /// A text without the content of secrets. What is taken apart for a message passes here before: of a piece nobody can tell.
+    fn clean(&self, text: String) -> String;
     /// What kinds share.
     fn resources(&self) -> &Resources;
 }

@@ -447,7 +447,10 @@ impl Step for Command {
                 .certainty(self.certainty())
                 .output(to_value(output).unwrap_or_default())
         };
-        let last = ran.stderr.last_line().or_else(|| ran.stdout.last_line());
+        let last = ran
+            .stderr
+            .last_line(cx)
+            .or_else(|| ran.stdout.last_line(cx));
         let said = last.map(|line| format!(": {line}")).unwrap_or_default();
         match ran.ended {
             Ended::Exit(code) if self.0.expect_exit.contains(&code) => {

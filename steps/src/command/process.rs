@@ -92,9 +92,10 @@ impl Caught {
         String::from_utf8_lossy(&self.head).into_owned()
     }
 
-    pub(super) fn last_line(&self) -> Option<String> {
+    /// The last line that says anything, without the content of secrets.
+    pub(super) fn last_line(&self, cx: &StepContext) -> Option<String> {
         let tail: Vec<u8> = self.tail.iter().copied().collect();
-        let text = String::from_utf8_lossy(&tail);
+        let text = cx.host.clean(String::from_utf8_lossy(&tail).into_owned());
         let line = text
             .lines()
             .rev()

@@ -25,6 +25,10 @@ impl Table {
     fn write(&mut self, kept: &mut Kept) {
         let mut prints = Prints::default();
         kept.write(&who(), &mut self.next, at(0), &mut prints);
+        self.take(prints);
+    }
+
+    fn take(&mut self, prints: Prints) {
         for no in prints.forget {
             assert!(self.rows.remove(&no).is_some(), "{no} was never written");
         }
@@ -164,4 +168,113 @@ fn a_full_run_keeps_the_last_lines_of_failures() {
         let all: u64 = (0..1_000).map(|n| format!("line {n}\n").len() as u64).sum();
         assert_eq!(table.cut() + table.text().len() as u64, all);
     }
+}
+
+const LONG: &str = "k3Jx9/Qz7+PwLm2vB8nYt5RcHd4sGf6aEu1iOo0TqWjXyZbNrMlKpVhC\
+     gFeDdSsAa-2q3w4e5r6t7y8u9i0o_PzXcVbNm.LkJhGfDsAqWeRtYuIoP0123456";
+
+/// A secret that a program wraps is found however its lines come: with pauses, between lines of another stream, the last without
+/// its end.
+#[test]
+fn a_wrapped_secret_does_not_get_through() {
+    let redactor = Redactor::default();
+    redactor.learn("pw", LONG);
+    for width in [16, 40, 64, 76, 119] {
+        for end in ["\n", "\r\n"] {
+            for take in [Take::Busy, Take::Quiet] {
+                for (before, last) in [
+                    ("", ""),
+                    ("", end),
+                    ("pw: ", ""),
+                    ("the password is: ", end),
+                ] {
+                    let said = format!("{before}{LONG}");
+                    let lines: Vec<String> = said
+                        .as_bytes()
+                        .chunks(width)
+                        .map(|line| String::from_utf8_lossy(line).into_owned())
+                        .collect();
+                    let mut source = Source::default();
+                    for (n, line) in lines.iter().enumerate() {
+                        let end = if n + 1 < lines.len() { end } else { last };
+                        source
+                            .raw
+                            .push(Stream::Stdout, &format!("{line}{end}"), at(0), &redactor);
+                        source
+                            .raw
+                            .push(Stream::Stderr, "another\n", at(0), &redactor);
+                        source.clean(take, &redactor, false);
+                    }
+                    source.clean(Take::End, &redactor, false);
+                    let mut table = Table::default();
+                    table.write(&mut source.kept);
+                    let text = table.text().replace("another\n", "");
+                    for line in LONG.as_bytes().windows(8) {
+                        let line = std::str::from_utf8(line).unwrap();
+                        assert!(!text.contains(line), "{width} {take:?}: {text:?}");
+                    }
+                    assert_eq!(table.text().matches("another\n").count(), lines.len());
+                }
+            }
+        }
+    }
+}
+
+/// What is held back comes once nothing more does.
+#[test]
+fn what_only_looks_like_a_secret_is_held_for_a_while() {
+    let redactor = Redactor::default();
+    redactor.learn("pw", LONG);
+    let mut source = Source::default();
+    let said = format!("begun\n{}\n", LONG.get(..10).unwrap());
+    source.raw.push(Stream::Stdout, &said, at(0), &redactor);
+    let mut table = Table::default();
+    for (ms, kept) in [(10, ""), (1_000, "begun\n"), (20_000, said.as_str())] {
+        source.clean(source.raw.due(at(ms)), &redactor, false);
+        table.write(&mut source.kept);
+        assert_eq!(table.text(), kept, "after {ms} ms");
+    }
+    assert!(source.raw.is_empty());
+}
+
+/// A program that prints for hours uses of the run's cap what is kept of it, also for a process that takes the run over.
+#[test]
+fn the_cap_of_a_run_counts_what_is_kept() {
+    let redactor = Redactor::default();
+    let mut sources = HashMap::from([(who(), Source::default())]);
+    let mut writing = Writing::default();
+    let mut table = Table::default();
+    let line = format!("{}\n", "x".repeat(999));
+    let mut round = |sources: &mut HashMap<Who, Source>, ended: Option<(&Who, bool)>| {
+        let Batch {
+            prints,
+            added,
+            freed,
+        } = writing.gather(sources, ended, at(0), &redactor);
+        table.take(prints);
+        writing.wrote(added, freed);
+        assert_eq!(writing.bytes, table.text().len() as u64);
+        assert!(table.text().len() <= HEAD + TAIL + 15);
+        table.text()
+    };
+    for _ in 0..1_000 {
+        for _ in 0..250 {
+            let source = sources.get_mut(&who()).unwrap();
+            source
+                .raw
+                .push(Stream::Stdout, &line, at(-60_000), &redactor);
+        }
+        round(&mut sources, None);
+    }
+    round(&mut sources, Some((&who(), false)));
+    let later = Who {
+        node: "later".into(),
+        ..who()
+    };
+    let mut source = Source::default();
+    source
+        .raw
+        .push(Stream::Stdout, "fifteen bytes.\n", at(0), &redactor);
+    sources.insert(later.clone(), source);
+    assert!(round(&mut sources, Some((&later, false))).ends_with("fifteen bytes.\n"));
 }
