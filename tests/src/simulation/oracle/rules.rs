@@ -88,7 +88,9 @@ impl Oracle {
             }
             EventBody::Gated(e) => {
                 self.check_needs(&e.node)?;
-                self.exec_mut(&e.node, Phase::Do).stand = Stand::Gated;
+                let rec = self.rec_mut(&e.node);
+                rec.ordered |= rec.forward.stand == Stand::Ordered;
+                rec.forward.stand = Stand::Gated;
                 Ok(())
             }
             EventBody::WindowClosed(e) => self.on_window_closed(e, event.at),
@@ -189,6 +191,7 @@ impl Oracle {
                     if rec.undo.stand == Stand::Succeeded {
                         rec.undo.stand = Stand::Pending;
                     }
+                    rec.undone_in = None;
                     rec.leave_no_more();
                 }
                 if before == Stand::Failed {
