@@ -37,9 +37,9 @@ steps:
   - id: crowded
     uses: sql.query
     foreach: { items: [1, 2, 3], max_parallel: 3, max_items: 3, max_failures: 3 }
-    timeout: 1s
+    timeout: 4s
     on_failure: continue
-    with: { target: db, sql: SELECT pg_sleep(0.9) }
+    with: { target: db, sql: SELECT pg_sleep(2.5) }
 ";
     let (_, _, machine) = house.run(playbook, &[]).await;
     for item in 0..6 {
