@@ -32,6 +32,19 @@ fn a_step_that_no_process_runs_is_interrupted() {
     assert!(!page.stdout.contains("its timeout"), "{}", page.all());
 }
 
+/// A group that waits with what is in it is open, whether a process drives the run or not.
+#[test]
+fn a_group_that_waits_is_not_interrupted() {
+    let lab = Lab::new();
+    lab.write(
+        "p.yaml",
+        "playbook: waits\nsteps:\n  - id: g\n    steps:\n      - id: w\n        uses: wait.signal\n        with: { name: end }\n",
+    );
+    lab.run(&["run", "p.yaml", "--no-wait"]).exits(4);
+    let page = lab.run(&["show", "last"]).exits(0);
+    assert!(!page.stdout.contains("interrupted"), "{}", page.all());
+}
+
 const NO_WAY_BACK: &str = r#"
 playbook: beyond
 steps:

@@ -21,7 +21,7 @@ use indexmap::IndexMap;
 use running::running;
 use windlass_engine::{
     journal::RunSummary,
-    machine::{Holder, Instance, Machine, NodeState, Stage},
+    machine::{Holder, Instance, Machine, NodeState, Role, Stage},
     policy::windows::next_opening,
     report::{
         figures,
@@ -244,7 +244,8 @@ fn steps(
     for instance in rows {
         let (phase, execution) = current(instance);
         // No process runs it: nothing is known of it since the last event.
-        let is_interrupted = since.is_none() && execution.stage() == Stage::Running;
+        let is_interrupted =
+            since.is_none() && instance.role == Role::Step && execution.stage() == Stage::Running;
         let time = match (execution.first_started_at, instance.finished_at, phase) {
             (Some(from), Some(to), Phase::Do) => elapsed(from, to),
             (Some(from), _, _) if is_interrupted => elapsed(from, machine.last_at()),
