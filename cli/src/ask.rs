@@ -93,8 +93,8 @@ fn shows(run: &str) -> String {
     )
 }
 
-/// Refuses what the next process that drives the run would refuse; else what it lets run again, in words. To take the run over for it would ask probes, write to the
-/// journal and reach the targets, and a refused command changes nothing.
+/// Refuses what the next process that drives the run would refuse; else what it lets run again, in words. To take the run over for it
+/// would ask probes, write to the journal and reach the targets, and a refused command changes nothing.
 async fn check(
     journal: &dyn Journal,
     machine: &Machine,
