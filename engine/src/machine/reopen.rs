@@ -205,12 +205,15 @@ impl Machine {
     /// Such a step is not done any more. If twice is as good as once, it runs again; else a person knows what is left of it.
     fn half_undone(&mut self, id: InstanceId) -> Result<(), IllegalEvent> {
         if self.redo(id, Phase::Do) == Redo::Repeatable {
-            // What is left of it is still to be undone, and in its place.
-            let order = self.get(id).start_order;
+            // What is left of it is still to be undone, in its place, and from the step that its undo had come to.
+            let (order, part) = (self.get(id).start_order, self.get(id).undo.part);
             self.pending_again(id)?;
             let instance = self.tree.get_mut(id);
             instance.took_effect = true;
             instance.start_order = order;
+            let undo = instance.execution_mut(Phase::Undo);
+            undo.part = part;
+            undo.begun = part > 0;
             return Ok(());
         }
         let undo = self.get(id).undo.failure.as_deref();

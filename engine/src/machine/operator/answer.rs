@@ -462,9 +462,7 @@ impl Machine {
             let runs = |other: InstanceId| {
                 !self.tree.stage(other, Phase::Do).is_settled()
                     && !self.tree.around(other).any(passed)
-                    && (!is_ending
-                        || self.comes_in_finally(other)
-                        || self.tree.around(other).any(|at| self.comes_in_finally(at)))
+                    && (!is_ending || self.is_within_finally(other))
             };
             // Another item of a loop reads what is in itself.
             let sees = |other: &InstanceId| {
@@ -488,6 +486,12 @@ impl Machine {
             None => (is_done && !ends_by_order).then(|| "an output of the playbook".to_owned()),
         })?;
         Some((reader, readers::skeleton(&read)))
+    }
+
+    /// Whether it is in a `finally`, at any depth: a run that is over, or ends by an order, still runs that.
+    fn is_within_finally(&self, id: InstanceId) -> bool {
+        let mut at = std::iter::once(id).chain(self.tree.around(id));
+        at.any(|at| self.tree.finally_of(at).is_some())
     }
 
     /// What `--output` must hold where a person settles a step as done (`is_done`) or skips it: JSON to be filled in. `None` if nothing

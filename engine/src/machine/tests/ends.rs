@@ -279,3 +279,36 @@ fn an_undo_of_which_an_attempt_was_lost_is_half_done() {
     orders(&mut run, retry("fatal"), FRIDAY).unwrap();
     assert_eq!(settle(&mut run, FRIDAY), ["Do made First"]);
 }
+
+/// Its first undo step is done, and the second was left: it runs again, and until it does only the second is left to be undone.
+#[test]
+fn what_is_half_undone_is_undone_from_where_it_was_left() {
+    let mut made = step("made", &[], "repeatable");
+    let action = made["body"]["step"]["action"].clone();
+    made["body"]["step"]["undo"] = json!({"steps": [action.clone(), action]});
+    let nodes = [made, step("fatal", &[0], "repeatable"), reads("other")];
+    let mut run = machine(&nodes, &[0, 1, 2], json!({"on_failure": "undo"}));
+    settle(&mut run, FRIDAY);
+    report(&mut run, "other", done(), FRIDAY);
+    report(&mut run, "made", done(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "fatal", fails(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "made", done(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    report(&mut run, "made", fails(), FRIDAY);
+    settle(&mut run, FRIDAY);
+    let skip = Command::Skip {
+        node: "made".to_owned(),
+        output: Value::Null,
+        because: "left".to_owned(),
+    };
+    orders(&mut run, skip, FRIDAY).unwrap();
+    settle(&mut run, FRIDAY);
+    orders(&mut run, retry("fatal"), FRIDAY).unwrap();
+    assert_eq!(stage(&run, "made"), Stage::Idle);
+    orders(&mut run, Command::Undo, FRIDAY).unwrap();
+    settle(&mut run, FRIDAY);
+    let undo = &run.instance("made").unwrap().undo;
+    assert_eq!((undo.part, undo.stage()), (1, Stage::Running));
+}

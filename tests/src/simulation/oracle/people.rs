@@ -334,6 +334,7 @@ impl Oracle {
                 rec.forward.stand = Stand::Pending;
                 rec.undo = Exec {
                     attempt: rec.undo.attempt,
+                    part: rec.undo.part,
                     ..Exec::default()
                 };
                 rec.left = false;
