@@ -396,6 +396,26 @@ fn an_input_stays_as_it_was_when_people_were_asked() {
     assert!(refused.contains("act reads n"), "{refused}");
 }
 
+/// A question that waits for its gate was not put to anybody: the input that opens it may be one that the question shows.
+#[test]
+fn a_gate_before_a_question_can_be_opened() {
+    let mut ask = step("ask", &[], "repeatable");
+    ask["body"]["step"]["gate"] = json!("inputs.n == 5");
+    ask["body"]["step"]["action"]["traits"]["skippable"] = json!(false);
+    ask["body"]["step"]["action"]["with"] = json!({"map": {"n": {"expr": "inputs.n"}}});
+    let mut run = machine(&[ask], &[0], json!({}));
+    let set = |value: &str| Command::SetInput {
+        name: "n".to_owned(),
+        value: value.to_owned(),
+    };
+    orders(&mut run, set("1"), FRIDAY).unwrap();
+    assert_eq!(settle(&mut run, FRIDAY), [""; 0]);
+    orders(&mut run, set("5"), FRIDAY).unwrap();
+    assert_eq!(settle(&mut run, FRIDAY), ["Do ask First"]);
+    let refused = orders(&mut run, set("6"), FRIDAY).unwrap_err();
+    assert!(refused.contains("ask reads n"), "{refused}");
+}
+
 #[test]
 fn a_failure_before_does_not_decide_a_doubt_of_a_later_attempt() {
     let mut node = step("act", &[], "probe_first");

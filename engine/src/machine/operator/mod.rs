@@ -287,13 +287,14 @@ impl Machine {
     fn no_approval_covers(&self, input: &str) -> Result<(), String> {
         for approval in self.tree.ids() {
             let at = self.get(approval);
-            // What may not be passed over is asked, or checked, with the values that it started with.
+            // What may not be passed over is asked, or checked, with the values that it started with; behind its gate it has none yet.
             let judges = self
                 .tree
                 .step(approval)
                 .is_some_and(|step| !step.action.traits.skippable);
             let stage = self.tree.stage(approval, Phase::Do);
-            let asks = stage == Stage::AwaitingApproval || judges && stage.is_active();
+            let asks = stage == Stage::AwaitingApproval
+                || judges && matches!(stage, Stage::Running | Stage::Waiting);
             let Some(def) = at.def.filter(|_| asks || !at.votes.is_empty()) else {
                 continue;
             };
