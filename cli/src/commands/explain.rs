@@ -31,14 +31,18 @@ pub(crate) fn run(session: &Session, args: &ExplainArgs) -> Result<Exit, CliErro
         ui.line(code.page.trim_end());
         return Ok(Exit::Succeeded);
     }
+    if let Some(state) = states::one(topic) {
+        ui.print(&state);
+        return Ok(Exit::Succeeded);
+    }
+    if let Some(code) = exit::one(topic) {
+        ui.line(&code);
+        return Ok(Exit::Succeeded);
+    }
     match topic {
         EXPRESSIONS => ui.line(expr::reference_page().trim_end()),
         EXIT_CODES => ui.line(exit::table().trim_end()),
         STATES => ui.line(states::page().trim_end()),
-        word if states::one(word).is_some() => {
-            ui.print(&states::one(word).unwrap_or_default());
-        }
-        code if exit::one(code).is_some() => ui.line(&exit::one(code).unwrap_or_default()),
         _ => {
             let known = CODES
                 .iter()

@@ -296,7 +296,7 @@ pub(crate) fn all(machine: &Machine, holder: Option<&Holder>, claimed: Option<&s
         match state {
             RunState::Running | RunState::Waiting | RunState::Compensating if !is_driven => {
                 let what = if machine.cancelled().is_some() {
-                    "let it come to its end: it is cancelled"
+                    "let it end: it is cancelled"
                 } else {
                     "continue from its place"
                 };

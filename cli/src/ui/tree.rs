@@ -155,7 +155,7 @@ fn room_below(row: &Row, width: usize) -> usize {
     width.saturating_sub(row.depth * 2 + 7)
 }
 
-/// A question is read to its end: what is longer than a line goes on in the next.
+/// A question is shown whole: one that is longer than a line is wrapped.
 fn wrap(rows: &mut [Row], width: usize) {
     for row in rows {
         let room = room_below(row, width).max(1);

@@ -142,7 +142,7 @@ fn questions_are_shown_with_their_options_and_answered_by_number() {
         done.all()
     );
     assert!(done.stdout.contains("    3  33"), "{}", done.all());
-    // As somebody sees it who may vote: the line of who may not depends on the account.
+    // Shown to an account that may vote: for another account `show` adds a line.
     let page = lab.run_as("bruno", &["show", "last"]).exits(0);
     settings(&lab).bind(|| insta::assert_snapshot!("approval_page", page.stdout));
     lab.run_as("bruno", &["approve", "last"])

@@ -274,6 +274,16 @@ pub struct Node {
     pub cleanup: bool,
 }
 
+impl Node {
+    /// The condition for whose coming true the node waits before it starts. Only a step has one.
+    pub(crate) fn gate(&self) -> Option<&Expr> {
+        match &self.body {
+            Body::Step(step) => step.gate.as_ref(),
+            Body::Group { .. } | Body::Call(_) => None,
+        }
+    }
+}
+
 /// Once for each item of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Foreach {

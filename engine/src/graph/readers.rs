@@ -20,15 +20,10 @@ pub(crate) fn of(graph: &Graph, node: NodeId) -> Vec<Reader> {
     let mut readers = Vec::new();
     let mut read = |reader: Option<NodeId>, expr: &Expr| {
         for path in through_lets(scope, "steps", expr) {
-            let [name, member, rest @ ..] = path.as_slice() else {
-                continue;
-            };
-            if name == id && member == "output" {
-                readers.push(Reader {
-                    node: reader,
-                    member: rest.to_vec(),
-                });
-            }
+            readers.extend(member_of(id, &path).map(|member| Reader {
+                node: reader,
+                member,
+            }));
         }
     };
     for (index, other) in graph.nodes.iter().enumerate() {
@@ -55,10 +50,7 @@ pub(crate) fn of(graph: &Graph, node: NodeId) -> Vec<Reader> {
 pub(crate) fn reads_input(graph: &Graph, node: NodeId, input: &str) -> bool {
     let scope = scope_of(graph, node);
     let node = graph.node(node);
-    let gate = match &node.body {
-        Body::Step(step) => step.gate.as_ref(),
-        Body::Group { .. } | Body::Call(_) => None,
-    };
+    let gate = node.gate();
     let mut all = expressions(node);
     all.retain(|expr| !gate.is_some_and(|gate| std::ptr::eq(gate, *expr)));
     reads(scope, &all, input)
@@ -66,10 +58,7 @@ pub(crate) fn reads_input(graph: &Graph, node: NodeId, input: &str) -> bool {
 
 /// Whether the gate of a node of the run's own playbook reads an input.
 pub(crate) fn gate_reads_input(graph: &Graph, node: NodeId, input: &str) -> bool {
-    let gate = match &graph.node(node).body {
-        Body::Step(step) => step.gate.as_ref(),
-        Body::Group { .. } | Body::Call(_) => None,
-    };
+    let gate = graph.node(node).gate();
     gate.is_some_and(|gate| reads(scope_of(graph, node), &[gate], input))
 }
 
@@ -98,6 +87,14 @@ fn reads(scope: &Scope, exprs: &[&Expr], input: &str) -> bool {
         .any(|path| path.first().is_none_or(|name| name == input))
 }
 
+/// The members of `steps.<id>.output` that a path below `steps` reads; `None` if it reads something else.
+fn member_of(id: &str, path: &[String]) -> Option<Vec<String>> {
+    match path {
+        [name, member, rest @ ..] if name == id && member == "output" => Some(rest.to_vec()),
+        _ => None,
+    }
+}
+
 /// What the undo of a step reads of the step's own output.
 pub(crate) fn by_its_undo(graph: &Graph, node: NodeId) -> Vec<Reader> {
     let scope = scope_of(graph, node);
@@ -108,14 +105,8 @@ pub(crate) fn by_its_undo(graph: &Graph, node: NodeId) -> Vec<Reader> {
     let mut members = Vec::new();
     for expr in undo_of(step) {
         members.extend(through_lets(scope, "output", expr));
-        for path in through_lets(scope, "steps", expr) {
-            if let [name, member, rest @ ..] = path.as_slice()
-                && name == id
-                && member == "output"
-            {
-                members.push(rest.to_vec());
-            }
-        }
+        let paths = through_lets(scope, "steps", expr);
+        members.extend(paths.iter().filter_map(|path| member_of(id, path)));
     }
     let reader = |member| Reader {
         node: Some(node),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     expr::Expr,
-    graph::{Body, Graph, readers},
+    graph::{Graph, readers},
     step::{Effect, Fidelity, Phase},
     value::{Timestamp, Value},
 };
@@ -170,10 +170,7 @@ impl Machine {
     pub fn closed_gate(&self, id: InstanceId) -> Option<(&Expr, Vec<&str>)> {
         let instance = self.get(id);
         let def = instance.def.filter(|_| instance.forward.is_gated())?;
-        let gate = match &self.graph.node(def).body {
-            Body::Step(step) => step.gate.as_ref()?,
-            Body::Group { .. } | Body::Call(_) => return None,
-        };
+        let gate = self.graph.node(def).gate()?;
         let inputs = self.graph.root.inputs.keys().map(String::as_str);
         let read = inputs.filter(|input| {
             instance.scope == ROOT && readers::gate_reads_input(&self.graph, def, input)

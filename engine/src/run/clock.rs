@@ -5,7 +5,7 @@
 //! The time, for the driver and for steps.
 //!
 //! Spans (timeouts, delays, waits for a while, `max_duration`) are measured by a clock that never steps; instants that
-//! people name (wait until 02:00) are those of the wall clock, also after somebody has set it.
+//! people name (wait until 02:00) are those of the wall clock, also after it was set.
 use crate::value::{Duration, Timestamp};
 use futures_util::future::BoxFuture;
 use std::{

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the inbox is looked at for commands of other processes, and what steps share is tidied up.
 const INBOX_POLL: Duration = Duration::from_millis(250);
-/// A look at the inbox that has not come for so many times that is late.
+/// The inbox is late when it was not read for this many times its interval.
 const LATE: u64 = 3;
 
 /// How often in a row the journal may fail before the run is given back.

@@ -22,7 +22,7 @@ const PACE: Duration = Duration::from_millis(150);
 /// A program that printed nothing for this long is not in the middle of something that spans lines, unless they look like a
 /// secret whose end has not come.
 const QUIET: Duration = Duration::from_millis(50);
-/// So long the end of a secret is waited for.
+/// How long the end of a secret is waited for.
 const STILL: Duration = Duration::from_millis(10_000);
 /// Bytes of an execution that are kept from its beginning.
 const HEAD: usize = 64 << 10;
@@ -182,7 +182,7 @@ fn line_start(text: &str, at: usize) -> usize {
 fn begun(pieces: &[Piece], stream: Stream, longest: usize, redactor: &Redactor) -> usize {
     let mut texts: Vec<&str> = Vec::new();
     let mut bytes = 0;
-    // Where it stands in lines, it is longer than by itself.
+    // A secret that is split over lines takes more bytes than the secret itself.
     for piece in pieces.iter().rev().filter(|piece| piece.stream == stream) {
         texts.push(&piece.text);
         bytes += piece.text.len();

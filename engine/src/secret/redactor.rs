@@ -40,7 +40,7 @@ const MAX_CUT: usize = 4096;
 /// It finds the content as it is; quoted for SQL, CSV, a shell or HTML; escaped with `\` as JSON, Rust, C and shells do,
 /// or with `%` as URLs and forms do, in part or in full, once or twice; in base64 of both alphabets at every alignment, padded
 /// or not; in hexadecimal; and all of these broken into lines of any width; as lines of [`LINE`] bytes or more that are a piece of
-/// it, with what goes on before and after them; and cut off at the start or the end of a text (8 characters or half of it, at most 16).
+/// it, with what comes before and after them; and cut off at the start or the end of a text (8 characters or half of it, at most 16).
 /// Of a secret that is a URL, a connection string or JSON, the password inside is a secret by itself; so is each line of
 /// 8 characters or more.
 ///
@@ -146,7 +146,7 @@ impl Known {
                 }
             }
             let bare: Vec<u8> = part.split_ascii_whitespace().flat_map(str::bytes).collect();
-            // That a host stands in the URL that is secret does not make its name one.
+            // A host in a URL that is secret is no secret itself.
             if !forms::is_frame(part) {
                 let each = bare.windows(LINE).enumerate();
                 runs.extend(

@@ -44,7 +44,7 @@ pub(crate) enum TransactionMode {
 ///
 /// **Undo.** None of its own: give the step an `undo`, or it is `impossible`. SQL that undoes a step on the step's own
 /// target asks its ledger first: where the step's row is not there any more (the server lost it, by a failover or a
-/// restore), nothing is undone, and a person tells.
+/// restore), nothing is undone, and a person decides.
 ///
 /// **`transaction: none`** runs the statement alone, for those that refuse a transaction. Then there are no guards and
 /// no ledger row, and the step needs a `probe`, in `undo` too. A server continues such a statement when its client is

@@ -98,7 +98,7 @@ impl Machine {
         if tried.tree.stage(id, Phase::Do) != Stage::Idle {
             return Ok(());
         }
-        // What cannot be done over again, since its undo was left half-way, asks as soon as the scope goes forward; and a run that was
+        // A step whose undo was left half-way is not done again by itself: it asks as soon as the scope goes forward. A run that was
         // cancelled waits for no answer.
         if tried.is_halted(id) {
             let ending = tried.ending_of(tried.get(id).scope);
@@ -329,7 +329,7 @@ impl Machine {
             }
         };
         if output.is_null() {
-            self.output_is_not_read(id, "skip", false)?;
+            self.output_is_not_read(id, false)?;
         }
         doing.push(skipped(Phase::Do));
         Ok(doing)
@@ -424,7 +424,7 @@ impl Machine {
         let marked = instance.forward.mark.as_ref();
         let known = !output.is_null() || marked.is_some_and(|mark| !mark.output.is_null());
         if phase == Phase::Do && done && !known {
-            self.output_is_not_read(id, "resolve", true)?;
+            self.output_is_not_read(id, true)?;
         }
         doing.push(EventBody::Resolved(Box::new(Resolved {
             node: instance.path.clone(),
@@ -440,11 +440,12 @@ impl Machine {
     }
 
     /// What reads the output of a step later would fail without it, and undo what was declared done.
-    fn output_is_not_read(&self, id: InstanceId, verb: &str, is_done: bool) -> Result<(), String> {
+    fn output_is_not_read(&self, id: InstanceId, is_done: bool) -> Result<(), String> {
         let Some((reader, skeleton)) = self.reader_of(id, is_done) else {
             return Ok(());
         };
         let path = &self.get(id).path;
+        let verb = if is_done { "resolve" } else { "skip" };
         Err(format!(
             "{reader} reads the output of {path}, so it must be given: `{verb} … --output '{skeleton}'`"
         ))
@@ -453,16 +454,16 @@ impl Machine {
     /// The first that has not run yet and reads the output of this step, and what the output must hold for all readers. `is_done`: the
     /// step counts as done, so that its own undo may run.
     fn reader_of(&self, id: InstanceId, is_done: bool) -> Option<(String, String)> {
+        // Such a run never goes forward again: of what is pending it runs only what is in a `finally`.
+        let ends_by_order = self.cancelled.is_some() || self.undo_ordered.is_some();
         let pending = |node: &NodeId| {
             let of_node = |id: &InstanceId| self.get(*id).def == Some(*node);
             // What is in what was skipped does not run.
             let passed = |at: InstanceId| self.tree.stage(at, Phase::Do) == Stage::Skipped;
-            // A run that never goes forward again runs only what is in a `finally`.
-            let is_ending = self.cancelled.is_some() || self.undo_ordered.is_some();
             let runs = |other: InstanceId| {
                 !self.tree.stage(other, Phase::Do).is_settled()
                     && !self.tree.around(other).any(passed)
-                    && (!is_ending || self.is_within_finally(other))
+                    && (!ends_by_order || self.tree.is_in_finally(other))
             };
             // Another item of a loop reads what is in itself.
             let sees = |other: &InstanceId| {
@@ -477,7 +478,6 @@ impl Machine {
         if is_done {
             read.extend(readers::by_its_undo(&self.graph, def));
         }
-        let ends_by_order = self.cancelled.is_some() || self.undo_ordered.is_some();
         let reader = read.iter().find_map(|reader| match reader.node {
             Some(node) if node == def => {
                 Some(format!("the undo of {}", self.graph.static_path(def)))
@@ -486,12 +486,6 @@ impl Machine {
             None => (is_done && !ends_by_order).then(|| "an output of the playbook".to_owned()),
         })?;
         Some((reader, readers::skeleton(&read)))
-    }
-
-    /// Whether it is in a `finally`, at any depth: a run that is over, or ends by an order, still runs that.
-    fn is_within_finally(&self, id: InstanceId) -> bool {
-        let mut at = std::iter::once(id).chain(self.tree.around(id));
-        at.any(|at| self.tree.finally_of(at).is_some())
     }
 
     /// What `--output` must hold where a person settles a step as done (`is_done`) or skips it: JSON to be filled in. `None` if nothing

@@ -8,7 +8,7 @@ use crate::{
 use indexmap::IndexMap;
 
 impl Machine {
-    /// Whether somebody may vote on what a step asks now.
+    /// Whether this account may vote on what a step asks now.
     ///
     /// # Errors
     /// Why not.

@@ -27,6 +27,14 @@ fn stops(node: Json) -> Json {
     with(node, "on_failure", json!("stop"))
 }
 
+fn skip(node: &str) -> Command {
+    Command::Skip {
+        node: node.to_owned(),
+        output: Value::Null,
+        because: "not needed".to_owned(),
+    }
+}
+
 /// Reads, so that what it leaves behind as it is ended is nothing.
 fn reads(id: &str) -> Json {
     let mut node = step(id, &[], "repeatable");
@@ -241,12 +249,7 @@ fn a_loop_in_a_group_that_is_passed_over_takes_up_no_more_items() {
     report(&mut run, "g/loop[0]", done(), FRIDAY);
     assert_eq!(settle(&mut run, FRIDAY), ["failed g", "Do last First"]);
     for node in ["g", "g/x"] {
-        let skip = Command::Skip {
-            node: node.to_owned(),
-            output: Value::Null,
-            because: "not needed".to_owned(),
-        };
-        orders(&mut run, skip, FRIDAY).unwrap();
+        orders(&mut run, skip(node), FRIDAY).unwrap();
     }
     assert_eq!(settle(&mut run, FRIDAY), [""; 0]);
     assert_eq!(stage(&run, "g/loop"), Stage::Ended);
@@ -269,12 +272,7 @@ fn an_undo_of_which_an_attempt_was_lost_is_half_done() {
     assert_eq!(settle(&mut run, FRIDAY), ["Undo made Interrupted"]);
     report(&mut run, "made", fails(), FRIDAY);
     settle(&mut run, FRIDAY);
-    let skip = Command::Skip {
-        node: "made".to_owned(),
-        output: Value::Null,
-        because: "left".to_owned(),
-    };
-    orders(&mut run, skip, FRIDAY).unwrap();
+    orders(&mut run, skip("made"), FRIDAY).unwrap();
     settle(&mut run, FRIDAY);
     orders(&mut run, retry("fatal"), FRIDAY).unwrap();
     assert_eq!(settle(&mut run, FRIDAY), ["Do made First"]);
@@ -298,12 +296,7 @@ fn what_is_half_undone_is_undone_from_where_it_was_left() {
     settle(&mut run, FRIDAY);
     report(&mut run, "made", fails(), FRIDAY);
     settle(&mut run, FRIDAY);
-    let skip = Command::Skip {
-        node: "made".to_owned(),
-        output: Value::Null,
-        because: "left".to_owned(),
-    };
-    orders(&mut run, skip, FRIDAY).unwrap();
+    orders(&mut run, skip("made"), FRIDAY).unwrap();
     settle(&mut run, FRIDAY);
     orders(&mut run, retry("fatal"), FRIDAY).unwrap();
     assert_eq!(stage(&run, "made"), Stage::Idle);
